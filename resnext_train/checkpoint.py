@@ -1,0 +1,96 @@
+"""Checkpoints: one file of tensors and plain types that `torch.load(weights_only=True)` opens.
+
+A checkpoint holds
+
+    format      FORMAT, which tells ours from foreign files
+    model       state dict of the bare network, on the CPU: names equal torchvision's
+    optimizer   state dict of the optimizer
+    scaler      state dict of the loss scaler (empty unless fp16)
+    schedule    state of the schedule (plateau's memory; the others need only the step)
+    meter       sums of the running epoch and log window
+    rng         state of torch's CPU generator. What a step draws does not depend on it: augmentation follows from
+                (seed, epoch, image), and each BN group's forward pass is seeded by (seed, step, group)
+    progress    finished steps, seconds, best and last evaluation
+    recipe      the recipe, as plain types
+    classes     class names by output
+    version     version of this tool
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnext_train.errors import InputError
+
+FORMAT = "resnext-train checkpoint 1"
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write `state` to `path`, which holds either the old or the new checkpoint at any moment."""
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("wb") as file:
+        torch.save({"format": FORMAT, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    _sync_folder(path.parent)
+
+
+def link(path: Path, name: str) -> None:
+    """Give the checkpoint `path` a second name beside it, atomically; a copy where the file system has no links."""
+    fresh = path.with_name(f".{name}.new")
+    fresh.unlink(missing_ok=True)
+    try:
+        os.link(path, fresh)
+    except OSError:
+        shutil.copyfile(path, fresh)
+    fresh.replace(path.with_name(name))
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load_file(path: Path) -> Any:
+    """Whatever tensors and plain types a file holds, on the CPU; nothing in it is ever executed.
+
+    Raises:
+        InputError: the file is missing, damaged, or would need code to run.
+    """
+    if not path.is_file():
+        raise InputError(f"checkpoint {path} not found")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = "it is damaged, no checkpoint, or holds objects that only running code could restore"
+        raise InputError(f"{path} is not a checkpoint: {reason}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise InputError(f"{path} is not a checkpoint: {str(error).splitlines()[0] if str(error) else 'it is damaged'}") from error
+
+
+def is_ours(content: Any) -> bool:
+    """Whether a loaded file is a checkpoint of this tool, of the version that it reads."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint of this tool.
+
+    Raises:
+        InputError: the file is none.
+    """
+    content = load_file(path)
+    if not is_ours(content):
+        raise InputError(f"{path} is not a checkpoint of this tool; foreign weights are for resnext-eval --config RECIPE")
+    return content  # type: ignore[no-any-return]

@@ -1,0 +1,38 @@
+"""What the commands share: how errors are shown and which process speaks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+
+def run_command(name: str, command: Callable[[], None]) -> int:
+    """Run `command`; the exit code is 0, or 2 after one sentence about bad input.
+
+    Under torchrun only the first process speaks.
+    """
+    from resnext_train.errors import InputError
+
+    try:
+        command()
+    except InputError as error:
+        if is_main():
+            print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if is_main():
+            print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that speaks: torchrun's rank 0."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str = "") -> None:
+    """Print a line from the first process only."""
+    if is_main():
+        print(text, flush=True)

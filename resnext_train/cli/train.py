@@ -1,0 +1,165 @@
+"""resnext-train: train a network from a recipe."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from resnext_train.cli.common import is_main, run_command, say
+
+if TYPE_CHECKING:
+    from resnext_train.config import Recipe
+    from resnext_train.distributed import Process
+    from resnext_train.train import Setup
+
+NAME = "resnext-train"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog=NAME,
+        description="Train a network from a recipe, on one process or, under torchrun, on many.",
+        epilog="8 GPUs: torchrun --standalone --nproc_per_node=8 -m resnext_train train --config resnext50_32x4d.yaml "
+        "data.root=/path/to/imagenet",
+    )
+    p.add_argument("--config", required=True, metavar="NAME|PATH", help="a shipped recipe's file name, or a path")
+    p.add_argument("--out", metavar="DIR", help="run folder (default: runs/<recipe name>)")
+    p.add_argument(
+        "--resume",
+        default="auto",
+        metavar="auto|never|PATH",
+        help="auto: continue the run in --out if there is one (default); never: only start a new one; "
+        "PATH: continue from that checkpoint, with changes to the recipe if you override it",
+    )
+    p.add_argument("--dry-run", action="store_true", help="find the data, print what would be done, train nothing")
+    p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = parser().parse_args(argv)
+    return run_command(NAME, lambda: _train(args))
+
+
+def _train(args: argparse.Namespace) -> None:
+    # Everything that needs no torch comes first: most mistakes are found in a fraction of a second.
+    from pathlib import Path
+
+    from resnext_train.config import find_recipe, load_recipe
+    from resnext_train.models.architecture import architecture_of
+    from resnext_train.resume import resume_point
+    from resnext_train.runlog import RunFolder
+
+    recipe = load_recipe(args.config, args.overrides)
+    architecture_of(recipe.model)
+    _check_processes(recipe)
+    folder = RunFolder(Path(args.out) if args.out else Path("runs") / find_recipe(args.config).stem)
+    resume = resume_point(folder, recipe, args.resume)
+
+    from resnext_train.distributed import connect
+    from resnext_train.train import set_up, train
+
+    with connect() as process:
+        setup = set_up(recipe, process)
+        say(_describe(setup))
+        _suggest_torchrun(process)
+        if args.dry_run:
+            return
+        if resume.checkpoint:
+            say(f"continuing from {resume.checkpoint}")
+        summary = train(setup, folder, resume)
+    if is_main():
+        _report(summary, folder.path)
+
+
+def _check_processes(recipe: Recipe) -> None:
+    from resnext_train.errors import InputError
+
+    world, groups = int(os.environ.get("WORLD_SIZE", "1")), recipe.train.groups
+    if world > groups:
+        raise InputError(
+            f"{world} processes but only {groups} BN groups in a step (train.batch_size {recipe.train.batch_size} / "
+            f"train.micro_batch {recipe.train.micro_batch}); start at most {groups}, or make train.micro_batch smaller"
+        )
+
+
+def _describe(setup: Setup) -> str:
+    """The recipe's meaning on this data and these processes, as a few aligned lines."""
+    import torch
+
+    from resnext_train.data.loader import worker_count
+    from resnext_train.data.sampler import deal
+    from resnext_train.models.build import build_model
+    from resnext_train.models.complexity import measure
+
+    recipe, plan, process = setup.recipe, setup.plan, setup.process
+    with torch.device("meta"):
+        size = measure(build_model(recipe.model, setup.num_classes), recipe.eval.crop)
+    shares = [len(deal(plan.groups, process.world, r)) for r in range(process.world)]
+    images = sorted({n * recipe.train.micro_batch for n in shares}, reverse=True)
+    splits = setup.splits
+    lines = {
+        "network": f"{recipe.model.arch}, {size.parameters:,} parameters, "
+        f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
+        "data": f"{setup.num_classes} classes, {len(splits.train):,} training and {len(splits.val):,} validation images",
+        "batch": f"{plan.batch_size} images a step over all processes, in {plan.groups} BN groups of "
+        f"{recipe.train.micro_batch}",
+        "processes": f"{process.world} with {' or '.join(map(str, images))} images of a step each, "
+        f"{worker_count(recipe.data.workers, process.local_world)} loader processes each",
+        "device": f"{process.device.type}, {setup.precision.name}, {torch.get_num_threads()} threads",
+        "length": f"{plan.steps_per_epoch} steps an epoch, {setup.total_steps} steps in all"
+        + (f"; {plan.dropped} images of each epoch dropped, too few for a step" if plan.dropped else ""),
+        "evaluation": f"{recipe.eval.protocol}, every {recipe.eval.every_epochs} epochs",
+        "learning rate": _lr_table(setup),
+    }
+    return "\n".join(f"{name:14s}{text}" for name, text in lines.items())
+
+
+def _lr_table(setup: Setup, rows: int = 10) -> str:
+    """The learning rate at each epoch's first step, runs of equal ones as one entry, thinned to about `rows`."""
+    schedule, per_epoch = setup.schedule(), setup.plan.steps_per_epoch
+    epochs = range(1, setup.epoch_of(setup.total_steps - 1) + 1)
+    runs: list[tuple[int, float]] = []
+    for epoch in epochs:
+        lr = schedule.lr((epoch - 1) * per_epoch)
+        if not runs or runs[-1][1] != lr:
+            runs.append((epoch, lr))
+    stride = -(-len(runs) // rows)
+    told = ", ".join(f"{lr:.4g} from epoch {epoch}" for epoch, lr in runs[::stride])
+    if setup.recipe.schedule.name == "plateau":
+        told += f", × {setup.recipe.schedule.factor:g} on each plateau"
+    return told
+
+
+def _suggest_torchrun(process: Process) -> None:
+    import sys
+
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus > process.local_world:
+        arguments = " ".join(sys.argv[1:])
+        say(
+            f"only {process.local_world} of {gpus} GPUs in use; for all of them: "
+            f"torchrun --standalone --nproc_per_node={gpus} -m resnext_train train {arguments}"
+        )
+
+
+def _report(summary: dict[str, object], folder: object) -> None:
+    best, last = summary["best"], summary["last"]
+    assert isinstance(best, dict)
+    assert isinstance(last, dict)
+    for name, result in (("final", last), ("best", best)):
+        print(
+            f"{name:6s}top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % "
+            f"({result['top1_correct']} and {result['top5_correct']} of {result['count']}), epoch {result['epoch']}"
+        )
+    print(f"run folder: {folder}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

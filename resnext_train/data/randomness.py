@@ -1,0 +1,57 @@
+"""Randomness as a function of (seed, epoch, image): the same draws on any number of processes, workers or restarts.
+
+Every number is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) of
+where it is used. That is plain 64-bit arithmetic: it needs no state, cannot change with a library's version, and
+makes the draws of a whole group of images at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
+_ORDER, _IMAGE, _PIXELS, _GROUP = range(4)  # kinds of use, so that none shares its numbers with another
+
+
+def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's output function; uint64 arrays wrap around silently, as it wants."""
+    state = (state ^ (state >> np.uint64(30))) * _MIX_1
+    state = (state ^ (state >> np.uint64(27))) * _MIX_2
+    return state ^ (state >> np.uint64(31))
+
+
+def _streams(use: int, seed: int, epoch: int, images: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Start of an independent stream for each image (n, 1): the place where it is used, mixed in word by word."""
+    state = np.zeros((1, 1), np.uint64)
+    for word in (use, seed, epoch):
+        state = _mix(state + _GAMMA + np.array([[word % 2**64]], np.uint64))
+    return _mix(state + _GAMMA + images.astype(np.uint64)[:, None])
+
+
+def _raw(streams: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
+    """The first `count` numbers of each stream, (n, count)."""
+    return _mix(streams + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
+
+
+def uniforms(seed: int, epoch: int, images: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """`count` numbers in [0, 1) for each image in `epoch`: (n, count)."""
+    return (_raw(_streams(_IMAGE, seed, epoch, images), count) >> np.uint64(11)) * 2.0**-53
+
+
+def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
+    """The order of `length` images in `epoch`: a full shuffle, by sorting random 64-bit keys."""
+    keys = _raw(_streams(_ORDER, seed, epoch, np.zeros(1, np.int64)), length)[0]
+    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
+
+
+def noise(seed: int, image: int, count: int) -> NDArray[np.uint8]:
+    """`count` random bytes that belong to the synthetic image number `image`."""
+    return _raw(_streams(_PIXELS, seed, 0, np.array([image])), -(-count // 8))[0].view(np.uint8)[:count]
+
+
+def group_seed(seed: int, step: int, group: int) -> int:
+    """Seed, below 2^63, of torch's generator for the forward pass of one BN group."""
+    return int(_streams(_GROUP, seed, step, np.array([group]))[0, 0] >> np.uint64(1))

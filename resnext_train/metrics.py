@@ -1,0 +1,120 @@
+"""What is counted: sums and counts, divided only when shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def target_rank(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many classes come before the label when logits (n, classes) are sorted; labels (n,); int64 (n,).
+
+    Equal logits go by the lower index. The label is correct at k if its rank is below k. A logit that is not a number
+    counts as before the label, so that a diverged network is never right.
+    """
+    target = logits.gather(1, labels.unsqueeze(1))
+    index = torch.arange(logits.shape[1], device=logits.device)
+    behind = (logits < target) | ((logits == target) & (index >= labels.unsqueeze(1)))
+    return (~behind).sum(1)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The result of an evaluation: whole numbers, and the summed cross-entropy."""
+
+    count: int
+    top1_correct: int
+    top5_correct: int
+    loss_sum: float
+
+    @property
+    def top1(self) -> float:
+        """Top-1 accuracy in per cent."""
+        return 100 * self.top1_correct / self.count
+
+    @property
+    def top5(self) -> float:
+        """Top-5 accuracy in per cent."""
+        return 100 * self.top5_correct / self.count
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, never smoothed."""
+        return self.loss_sum / self.count
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts and percentages under their names in summary.json and in `resnext-eval --json`."""
+        return {
+            "count": self.count,
+            "top1_correct": self.top1_correct,
+            "top5_correct": self.top5_correct,
+            "top1": self.top1,
+            "top5": self.top5,
+            "loss": self.loss,
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"top-1 {self.top1:.2f} % ({self.top1_correct}/{self.count}), "
+            f"top-5 {self.top5:.2f} % ({self.top5_correct}/{self.count}), loss {self.loss:.4f}"
+        )
+
+
+@dataclass
+class Totals:
+    """Summed training loss, correct predictions (top-1) and images seen; `None` is shown where nothing was seen."""
+
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Loss per image."""
+        return self.loss / self.seen if self.seen else None
+
+    @property
+    def top1(self) -> float | None:
+        """Top-1 accuracy in per cent, on augmented images and before each step's update."""
+        return 100 * self.correct / self.seen if self.seen else None
+
+
+class TrainMeter:
+    """Training loss and accuracy since the last log line (`window`) and over the running epoch (`epoch`).
+
+    Sums stay on the device until `read`, the only place where the host waits for it. They are of 64 bits, so that the
+    same steps give the same sums in any grouping.
+    """
+
+    def __init__(self, device: torch.device, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
+        self.window, self.epoch = Totals(), Totals()
+        self._pending = torch.zeros(3, dtype=torch.float64, device=device)
+        self._sum = sum_over_processes
+
+    def add(self, loss_sum: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Count one group without waiting for the device."""
+        correct = (logits.argmax(1) == labels).sum()
+        self._pending[0] += loss_sum
+        self._pending[1] += correct
+        self._pending[2] += len(labels)
+
+    def read(self) -> None:
+        """Bring what is pending, over all processes, into `window` and `epoch`."""
+        loss, correct, seen = self._sum(self._pending).tolist()
+        self._pending.zero_()
+        for totals in (self.window, self.epoch):
+            totals.loss += loss
+            totals.correct += int(correct)
+            totals.seen += int(seen)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both totals as plain types, after `read`."""
+        return {"window": asdict(self.window), "epoch": asdict(self.epoch)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.window, self.epoch = Totals(**state["window"]), Totals(**state["epoch"])

@@ -1,0 +1,23 @@
+"""The optimizer."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import SGD, Optimizer
+
+from resnext_train.config import OptimizerSection
+
+
+def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
+    """Fused SGD over all parameters; with `decay_1d` false, vectors (BN, biases) are in a group without decay.
+
+    PyTorch's update equals that of Torch 7, which the papers used: the momentum buffer starts as the first gradient,
+    without dampening, and weight decay is added to the gradient.
+    """
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": section.weight_decay},
+        {"params": vectors, "weight_decay": section.weight_decay if section.decay_1d else 0.0},
+    ]
+    return SGD(groups, lr=section.lr, momentum=section.momentum, nesterov=section.nesterov, fused=True)

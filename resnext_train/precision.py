@@ -1,0 +1,52 @@
+"""What number formats a run computes in."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from resnext_train.errors import InputError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Autocast's type, or None for none, on a kind of device. Weights, BN statistics, classifier and loss are fp32."""
+
+    name: Literal["fp32", "bf16", "fp16"]
+    device_type: str
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context for forward passes."""
+        types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        if self.name == "fp32":
+            return torch.autocast(self.device_type, enabled=False)
+        return torch.autocast(self.device_type, dtype=types[self.name])
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling for fp16; does nothing for the others."""
+        return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")
+
+
+def resolve_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Precision:
+    """The precision of `train.precision` on this device.
+
+    auto is bf16 where the device computes in it, else fp16 on CUDA and fp32 on a CPU.
+
+    Raises:
+        InputError: fp16 on a CPU, where it is emulated and slow beyond use.
+    """
+    if wanted == "fp16" and device.type == "cpu":
+        raise InputError("train.precision=fp16 needs a GPU; use auto, bf16 or fp32 on a CPU")
+    if wanted != "auto":
+        return Precision(wanted, device.type)
+    if device.type == "cuda":
+        return Precision("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16", device.type)
+    return Precision("bf16" if _cpu_computes_bf16() else "fp32", device.type)
+
+
+def _cpu_computes_bf16() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.11 has no such question: fp32
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

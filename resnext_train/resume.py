@@ -1,0 +1,66 @@
+"""Whether a run starts anew or continues, and from what; no torch, so that a refusal comes at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnext_train.config import Recipe, differences, load_recipe
+from resnext_train.errors import InputError
+from resnext_train.runlog import RunFolder
+
+_MAY_CHANGE = ("data.root", "data.workers", "log.", "checkpoint.")
+"""Keys, or beginnings of keys, that do not change what a continued run computes."""
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The checkpoint that a run continues from; None starts anew."""
+
+    checkpoint: Path | None
+
+
+def resume_point(folder: RunFolder, recipe: Recipe, resume: str) -> ResumePoint:
+    """What `--resume auto|never|PATH` means for a run folder.
+
+    In this order:
+
+    1. PATH: that checkpoint, even if the recipe has changed since; the differences are printed.
+    2. never: a new run. Refused where the folder already holds a run: nothing is overwritten.
+    3. auto, and the folder holds no run: a new run.
+    4. auto, and the folder holds a run of the same recipe, but for what may change (data.root, data.workers, log.*,
+       checkpoint.*): its last.pt, or from the start if it ended before its first checkpoint.
+    5. auto, and the folder holds a run of another recipe: refused.
+
+    Raises:
+        InputError: refused, or PATH is no file.
+    """
+    holds_run = folder.recipe.is_file()
+    if resume not in ("auto", "never"):
+        path = Path(resume)
+        if not path.is_file():
+            raise InputError(f"--resume: checkpoint {path} not found")
+        return ResumePoint(path)
+    if not holds_run:
+        return ResumePoint(None)
+    if resume == "never":
+        raise InputError(f"{folder.path} already holds a run; choose another --out, or remove the folder")
+    changed = fixed_differences(load_recipe(str(folder.recipe)), recipe)
+    if changed:
+        raise InputError(
+            f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
+            f"continue it with these changes by --resume {folder.last}"
+        )
+    return ResumePoint(folder.last if folder.last.is_file() else None)
+
+
+def fixed_differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The differences between two recipes that a continued run does not take silently."""
+    return {k: v for k, v in differences(old, new).items() if not k.startswith(_MAY_CHANGE)}
+
+
+def describe(changed: dict[str, tuple[Any, Any]]) -> str:
+    """Differences as `key: old -> new`, the first five."""
+    told = [f"{key}: {old} -> {new}" for key, (old, new) in list(changed.items())[:5]]
+    return ", ".join(told) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")

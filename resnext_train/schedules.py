@@ -1,0 +1,123 @@
+"""Learning rate as a function of the step; no torch.
+
+Steps are counted from 0: `lr(n)` is used by the step that follows n finished ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from resnext_train.config import CosineSchedule, OptimizerSection, PlateauSchedule, StepSchedule, duration_in_steps
+
+
+class Schedule(Protocol):
+    """A learning rate for every step. Only plateau has a state; the others ignore what they observe."""
+
+    def lr(self, step: int) -> float:
+        """The learning rate of step `step`."""
+
+    def observe(self, error: float) -> None:
+        """Take note of a validation top-1 error in per cent."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold, as plain types."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+
+
+def build_schedule(
+    section: StepSchedule | CosineSchedule | PlateauSchedule,
+    optimizer: OptimizerSection,
+    steps_per_epoch: int,
+    total_steps: int,
+) -> Schedule:
+    """The schedule of a recipe, with its durations converted to steps."""
+    warmup = duration_in_steps(section.warmup, steps_per_epoch)
+    if isinstance(section, StepSchedule):
+        milestones = tuple(duration_in_steps(m, steps_per_epoch) for m in section.milestones)
+        return StepDecay(optimizer.lr, warmup, milestones, section.factor)
+    if isinstance(section, CosineSchedule):
+        return Cosine(optimizer.lr, warmup, total_steps, section.final)
+    return Plateau(optimizer.lr, warmup, section.factor, section.patience, section.threshold, section.minimum)
+
+
+@dataclass
+class _Warmup:
+    peak: float
+    warmup: int
+
+    def _rise(self, step: int) -> float:
+        """Linear from peak / warmup in the first step to the peak in step `warmup` - 1."""
+        return min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+
+    def observe(self, error: float) -> None:
+        """Nothing: the learning rate follows from the step alone."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+@dataclass
+class StepDecay(_Warmup):
+    """Multiplied by `factor` at each milestone (ResNeXt paper, section 4; ResNet paper, section 4.2)."""
+
+    milestones: tuple[int, ...]
+    factor: float
+
+    def lr(self, step: int) -> float:
+        """The learning rate of step `step`."""
+        return self.peak * self.factor ** sum(step >= m for m in self.milestones) * self._rise(step)
+
+
+@dataclass
+class Cosine(_Warmup):
+    """Half a cosine from the peak to `final` between the warmup and `total` (SGDR paper, equation 5, one cycle)."""
+
+    total: int
+    final: float
+
+    def lr(self, step: int) -> float:
+        """The learning rate of step `step`."""
+        done = max(0, step - self.warmup) / max(1, self.total - self.warmup)
+        return (self.final + (self.peak - self.final) * (1 + math.cos(math.pi * min(1.0, done))) / 2) * self._rise(step)
+
+
+@dataclass
+class Plateau(_Warmup):
+    """Multiplied by `factor` when the observed error has not improved for more than `patience` observations."""
+
+    factor: float
+    patience: int
+    threshold: float
+    minimum: float
+    best: float = field(default=math.inf, init=False)
+    stale: int = field(default=0, init=False)
+    reductions: int = field(default=0, init=False)
+
+    def lr(self, step: int) -> float:
+        """The learning rate of step `step`, given what was observed so far."""
+        return max(self.peak * self.factor**self.reductions, self.minimum) * self._rise(step)
+
+    def observe(self, error: float) -> None:
+        """Count an observation without improvement, and reduce when there were more than `patience` in a row."""
+        if error < self.best - self.threshold:
+            self.best, self.stale = error, 0
+            return
+        self.stale += 1
+        if self.stale > self.patience:
+            self.reductions, self.stale = self.reductions + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best error, the observations since, and the reductions so far."""
+        return {"best": self.best, "stale": self.stale, "reductions": self.reductions}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.best, self.stale, self.reductions = state["best"], state["stale"], state["reductions"]

@@ -1,0 +1,182 @@
+"""One optimizer step: the same for any number of processes.
+
+A step's images are cut into groups (data/sampler.py). Each group is one forward and backward pass, with BN statistics
+of its own. The loss is the sum over all images of the step divided by their number, so gradients are summed over
+groups and processes, never averaged.
+
+Sums are made in a fixed tree: group by group within a process's share, then over processes. A single process keeps
+two shares like two processes would, so that one and two processes take bit-identical steps on one thread each (two
+terms commute); with more, the order of the sum over processes is the communication library's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from resnext_train.data.loader import Group
+from resnext_train.data.photometric import Photometric
+from resnext_train.data.randomness import group_seed
+from resnext_train.data.sampler import deal
+from resnext_train.distributed import Process
+from resnext_train.losses import cross_entropy_sum
+from resnext_train.metrics import TrainMeter
+from resnext_train.precision import Precision
+
+
+class RunningStatistics:
+    """BN running statistics that move once per step, by the mean of all groups' statistics over all processes.
+
+    PyTorch moves them in every forward pass, which would be eight times a step on one process with eight groups and
+    once on eight processes. Here each pass leaves its own statistics in the buffers (momentum 1), they are summed,
+    and the step ends with one move by the module's own momentum. So the buffers are equal on all processes after
+    every step and depend neither on their number nor on the order of groups.
+    """
+
+    def __init__(self, model: nn.Module, process: Process) -> None:
+        modules = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        self._process = process
+        buffers = [b for m in modules for b in (m.running_mean, m.running_var) if b is not None]
+        self._buffers = _Flat(buffers)
+        self._batches = _Flat([m.num_batches_tracked for m in modules if m.num_batches_tracked is not None])
+        for i, module in enumerate(modules):
+            module.running_mean, module.running_var = self._buffers.parts[2 * i : 2 * i + 2]
+            module.num_batches_tracked = self._batches.parts[i]
+        momenta = [m.momentum if m.momentum is not None else 0.1 for m in modules for _ in range(2)]
+        self._momentum = _Flat([torch.full_like(b, v) for b, v in zip(buffers, momenta, strict=True)]).whole
+        for module in modules:
+            module.momentum = 1.0
+        self._running = self._buffers.whole.clone()
+        self._count = self._batches.whole.clone()
+        self._share = torch.zeros_like(self._running)
+        self._total = torch.zeros_like(self._running)
+        self._work: dist.Work | None = None
+
+    def reload(self) -> None:
+        """Take the buffers as they are, after a checkpoint was loaded into the model."""
+        self._running.copy_(self._buffers.whole)
+        self._count.copy_(self._batches.whole)
+
+    def add_group(self) -> None:
+        """After a group's forward pass: add its statistics to the share."""
+        self._share += self._buffers.whole
+
+    def end_share(self, last: bool) -> None:
+        """After a share's last forward pass; the last share's sum over processes starts at once, beside backward."""
+        self._total += self._share
+        self._share.zero_()
+        if last and self._process.world > 1:
+            self._work = dist.all_reduce(self._total, async_op=True)
+
+    def move(self, groups: int) -> None:
+        """End the step: move by the mean over its `groups` groups."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        self._running.lerp_(self._total / groups, self._momentum)
+        self._buffers.whole.copy_(self._running)
+        self._count += 1
+        self._batches.whole.copy_(self._count)
+        self._total.zero_()
+
+
+class _Flat:
+    """Tensors of one type as views of one flat tensor, so that all are handled by one operation."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.whole = torch.cat([t.reshape(-1) for t in tensors]) if tensors else torch.zeros(0)
+        sizes = [t.numel() for t in tensors]
+        self.parts = [p.view_as(t) for p, t in zip(self.whole.split(sizes), tensors, strict=True)]
+
+
+class TrainStep:
+    """Takes steps: model, optimizer and all that one step needs besides its images."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        photometric: Photometric,
+        precision: Precision,
+        process: Process,
+        groups: int,
+        smoothing: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.statistics = RunningStatistics(model, process)
+        self.scaler = precision.scaler()
+        self.meter = TrainMeter(process.device, process.sum_)
+        self.model, self.optimizer = model, optimizer
+        self._network = _distribute(model, process)
+        self._photometric, self._precision, self._device = photometric, precision, process.device
+        self._groups, self._smoothing, self._seed = groups, smoothing, seed
+        self._dtype = next(model.parameters()).dtype
+        single = process.world == 1 and groups > 1
+        self._shares = [deal(groups, 2, 0), deal(groups, 2, 1)] if single else [deal(groups, process.world, process.rank)]
+
+    def __call__(self, groups: Iterator[Group], step: int, size: int, lr: float) -> None:
+        """Step number `step` over `size` images, of which this process's groups come from `groups`."""
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        self.compute_gradients(groups, step, size)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.statistics.move(self._groups)
+
+    def compute_gradients(self, groups: Iterator[Group], step: int, size: int) -> None:
+        """Leave the step's gradient in the parameters and its statistics ready to move."""
+        aside: list[Tensor] = []
+        for i, share in enumerate(self._shares):
+            last_share = i == len(self._shares) - 1
+            for number in share:
+                last = number == share[-1]
+                with self._no_sync() if not last else contextlib.nullcontext():
+                    self._group(next(groups), step, number, size, last, last_share)
+            if not last_share:
+                aside = [p.grad for p in self.model.parameters() if p.grad is not None]
+                self.optimizer.zero_grad(set_to_none=True)
+        if aside:
+            torch._foreach_add_([p.grad for p in self.model.parameters() if p.grad is not None], aside)
+
+    def _no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients are only accumulated on this process while inside."""
+        network = self._network
+        return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
+
+    def _group(self, group: Group, step: int, number: int, size: int, last: bool, last_share: bool) -> None:
+        """Forward and backward pass of one group."""
+        torch.manual_seed(group_seed(self._seed, step, number))  # for dropout
+        images, labels, jitter = group.to(self._device)
+        with self._precision.autocast():
+            logits = self._network(self._photometric(images, jitter, self._dtype))
+        self.statistics.add_group()
+        if last:
+            self.statistics.end_share(last_share)
+        loss = cross_entropy_sum(logits, labels, self._smoothing)
+        self.meter.add(loss.detach(), logits.detach(), labels)
+        self.scaler.scale(loss / size).backward()  # type: ignore[no-untyped-call]
+
+
+def _distribute(model: nn.Module, process: Process) -> nn.Module:
+    """`model` in DistributedDataParallel where there is more than one process; gradients are summed."""
+    if process.world == 1:
+        return model
+    devices = [process.device] if process.device.type == "cuda" else None
+    network = DistributedDataParallel(model, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+    network.register_comm_hook(None, _sum_gradients)
+    return network
+
+
+def _sum_gradients(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """DDP's own hook divides by the number of processes first; a sum needs no such factor."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda future: future.value()[0])  # type: ignore[no-any-return]

@@ -1,0 +1,379 @@
+"""A training run, from recipe to final checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from resnext_train import __version__, checkpoint
+from resnext_train.config import Recipe, recipe_from_dict
+from resnext_train.data.build import (
+    Splits,
+    build_eval_loader,
+    build_photometric,
+    build_splits,
+    build_train_loader,
+)
+from resnext_train.data.loader import Group, Unreadable, readable
+from resnext_train.data.sampler import StepPlan
+from resnext_train.distributed import Process
+from resnext_train.errors import InputError
+from resnext_train.evaluate import evaluate
+from resnext_train.models.build import build_model
+from resnext_train.optim import build_optimizer
+from resnext_train.precision import Precision, resolve_precision
+from resnext_train.resume import ResumePoint, describe, fixed_differences
+from resnext_train.runlog import RunFolder, RunLog, environment, open_log
+from resnext_train.schedules import Schedule, build_schedule
+from resnext_train.step import TrainStep
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A recipe on the data and the processes it will run with; all durations are in steps from here on."""
+
+    recipe: Recipe
+    process: Process
+    splits: Splits
+    plan: StepPlan
+    total_steps: int
+    precision: Precision
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the network."""
+        return len(self.splits.classes)
+
+    def schedule(self) -> Schedule:
+        """The learning rate over the run."""
+        r = self.recipe
+        return build_schedule(r.schedule, r.optimizer, self.plan.steps_per_epoch, self.total_steps)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, counted from 1, that step number `step` belongs to."""
+        return step // self.plan.steps_per_epoch + 1
+
+
+def set_up(recipe: Recipe, process: Process) -> Setup:
+    """Find the data and work out what the recipe means for it.
+
+    Raises:
+        InputError: missing or unfit data, a class count that disagrees with it, too little data for a step.
+    """
+    splits = process.host_first(lambda: build_splits(recipe.data))
+    wanted = recipe.model.num_classes
+    if wanted not in ("auto", len(splits.classes)):
+        raise InputError(
+            f"model.num_classes is {wanted} but the data has {len(splits.classes)} classes; correct it or use auto"
+        )
+    plan = StepPlan(len(splits.train), recipe.train.batch_size, recipe.train.groups)
+    total = recipe.train.epochs * plan.steps_per_epoch
+    total = min(total, recipe.train.max_steps or total)
+    return Setup(recipe, process, splits, plan, total, resolve_precision(recipe.train.precision, process.device))
+
+
+@dataclass
+class Progress:
+    """How far a run is, as its checkpoints remember it."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
+
+
+@dataclass
+class Run:
+    """A run in progress: what it needs for the next step and what it writes to."""
+
+    setup: Setup
+    folder: RunFolder
+    log: RunLog
+    step: TrainStep
+    schedule: Schedule
+    val_loader: DataLoader[Group | Unreadable]
+    progress: Progress
+    clock: _Clock = field(default_factory=lambda: _Clock())
+
+    @property
+    def model(self) -> nn.Module:
+        """The bare network."""
+        return self.step.model
+
+
+def train(setup: Setup, folder: RunFolder, resume: ResumePoint) -> dict[str, Any]:
+    """Train to the end of the recipe and return the summary; every process of the run calls this.
+
+    Raises:
+        InputError: a run folder that cannot be written, a checkpoint that does not fit, an image that cannot be read.
+    """
+    run = _start(setup, folder, resume)
+    try:
+        loader = build_train_loader(
+            setup.recipe, setup.splits.train, setup.plan, setup.process, run.progress.step, setup.total_steps
+        )
+        groups = run.clock.timed(readable(loader))
+        while run.progress.step < setup.total_steps:
+            _take_step(run, groups)
+            step = run.progress.step
+            at_end = step == setup.total_steps
+            if at_end or step % setup.recipe.log.every == 0:
+                _log_step(run)
+            if at_end or step % setup.plan.steps_per_epoch == 0:
+                _end_epoch(run, at_end)
+            elif setup.recipe.checkpoint.every_steps and step % setup.recipe.checkpoint.every_steps == 0:
+                _save(run)
+        return _finish(run)
+    except BaseException:
+        if setup.process.is_main:
+            folder.write_state("failed", run.progress.step)
+        raise
+    finally:
+        run.log.close()
+
+
+def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
+    """Build everything, at the state of `resume`'s checkpoint if there is one, and announce the run."""
+    recipe, process = setup.recipe, setup.process
+    state = process.together(lambda: checkpoint.load(resume.checkpoint) if resume.checkpoint else None)
+    process.together(lambda: folder.create(recipe.to_yaml()) if process.is_main else None)
+    model = build_model(recipe.model, setup.num_classes, recipe.train.seed)
+    model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.train.compile:
+        model.compile()
+    optimizer = build_optimizer(recipe.optimizer, model)
+    step = TrainStep(
+        model,
+        optimizer,
+        build_photometric(recipe),
+        setup.precision,
+        process,
+        setup.plan.groups,
+        recipe.train.label_smoothing,
+        recipe.train.seed,
+    )
+    schedule, progress = setup.schedule(), Progress()
+    if state is not None:
+        _restore(state, setup, step, schedule)
+        progress = Progress(**state["progress"])
+    log = RunLog()
+    if process.is_main:
+        log = open_log(
+            folder,
+            recipe.log.tensorboard,
+            progress.step,
+            recipe.train.epochs,
+            setup.plan.steps_per_epoch,
+            setup.total_steps,
+        )
+        folder.write_state("running", progress.step)
+    log.write("start", step=progress.step, **environment(), **_effective(setup))
+    val_loader = build_eval_loader(recipe, setup.splits.val, setup.splits.classes, process)
+    return Run(setup, folder, log, step, schedule, val_loader, progress)
+
+
+def _effective(setup: Setup) -> dict[str, Any]:
+    """What the recipe came to on this machine, for the log."""
+    return {
+        "world_size": setup.process.world,
+        "device": str(setup.process.device),
+        "precision": setup.precision.name,
+        "threads": torch.get_num_threads(),
+        "batch_size": setup.plan.batch_size,
+        "groups": setup.plan.groups,
+        "steps_per_epoch": setup.plan.steps_per_epoch,
+        "total_steps": setup.total_steps,
+    }
+
+
+def _restore(state: dict[str, Any], setup: Setup, step: TrainStep, schedule: Schedule) -> None:
+    """Put a checkpoint's state into a freshly built run, and print what the recipe changes about it."""
+    stored = recipe_from_dict(state["recipe"], "recipe in the checkpoint")
+    changed = fixed_differences(stored, setup.recipe)
+    if changed and setup.process.is_main:
+        print(f"continuing with a changed recipe: {describe(changed)}", flush=True)
+    if tuple(state["classes"]) != setup.splits.classes:
+        raise InputError("the checkpoint was trained on other classes than the data has; use the same data.root")
+    try:
+        step.model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise InputError(f"the checkpoint holds another network than the recipe's {setup.recipe.model.arch}") from error
+    step.statistics.reload()
+    step.optimizer.load_state_dict(state["optimizer"])
+    step.scaler.load_state_dict(state["scaler"])
+    step.meter.load_state_dict(state["meter"])
+    schedule.load_state_dict(state["schedule"])
+    torch.set_rng_state(state["rng"])
+
+
+def _take_step(run: Run, groups: Iterator[Group]) -> None:
+    step = run.progress.step
+    size = run.setup.plan.step_size(step)
+    run.step(groups, step, size, run.schedule.lr(step))
+    run.clock.images += size
+    run.progress.step += 1
+    run.log.tick(run.setup.epoch_of(step), step % run.setup.plan.steps_per_epoch + 1)
+
+
+def _log_step(run: Run) -> None:
+    """Log the mean over the steps since the last such line, or since the epoch's start."""
+    run.step.meter.read()
+    window = run.step.meter.window
+    seconds, waited, images = run.clock.lap()
+    run.progress.seconds += seconds
+    if not window.seen:
+        return
+    step = run.progress.step - 1
+    run.log.write(
+        "step",
+        step=step + 1,
+        epoch=run.setup.epoch_of(step),
+        loss=window.mean_loss,
+        lr=run.schedule.lr(step),
+        top1=window.top1,
+        images_per_s=images / seconds,
+        data_wait=waited / seconds,
+    )
+    run.step.meter.window = type(window)()
+
+
+def _end_epoch(run: Run, at_end: bool) -> None:
+    """Evaluate if it is time, log the epoch, note the best, and save."""
+    recipe = run.setup.recipe
+    step = run.progress.step
+    epoch = run.setup.epoch_of(step - 1)
+    run.step.meter.read()
+    totals = run.step.meter.epoch
+    counts = None
+    if at_end or epoch % recipe.eval.every_epochs == 0:
+        blocks = readable(run.val_loader)
+        counts = evaluate(run.model, blocks, build_photometric(recipe), run.setup.precision, run.setup.process)
+        run.schedule.observe(100 - counts.top1)
+        run.progress.last = {"epoch": epoch, **counts.to_dict()}
+    is_best = counts is not None and counts.top1_correct > (run.progress.best or {"top1_correct": -1})["top1_correct"]
+    if is_best:
+        run.progress.best = run.progress.last
+    run.progress.seconds += run.clock.lap()[0]
+    run.log.write(
+        "epoch",
+        step=step,
+        epoch=epoch,
+        train_loss=totals.mean_loss,
+        train_top1=totals.top1,
+        val_count=counts and counts.count,
+        val_top1_correct=counts and counts.top1_correct,
+        val_top5_correct=counts and counts.top5_correct,
+        val_loss=counts and counts.loss,
+        seconds=run.clock.epoch_seconds(),
+    )
+    if step % run.setup.plan.steps_per_epoch == 0:
+        run.step.meter.epoch = type(totals)()
+    if at_end or is_best or epoch % recipe.checkpoint.every_epochs == 0:
+        _save(run, is_best, epoch)
+
+
+def _save(run: Run, is_best: bool = False, epoch: int | None = None) -> None:
+    """Write last.pt, and give it the names best.pt and epoch_NNNN.pt where they apply."""
+    run.step.meter.read()
+    if run.setup.process.is_main:
+        folder, keep = run.folder, run.setup.recipe.checkpoint.keep
+        checkpoint.save(_state(run), folder.last)
+        if is_best:
+            checkpoint.link(folder.last, "best.pt")
+        if keep and epoch is not None:
+            checkpoint.link(folder.last, f"epoch_{epoch:04d}.pt")
+            for old in sorted(folder.checkpoints.glob("epoch_*.pt"))[:-keep]:
+                old.unlink()
+        folder.write_state("running", run.progress.step)
+        folder.write_summary(_summary(run))
+    run.log.write("checkpoint", step=run.progress.step, path=str(run.folder.last), best=is_best)
+
+
+def _state(run: Run) -> dict[str, Any]:
+    """The content of a checkpoint, see checkpoint.py."""
+    return {
+        "model": {k: v.detach().to("cpu", copy=True) for k, v in run.model.state_dict().items()},
+        "optimizer": run.step.optimizer.state_dict(),
+        "scaler": run.step.scaler.state_dict(),
+        "schedule": run.schedule.state_dict(),
+        "meter": run.step.meter.state_dict(),
+        "rng": torch.get_rng_state(),
+        "progress": asdict(run.progress),
+        "recipe": run.setup.recipe.to_dict(),
+        "classes": list(run.setup.splits.classes),
+        "version": __version__,
+    }
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    progress = run.progress
+    images = sum(run.setup.plan.step_size(s) for s in range(progress.step % run.setup.plan.steps_per_epoch))
+    epochs = progress.step // run.setup.plan.steps_per_epoch
+    images += epochs * (run.setup.plan.images - run.setup.plan.dropped)
+    return {
+        "best": progress.best,
+        "last": progress.last,
+        "epochs": epochs,
+        "steps": progress.step,
+        "seconds": progress.seconds,
+        "images_per_s": images / progress.seconds if progress.seconds else None,
+    }
+
+
+def _finish(run: Run) -> dict[str, Any]:
+    """Check that all processes hold the same weights, and close the books."""
+    digests = run.setup.process.gather(weights_digest(run.model))
+    if len(set(digests)) > 1:
+        raise RuntimeError(f"the processes' weights have drifted apart: {digests}")
+    summary = _summary(run)
+    run.log.write("end", step=run.progress.step, weights_sha256=digests[0], **summary)
+    if run.setup.process.is_main:
+        run.folder.write_summary(summary)
+        run.folder.write_state("done", run.progress.step)
+    return summary
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers, in order."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _Clock:
+    """Seconds, seconds waited for data, and images since the last lap."""
+
+    def __init__(self) -> None:
+        now = time.perf_counter()
+        self.images, self._waited, self._lap, self._epoch = 0, 0.0, now, now
+
+    def timed(self, groups: Iterator[Group]) -> Iterator[Group]:
+        """`groups`, counting the time spent waiting for the next."""
+        while True:
+            asked = time.perf_counter()
+            group = next(groups, None)
+            self._waited += time.perf_counter() - asked
+            if group is None:
+                return
+            yield group
+
+    def lap(self) -> tuple[float, float, int]:
+        """Seconds, seconds waited and images since the last lap; starts the next."""
+        now = time.perf_counter()
+        result = now - self._lap, self._waited, self.images
+        self._lap, self._waited, self.images = now, 0.0, 0
+        return result
+
+    def epoch_seconds(self) -> float:
+        """Seconds since the last call, or since the start."""
+        now = time.perf_counter()
+        self._epoch, seconds = now, now - self._epoch
+        return seconds
