@@ -400,6 +400,17 @@ def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe file, for editors: `base` besides the sections, and no section required."""
+    schema = Recipe.model_json_schema()
+    base = {"type": "string", "description": "Recipe beside this one whose values hold where this one is silent."}
+    schema["properties"] = {"base": base, **schema["properties"]}
+    schema.pop("required", None)
+    for definition in schema["$defs"].values():
+        definition.pop("required", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 Layer = tuple[str, dict[str, Any]]
 
 

@@ -1,0 +1,150 @@
+"""resnext-eval: evaluate a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from resnext_train.cli.common import is_main, run_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resnext_train.config import Recipe
+    from resnext_train.distributed import Process
+
+NAME = "resnext-eval"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog=NAME,
+        description="Evaluate a checkpoint: every image once, in whole numbers, on any number of processes.",
+        epilog="example: resnext-eval --ckpt runs/resnext50_32x4d/checkpoints/best.pt --data /path/to/imagenet",
+    )
+    p.add_argument("--ckpt", required=True, metavar="PATH", help="a checkpoint of resnext-train, or foreign weights")
+    p.add_argument(
+        "--config", metavar="NAME|PATH", help="recipe for foreign weights; our own checkpoints hold theirs"
+    )
+    p.add_argument("--data", metavar="DIR", help="folder with val/, or of classes (default: the recipe's data)")
+    p.add_argument("--json", metavar="FILE", help="write the result to this file as well")
+    p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = parser().parse_args(argv)
+    return run_command(NAME, lambda: _evaluate(args))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from resnext_train.config import load_recipe
+    from resnext_train.errors import InputError
+
+    overrides = [*args.overrides, *([] if args.data is None else ["data.source=folder", f"data.root={args.data}"])]
+    recipe = load_recipe(args.config, overrides) if args.config else None
+    path = Path(args.ckpt)
+    if not path.is_file():
+        raise InputError(f"--ckpt: checkpoint {path} not found")
+
+    from resnext_train.distributed import connect
+
+    with connect() as process:
+        result = _result(path, recipe, overrides, process)
+    if is_main():
+        _report(result, args.json)
+
+
+def _result(path: Path, recipe: Recipe | None, overrides: list[str], process: Process) -> dict[str, Any]:
+    """Load, evaluate, and describe the result."""
+    import time
+
+    import torch
+
+    from resnext_train import checkpoint
+    from resnext_train.data.build import build_eval_loader, build_photometric, build_val
+    from resnext_train.data.loader import readable
+    from resnext_train.evaluate import evaluate
+    from resnext_train.models.build import build_model
+    from resnext_train.models.convert import load_weights
+    from resnext_train.precision import resolve_precision
+
+    content = process.together(lambda: checkpoint.load_file(path))
+    recipe, weights, classes = _understand(content, path, recipe, overrides)
+    source = process.host_first(lambda: build_val(recipe.data))
+    classes = classes or _classes_of_foreign(recipe, source.classes)
+    model = build_model(recipe.model, len(classes))
+    load_weights(model, weights, str(path))
+    model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader = build_eval_loader(recipe, source, classes, process)
+    precision = resolve_precision(recipe.train.precision, process.device)
+    started = time.perf_counter()
+    counts = evaluate(model, readable(loader), build_photometric(recipe), precision, process)
+    seconds = time.perf_counter() - started
+    return {
+        **counts.to_dict(),
+        "images_per_s": counts.count / seconds,
+        "protocol": f"{recipe.eval.protocol}, {precision.name}",
+        "checkpoint": str(path),
+        "arch": recipe.model.arch,
+    }
+
+
+def _understand(
+    content: Any, path: Path, recipe: Recipe | None, overrides: list[str]
+) -> tuple[Recipe, dict[str, Any], tuple[str, ...] | None]:
+    """Recipe, weights and class names (None where unknown) of a loaded file.
+
+    Our own checkpoint brings its recipe; a recipe given by --config replaces all of it but the model section.
+    """
+    from resnext_train import checkpoint
+    from resnext_train.config import recipe_from_dict
+    from resnext_train.errors import InputError
+    from resnext_train.models.convert import find_state_dict
+
+    if not checkpoint.is_ours(content):
+        if recipe is None:
+            raise InputError(f"{path} was not written by resnext-train: say by --config which recipe fits its weights")
+        return recipe, find_state_dict(content, str(path)), None
+    own = recipe_from_dict(content["recipe"], f"recipe in {path}", overrides)
+    used = own if recipe is None else recipe.model_copy(update={"model": own.model})
+    return used, content["model"], tuple(content["classes"])
+
+
+def _classes_of_foreign(recipe: Recipe, found: tuple[str, ...]) -> tuple[str, ...]:
+    """Class names for weights that bring none: those of the data, if their number is the recipe's."""
+    from resnext_train.errors import InputError
+
+    wanted = recipe.model.num_classes
+    if wanted not in ("auto", len(found)):
+        raise InputError(
+            f"model.num_classes is {wanted} but the data has {len(found)} classes, and foreign weights do not say "
+            "which is which; evaluate them on all their classes"
+        )
+    return found
+
+
+def _report(result: dict[str, Any], json_file: str | None) -> None:
+    import json
+    from pathlib import Path
+
+    from resnext_train.errors import InputError
+
+    print(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}")
+    for k in ("top1", "top5"):
+        print(f"{k[:3]}-{k[3:]} {result[k]:.3f} %  ({result[f'{k}_correct']} of {result['count']})")
+    print(f"loss  {result['loss']:.4f}   {result['images_per_s']:.0f} images/s")
+    if json_file:
+        try:
+            Path(json_file).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--json: {json_file} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

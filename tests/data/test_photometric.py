@@ -1,0 +1,81 @@
+"""The one-matrix colour step against the plain chain of operations of the papers' code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from resnext_train.data.photometric import JITTER_FIELDS, Photometric
+from resnext_train.data.randomness import uniforms
+from resnext_train.data.transforms import COLOUR_DRAWS
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PAPER = Photometric(0.4, 0.4, 0.4, 0.1, MEAN, STD)
+
+
+def step_by_step(image: NDArray[np.uint8], jitter: NDArray[np.float64]) -> NDArray[np.float64]:
+    """fb.resnet.torch's ColorJitter, Lighting and ColorNormalize on one image (H, W, 3), one operation at a time."""
+    x = image.astype(np.float64) / 255
+    for operation in jitter[:3].astype(int):
+        alpha = jitter[3 + operation]
+        gray = (x @ [0.299, 0.587, 0.114])[..., None]
+        target = {0: np.zeros_like(x), 1: np.full_like(x, gray.mean()), 2: np.broadcast_to(gray, x.shape)}[operation]
+        x = alpha * x + (1 - alpha) * target
+    x = x + jitter[6:]
+    return (x - MEAN) / STD
+
+
+def group(count: int = 24, size: tuple[int, int] = (13, 17)) -> torch.Tensor:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+    pixels[0], pixels[1] = 255, 0
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+def test_equals_the_step_by_step_chain_in_all_orders(dtype: torch.dtype, tolerance: float) -> None:
+    images = group()
+    jitter = PAPER.draw_jitter(uniforms(0, 0, np.arange(24), COLOUR_DRAWS))
+    assert len({tuple(o) for o in jitter[:, :3]}) == 6, "all six orders occur"
+    out = PAPER(images, torch.from_numpy(jitter), dtype)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    for i in range(24):
+        expected = step_by_step(images[i].permute(1, 2, 0).numpy(), jitter[i].astype(np.float64))
+        assert np.abs(out[i].permute(1, 2, 0).numpy() - expected).max() < tolerance
+
+
+def test_evaluation_only_normalises() -> None:
+    images = group()
+    expected = (images.double() / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(PAPER(images, None), expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_draws_have_the_papers_distributions() -> None:
+    jitter = PAPER.draw_jitter(uniforms(3, 0, np.arange(60_000), COLOUR_DRAWS)).astype(np.float64)
+    assert jitter.shape == (60_000, JITTER_FIELDS)
+    orders, counts = np.unique(jitter[:, :3], axis=0, return_counts=True)
+    assert len(orders) == 6
+    assert counts.min() > 9_500
+    factors = jitter[:, 3:6]
+    assert factors.min() == pytest.approx(0.6, abs=1e-3)
+    assert factors.max() == pytest.approx(1.4, abs=1e-3)
+    assert factors.mean(0) == pytest.approx([1, 1, 1], abs=0.005)
+    # Lighting: covariance is V diag((0.1 · eigenvalue)^2) V^T with the eigenvectors V of fb.resnet.torch.
+    vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    expected = vectors @ np.diag((0.1 * np.array([0.2175, 0.0188, 0.0045])) ** 2) @ vectors.T
+    assert np.cov(jitter[:, 6:].T) == pytest.approx(expected, rel=0.03)
+    assert jitter[:, 6:].mean(0) == pytest.approx([0, 0, 0], abs=3e-4)
+
+
+def test_no_strength_is_the_identity() -> None:
+    plain = Photometric(0, 0, 0, 0, MEAN, STD)
+    jitter = torch.from_numpy(plain.draw_jitter(uniforms(0, 0, np.arange(24), COLOUR_DRAWS)))
+    torch.testing.assert_close(plain(group(), jitter), plain(group(), None), rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_is_clamped() -> None:
+    jitter = torch.tensor([[0, 1, 2, 1.4, 1.4, 1.4, 0, 0, 0]])
+    out = PAPER(group(2)[:1], jitter)
+    white = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
+    assert (out.amax((0, 2, 3)) > white).all()

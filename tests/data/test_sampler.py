@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from resnext_train.data.randomness import group_seed, permutation, uniforms
+from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, deal
+from resnext_train.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "groups", "steps", "dropped"),
+    [
+        (1_281_167, 256, 8, 5005, 0),  # ImageNet: 5004 full steps and one of 143, which the paper's code uses
+        (100, 20, 4, 5, 0),
+        (108, 20, 4, 6, 0),  # remainder 8: two in each of four groups
+        (107, 20, 4, 5, 7),  # remainder 7: a group would have one
+        (9, 20, 4, 1, 0),
+    ],
+)
+def test_steps_per_epoch(images: int, batch: int, groups: int, steps: int, dropped: int) -> None:
+    plan = StepPlan(images, batch, groups)
+    assert (plan.steps_per_epoch, plan.dropped) == (steps, dropped)
+    assert sum(plan.step_size(s) for s in range(steps)) == images - dropped
+
+
+def test_too_few_images_for_one_step() -> None:
+    with pytest.raises(InputError, match="7 training images cannot fill 4 BN groups"):
+        StepPlan(7, 20, 4)
+
+
+@pytest.mark.parametrize(
+    ("groups", "world", "shares"), [(8, 3, [3, 3, 2]), (8, 8, [1] * 8), (8, 1, [8]), (7, 4, [2, 2, 2, 1])]
+)
+def test_groups_are_dealt_evenly_and_in_order(groups: int, world: int, shares: list[int]) -> None:
+    dealt = [deal(groups, world, rank) for rank in range(world)]
+    assert [len(d) for d in dealt] == shares
+    assert [g for d in dealt for g in d] == list(range(groups))
+
+
+def steps_of(plan: StepPlan, world: int, start: int, stop: int, seed: int = 5) -> list[tuple[int, list[list[int]]]]:
+    """For each step its epoch and its groups, put together from all processes' samplers."""
+    samplers = [iter(TrainSampler(plan, seed, deal(plan.groups, world, r), start, stop)) for r in range(world)]
+    steps = []
+    for _ in range(start, stop):
+        parts = [next(s) for r, s in enumerate(samplers) for _ in deal(plan.groups, world, r)]
+        assert len({p.epoch for p in parts}) == 1
+        steps.append((parts[0].epoch, [p.images.tolist() for p in parts]))
+    assert all(next(s, None) is None for s in samplers)
+    return steps
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 5])
+def test_a_step_is_the_same_on_any_number_of_processes_and_after_any_restart(world: int) -> None:
+    plan = StepPlan(108, 20, 5)
+    whole = steps_of(plan, 1, 0, 12)
+    assert steps_of(plan, world, 0, 12) == whole
+    assert steps_of(plan, world, 7, 12) == whole[7:]
+
+
+def test_an_epoch_uses_each_image_once_in_an_order_of_its_own() -> None:
+    plan = StepPlan(1003, 20, 4)
+    epochs: dict[int, list[int]] = {}
+    for epoch, groups in steps_of(plan, 1, 0, 2 * plan.steps_per_epoch):
+        sizes = [len(g) for g in groups]
+        assert min(sizes) >= 2
+        assert max(sizes) - min(sizes) <= 1
+        epochs.setdefault(epoch, []).extend(i for g in groups for i in g)
+    assert [len(set(e)) for e in epochs.values()] == [1000, 1000]  # 3 are too few for 4 groups
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("images", [1, 7, 8, 9, 37])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_evaluation_takes_each_image_once_in_the_same_blocks(images: int, world: int) -> None:
+    samplers = [EvalSampler(images, 8, world, r) for r in range(world)]
+    blocks = [b.images.tolist() for s in samplers for b in s]
+    assert sorted(blocks) == [list(range(a, min(a + 8, images))) for a in range(0, images, 8)]
+    assert [len(s) for s in samplers] == [len(list(s)) for s in samplers]
+
+
+def test_the_random_numbers_are_splitmix64() -> None:
+    """First outputs of SplitMix64 from state 1234567, as its authors' code gives them (xoshiro.di.unimi.it)."""
+    from resnext_train.data import randomness
+
+    raw = randomness._raw(np.array([[1234567]], np.uint64), 3)[0]
+    assert raw.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_random_numbers_belong_to_seed_epoch_and_image() -> None:
+    images = np.arange(2000)
+    base = uniforms(1, 2, images, 6)
+    assert np.array_equal(uniforms(1, 2, images[::-1], 6), base[::-1]), "independent of who else is in the group"
+    assert np.array_equal(uniforms(1, 2, images[5:6], 3), base[5:6, :3])
+    for other in (uniforms(2, 2, images, 6), uniforms(1, 3, images, 6), uniforms(2, 1, images, 6)):
+        assert not np.any(other == base)
+    assert base.min() >= 0
+    assert base.max() < 1
+    # 12,000 uniform numbers: mean within five standard errors, neighbours uncorrelated
+    assert base.mean() == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12 / base.size))
+    for a, b in ((base[:-1, 0], base[1:, 0]), (base[:, 0], base[:, 1]), (base[:, 0], uniforms(1, 3, images, 1)[:, 0])):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(len(a))
+
+
+def test_shuffles_and_seeds() -> None:
+    order = permutation(0, 0, 10_000)
+    assert sorted(order.tolist()) == list(range(10_000))
+    assert abs(np.corrcoef(order, np.arange(10_000))[0, 1]) < 0.05
+    assert len({group_seed(s, n, g) for s in range(3) for n in range(30) for g in range(8)}) == 720

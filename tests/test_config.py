@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from resnext_train.config import (
+    CosineSchedule,
+    StepSchedule,
+    SyntheticData,
+    differences,
+    duration_in_steps,
+    find_recipe,
+    load_recipe,
+    recipe_from_dict,
+    recipe_schema,
+    shipped_recipes,
+)
+from resnext_train.errors import InputError
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> str:
+    return write(tmp_path / "r.yaml", "model: {arch: resnet18}\ntrain: {epochs: 5}\n")
+
+
+def test_defaults_are_the_papers() -> None:
+    """FACTS of the ResNeXt paper's code: arXiv 1611.05431, section 4, and fb.resnet.torch."""
+    r = load_recipe("resnext50_32x4d.yaml")
+    assert (r.optimizer.lr, r.optimizer.momentum, r.optimizer.nesterov, r.optimizer.weight_decay) == (0.1, 0.9, True, 1e-4)
+    assert (r.train.batch_size, r.train.micro_batch, r.train.epochs) == (256, 32, 100)
+    assert isinstance(r.schedule, StepSchedule)
+    assert (r.schedule.milestones, r.schedule.factor) == ((30, 60, 90), 0.1)
+    assert (r.augment.area, r.augment.aspect) == ((0.08, 1.0), (0.75, 4 / 3))
+    assert (r.eval.resize, r.eval.crop) == (256, 224)
+
+
+def test_a_recipe_written_out_reads_back_equal(recipe_file: str, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file, ["schedule.warmup=500 steps", "data.root=/x y", "data.mean=[0.1, 0.2, 0.3]"])
+    again = load_recipe(write(tmp_path / "out.yaml", recipe.to_yaml()))
+    assert again == recipe
+    assert recipe_from_dict(json.loads(json.dumps(recipe.to_dict())), "json") == recipe
+
+
+def test_layers_base_then_recipe_then_overrides(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "model: {arch: resnet18}\ntrain: {epochs: 1, seed: 1, batch_size: 64}\n")
+    path = write(tmp_path / "r.yaml", "base: base.yaml\ntrain: {seed: 2, epochs: 2}\n")
+    train = load_recipe(path, ["train.epochs=3"]).train
+    assert (train.epochs, train.seed, train.batch_size) == (3, 2, 64)
+
+
+def test_a_changed_variant_drops_the_keys_of_the_other(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", "model: {arch: resnet18}\nschedule: {name: step, milestones: [3]}\n")
+    assert load_recipe(path, ["schedule.name=cosine", "schedule.final=0.5"]).schedule == CosineSchedule(
+        name="cosine", final=0.5
+    )
+    assert isinstance(load_recipe(path, ["data.source=synthetic", "data.size=8"]).data, SyntheticData)
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("optimizer.weight_decay=1e-4", 1e-4),
+        ("optimizer.weight_decay=0", 0.0),
+        ("data.root=123", "123"),
+        ("data.root=null", None),
+        ("data.workers=auto", "auto"),
+        ("data.workers=3", 3),
+        ("model.blocks=[1,1,1,5]", (1, 1, 1, 5)),
+        ("optimizer.nesterov=false", False),
+    ],
+)
+def test_overrides_take_the_type_of_their_field(recipe_file: str, override: str, value: object) -> None:
+    section, _, name = override.partition("=")[0].partition(".")
+    assert getattr(getattr(load_recipe(recipe_file, [override]), section), name) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("train.epoch=5", "did you mean train.epochs?"),
+        ("optimiser.lr=5", "did you mean optimizer.lr?"),
+        ("train.epochs=five", "train.epochs: input should be a valid integer"),
+        ("train.epochs=0", "greater than 0"),
+        ("train.epochs=1.5", "valid integer"),
+        ("train.epochs=true", "valid integer"),
+        ("optimizer.lr=.inf", "finite"),
+        ("optimizer.lr=nan", "optimizer.lr"),
+        ("train.precision=fp8", "'auto', 'fp32', 'bf16' or 'fp16'"),
+        ("schedule.name=linear", "'step', 'cosine', 'plateau'"),
+        ("schedule.patience=3", "does not belong to the chosen schedule.name"),
+        ("schedule.milestones=[3 minutes]", "'500 steps'"),
+        ("train.batch_size=100", "must be a multiple of train.micro_batch (32)"),
+        ("train.micro_batch=1", "at least 2"),
+        ("eval.crop=300", "cannot exceed eval.resize"),
+        ("augment.area=[0.5]", "too few values"),
+        ("augment.area=[0.9, 0.1]", "low <= high"),
+        ("epochs=3", "section.key=value"),
+        ("train.epochs", "section.key=value"),
+        ("model.blocks=[1, 2]", "model.blocks"),
+        ("optimizer.momentum=0", "optimizer.nesterov"),
+    ],
+)
+def test_a_bad_override_is_refused_with_its_key_and_a_hint(recipe_file: str, override: str, told: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_recipe(recipe_file, [override])
+    assert told in str(error.value)
+    assert override in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model: {archh: resnet18, arch: resnet18}", "unknown key model.archh; did you mean model.arch?"),
+        ("models: {arch: resnet18}", "did you mean model?"),
+        ("train: {epochs: 5}", "model: is missing"),
+        ('model: {arch: resnet18}\ntrain: {epochs: "5"}', "train.epochs: input should be a valid integer, not '5'"),
+        ("model: resnet18", "model: "),
+        ("- model", "a recipe is a mapping"),
+        ("model: {arch: [}", "not valid YAML"),
+        ("model: {arch: resnet18}\nmodel: {arch: resnet34}", "given twice"),
+        ("model: {arch: !!python/object/apply:os.system [ls]}", "not valid YAML"),
+        ("base: none.yaml", "none.yaml not found"),
+        ("model: {arch: resnet18}\nschedule: {name: cosine, milestones: [1]}", "schedule.milestones does not belong"),
+        ("model: {arch: resnet18}\ndata: {root: 2026-11-22}", ""),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_name_and_key(tmp_path: Path, text: str, told: str) -> None:
+    path = write(tmp_path / "bad.yaml", text)
+    if not told:  # YAML reads a date here; a string field takes it as text
+        assert load_recipe(path).data.root == "2026-11-22"  # type: ignore[union-attr]
+        return
+    with pytest.raises(InputError) as error:
+        load_recipe(path)
+    assert path in str(error.value)
+    assert told in str(error.value)
+
+
+def test_the_error_names_the_file_that_holds_the_mistake(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.yaml", "model: {arch: resnet18}\ntrain: {epohcs: 3}\n")
+    path = write(tmp_path / "r.yaml", "base: base.yaml\ntrain: {seed: 3}\n")
+    with pytest.raises(InputError, match="train.epohcs") as error:
+        load_recipe(path)
+    assert str(error.value).startswith(base)
+
+
+def test_base_has_one_level(tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", "model: {arch: resnet18}\n")
+    write(tmp_path / "b.yaml", "base: a.yaml\n")
+    with pytest.raises(InputError, match="only one level"):
+        load_recipe(write(tmp_path / "c.yaml", "base: b.yaml\n"))
+
+
+def test_finding_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = shipped_recipes()
+    assert find_recipe("resnet50.yaml") == shipped / "imagenet" / "resnet50.yaml"
+    assert find_recipe("resnet50") == shipped / "imagenet" / "resnet50.yaml"
+    assert find_recipe("tiny_imagenet/resnext26_32x4d.yaml") == shipped / "tiny_imagenet" / "resnext26_32x4d.yaml"
+    assert find_recipe("resnext26_32x4d.yaml") == shipped / "tiny_imagenet" / "resnext26_32x4d.yaml"
+    own = write(tmp_path / "resnet50.yaml", "model: {arch: resnet50}")
+    assert find_recipe("resnet50.yaml").samefile(own), "a path wins over a shipped recipe"
+    with pytest.raises(InputError, match="did you mean .*resnext50_32x4d.yaml"):
+        find_recipe("resnext50_32x4.yaml")
+
+
+def test_recipes_are_frozen(recipe_file: str) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_recipe(recipe_file).train.epochs = 3  # type: ignore[misc]
+
+
+def test_differences_name_the_keys(recipe_file: str) -> None:
+    old, new = load_recipe(recipe_file), load_recipe(recipe_file, ["train.epochs=6", "schedule.name=cosine"])
+    found = differences(old, new)
+    assert found["train.epochs"] == (5, 6)
+    assert found["schedule.name"] == ("step", "cosine")
+    assert found["schedule.factor"] == (0.1, None)
+    assert set(found) == {"train.epochs", "schedule.name", "schedule.milestones", "schedule.factor", "schedule.final"}
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"), [(2.0, 200), (0.5, 50), ("2 epochs", 200), ("1 epoch", 100), ("37 steps", 37), ("1 step", 1)]
+)
+def test_durations(duration: float | str, steps: int) -> None:
+    assert duration_in_steps(duration, steps_per_epoch=100) == steps
+
+
+def test_the_committed_schema_is_current() -> None:
+    committed = json.loads((shipped_recipes() / "recipe.schema.json").read_text())
+    assert committed == recipe_schema(), "run `make schema`"
+
+
+def test_the_schema_describes_every_key() -> None:
+    for definition in recipe_schema()["$defs"].values():
+        assert all("description" in p for p in definition["properties"].values() if "$ref" not in p)
+
+
+def test_yaml_of_shipped_recipes_has_no_unknown_form() -> None:
+    for path in shipped_recipes().rglob("*.yaml"):
+        assert isinstance(yaml.safe_load(path.read_text()), dict)
