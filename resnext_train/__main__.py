@@ -21,8 +21,8 @@ def main() -> int:
         for name, (_, text) in _COMMANDS.items():
             print(f"  {name:8s}{text} (also: resnext-{name})", file=stream)
         return 0 if wants_help else 2
-    module = import_module(_COMMANDS[sys.argv[1]][0])
-    return int(module.main(sys.argv[2:]))
+    module = import_module(_COMMANDS[sys.argv.pop(1)][0])  # what is left looks as if resnext-COMMAND had been called
+    return int(module.main())
 
 
 if __name__ == "__main__":

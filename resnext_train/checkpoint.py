@@ -76,7 +76,9 @@ def load_file(path: Path) -> Any:
         reason = "it is damaged, no checkpoint, or holds objects that only running code could restore"
         raise InputError(f"{path} is not a checkpoint: {reason}") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise InputError(f"{path} is not a checkpoint: {str(error).splitlines()[0] if str(error) else 'it is damaged'}") from error
+        raise InputError(
+            f"{path} is not a checkpoint: {str(error).splitlines()[0] if str(error) else 'it is damaged'}"
+        ) from error
 
 
 def is_ours(content: Any) -> bool:
@@ -92,5 +94,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     content = load_file(path)
     if not is_ours(content):
-        raise InputError(f"{path} is not a checkpoint of this tool; foreign weights are for resnext-eval --config RECIPE")
+        raise InputError(
+            f"{path} is not a checkpoint of this tool; foreign weights are for resnext-eval --config RECIPE"
+        )
     return content  # type: ignore[no-any-return]

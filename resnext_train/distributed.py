@@ -83,7 +83,7 @@ def pick_device(local_rank: int) -> torch.device:
 
 @contextmanager
 def connect() -> Iterator[Process]:
-    """This process as torchrun's environment describes it, in a process group (NCCL on GPUs, Gloo on CPUs) while inside.
+    """This process as torchrun's environment describes it, in a process group: NCCL on GPUs, Gloo on CPUs.
 
     Raises:
         InputError: more processes on this host than GPUs.

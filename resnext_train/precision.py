@@ -48,5 +48,5 @@ def resolve_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: t
 
 
 def _cpu_computes_bf16() -> bool:
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.11 has no such question: fp32
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    ask = getattr(torch.cpu, "get_capabilities", None)  # older torch has no such question: fp32
+    return ask is not None and any(ask().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -13,6 +13,7 @@ Epochs are counted from 1 and steps are finished optimizer steps.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -67,7 +68,9 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             _replace(self.recipe, recipe_yaml)
         except OSError as error:
-            raise InputError(f"run folder {self.path} cannot be written: {error.strerror}; choose another --out") from error
+            raise InputError(
+                f"run folder {self.path} cannot be written: {error.strerror}; choose another --out"
+            ) from error
 
     def write_state(self, status: Status, step: int) -> None:
         """Replace state.json."""
@@ -130,7 +133,7 @@ class JsonLines:
 
     def write(self, event: Event) -> None:
         """Append one line."""
-        self._file.write(json.dumps(event) + "\n")
+        self._file.write(json.dumps(_without_nan(event), allow_nan=False) + "\n")
         self._file.flush()
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
@@ -139,6 +142,11 @@ class JsonLines:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _without_nan(event: Event) -> Event:
+    """JSON has no NaN and no infinity: null stands for them."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in event.items()}
 
 
 def _lines_until(path: Path, step: int) -> list[str]:
@@ -234,7 +242,11 @@ class Console:
             self._bar.set_postfix_str(text, refresh=False)
         elif not self._is_terminal and time.monotonic() - self._spoke > _LINE_SECONDS:
             self._spoke = time.monotonic()
-            print(f"epoch {event['epoch']}/{self._epochs} step {event['step']}: {text}", file=sys.stderr, flush=True)
+            print(
+                f"epoch {event['epoch']}/{self._epochs} step {event['step']}: {text}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def close(self) -> None:
         """Take the bar away."""
@@ -299,7 +311,11 @@ def _git_commit() -> str | None:
         return None
     try:
         done = subprocess.run(
-            ["git", "-C", os.fspath(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5
+            ["git", "-C", os.fspath(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=5,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -9,7 +9,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from resnext_train.config import CosineSchedule, OptimizerSection, PlateauSchedule, StepSchedule, duration_in_steps
+from resnext_train.config import (
+    CosineSchedule,
+    OptimizerSection,
+    PlateauSchedule,
+    StepSchedule,
+    duration_in_steps,
+)
 
 
 class Schedule(Protocol):

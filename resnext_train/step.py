@@ -9,8 +9,7 @@ two shares like two processes would, so that one and two processes take bit-iden
 terms commute); with more, the order of the sum over processes is the communication library's own.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: DDP inspects the annotations of the communication hook.
 import contextlib
 from collections.abc import Iterator
 
@@ -119,7 +118,9 @@ class TrainStep:
         self._groups, self._smoothing, self._seed = groups, smoothing, seed
         self._dtype = next(model.parameters()).dtype
         single = process.world == 1 and groups > 1
-        self._shares = [deal(groups, 2, 0), deal(groups, 2, 1)] if single else [deal(groups, process.world, process.rank)]
+        self._shares = (
+            [deal(groups, 2, 0), deal(groups, 2, 1)] if single else [deal(groups, process.world, process.rank)]
+        )
 
     def __call__(self, groups: Iterator[Group], step: int, size: int, lr: float) -> None:
         """Step number `step` over `size` images, of which this process's groups come from `groups`."""
@@ -175,7 +176,10 @@ def _distribute(model: nn.Module, process: Process) -> nn.Module:
     return network
 
 
-def _sum_gradients(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _sum_gradients(
+    state: object,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
     """DDP's own hook divides by the number of processes first; a sum needs no such factor."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None

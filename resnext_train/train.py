@@ -201,6 +201,9 @@ def _restore(state: dict[str, Any], setup: Setup, step: TrainStep, schedule: Sch
         print(f"continuing with a changed recipe: {describe(changed)}", flush=True)
     if tuple(state["classes"]) != setup.splits.classes:
         raise InputError("the checkpoint was trained on other classes than the data has; use the same data.root")
+    done, total = state["progress"]["step"], setup.total_steps
+    if done > total or (done == total and state["progress"]["last"] is None):
+        raise InputError(f"the checkpoint is at step {done}, but the recipe ends at step {total}; raise train.epochs")
     try:
         step.model.load_state_dict(state["model"])
     except RuntimeError as error:

@@ -34,7 +34,7 @@ SMALL = [
     "log.every=2",
     "log.tensorboard=false",
 ]
-"""Overrides that turn smoke.yaml into a run of a few seconds: 4 steps an epoch, the last of 4 images dropped."""
+"""Overrides that turn smoke.yaml into a run of a few seconds: 3 steps an epoch, and 4 images too few for a step."""
 
 
 @pytest.fixture(autouse=True)

@@ -76,7 +76,11 @@ def test_help_imports_neither_torch_nor_pydantic(command: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--config", "smoke.yaml", "train.epoch=3"], ["--config", "smoke.yaml", "model.arch=resnet51"], ["--config", "x"]],
+    [
+        ["--config", "smoke.yaml", "train.epoch=3"],
+        ["--config", "smoke.yaml", "model.arch=resnet51"],
+        ["--config", "x"],
+    ],
 )
 def test_a_mistake_in_the_recipe_is_found_before_torch_is_imported(arguments: list[str]) -> None:
     code = (

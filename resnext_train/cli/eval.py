@@ -25,9 +25,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="example: resnext-eval --ckpt runs/resnext50_32x4d/checkpoints/best.pt --data /path/to/imagenet",
     )
     p.add_argument("--ckpt", required=True, metavar="PATH", help="a checkpoint of resnext-train, or foreign weights")
-    p.add_argument(
-        "--config", metavar="NAME|PATH", help="recipe for foreign weights; our own checkpoints hold theirs"
-    )
+    p.add_argument("--config", metavar="NAME|PATH", help="recipe for foreign weights; our own checkpoints hold theirs")
     p.add_argument("--data", metavar="DIR", help="folder with val/, or of classes (default: the recipe's data)")
     p.add_argument("--json", metavar="FILE", help="write the result to this file as well")
     p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
@@ -46,7 +44,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     from resnext_train.config import load_recipe
     from resnext_train.errors import InputError
 
-    overrides = [*args.overrides, *([] if args.data is None else ["data.source=folder", f"data.root={args.data}"])]
+    overrides = [
+        *args.overrides,
+        *([] if args.data is None else ["data.source=folder", f"data.root={args.data}"]),
+    ]
     recipe = load_recipe(args.config, overrides) if args.config else None
     path = Path(args.ckpt)
     if not path.is_file():

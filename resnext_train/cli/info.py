@@ -70,9 +70,8 @@ def _table(section: ModelSection, classes: int, complexity: Complexity) -> str:
         if part.name in ("bn1", "relu"):
             continue
         output = " × ".join(str(n) for n in part.output)
-        lines.append(
-            f"{part.name:9s}{output:>14s}{part.parameters:14,d}{part.multiply_adds:16,d}   {_layers(section, part.name)}"
-        )
+        costs = f"{part.parameters:14,d}{part.multiply_adds:16,d}"
+        lines.append(f"{part.name:9s}{output:>14s}{costs}   {_layers(section, part.name)}")
     return "\n".join(lines)
 
 

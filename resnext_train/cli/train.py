@@ -105,7 +105,7 @@ def _describe(setup: Setup) -> str:
     lines = {
         "network": f"{recipe.model.arch}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
-        "data": f"{setup.num_classes} classes, {len(splits.train):,} training and {len(splits.val):,} validation images",
+        "data": f"{setup.num_classes} classes, {len(splits.train):,} training, {len(splits.val):,} validation images",
         "batch": f"{plan.batch_size} images a step over all processes, in {plan.groups} BN groups of "
         f"{recipe.train.micro_batch}",
         "processes": f"{process.world} with {' or '.join(map(str, images))} images of a step each, "
@@ -136,13 +136,14 @@ def _lr_table(setup: Setup, rows: int = 10) -> str:
 
 
 def _suggest_torchrun(process: Process) -> None:
+    import shlex
     import sys
 
     import torch
 
     gpus = torch.cuda.device_count()
     if gpus > process.local_world:
-        arguments = " ".join(sys.argv[1:])
+        arguments = shlex.join(sys.argv[1:])
         say(
             f"only {process.local_world} of {gpus} GPUs in use; for all of them: "
             f"torchrun --standalone --nproc_per_node={gpus} -m resnext_train train {arguments}"

@@ -83,9 +83,7 @@ def _some(names: list[str]) -> str:
 def build_photometric(recipe: Recipe) -> Photometric:
     """The colour step and normalisation of a recipe."""
     augment, data = recipe.augment, recipe.data
-    return Photometric(
-        augment.brightness, augment.contrast, augment.saturation, augment.lighting, data.mean, data.std
-    )
+    return Photometric(augment.brightness, augment.contrast, augment.saturation, augment.lighting, data.mean, data.std)
 
 
 def build_train_loader(

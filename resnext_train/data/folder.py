@@ -72,7 +72,10 @@ def _scan_and_cache(root: Path) -> _Index:
         try:
             _store(root, index, folders)
         except OSError as error:
-            warnings.warn(f"the list of files of {root} could not be cached ({error}); it is made anew each time", stacklevel=2)
+            warnings.warn(
+                f"the list of files of {root} could not be cached ({error}); it is made anew each time",
+                stacklevel=2,
+            )
     return index
 
 
@@ -84,7 +87,9 @@ def _scan(root: Path) -> tuple[_Index, dict[str, int]]:
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         loose = sum(_is_image(entry.name) for entry in os.scandir(root))
-        found = f"{loose} images but no class folders; sort them into one folder per class" if loose else "no class folders"
+        found = (
+            f"{loose} images but no class folders; sort them into one folder per class" if loose else "no class folders"
+        )
         raise InputError(f"{root} holds {found}")
     paths: list[bytes] = []
     labels: list[int] = []

@@ -74,7 +74,7 @@ def decode(data: bytes) -> Tensor:
         # The array is read-only, and torchvision 0.29 announces another package for decoding; neither is news here.
         warnings.simplefilter("ignore")
         try:
-            pixels = decode_image(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
+            pixels: Tensor = decode_image(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
         except RuntimeError:
             return _decode_with_pillow(data)
     if pixels.dtype == torch.uint8 and pixels.ndim == 3:

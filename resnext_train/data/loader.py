@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -18,7 +18,7 @@ from resnext_train.data.photometric import Photometric
 from resnext_train.data.randomness import uniforms
 from resnext_train.data.sampler import Indices
 from resnext_train.data.transforms import COLOUR_DRAWS, DRAWS, EvalTransform, TrainTransform, empty_batch
-from resnext_train.errors import InputError
+from resnext_train.errors import LocalInputError
 
 
 class Source(Protocol):
@@ -38,7 +38,7 @@ class Source(Protocol):
 
 
 class Group(NamedTuple):
-    """A BN group or an evaluation block: uint8 images (n, 3, S, S), labels (n,), and colour draws (n, JITTER_FIELDS)."""
+    """A BN group or an evaluation block: uint8 images (n, 3, S, S), labels (n,), colour draws (n, JITTER_FIELDS)."""
 
     images: Tensor
     labels: Tensor
@@ -64,7 +64,10 @@ class TrainGroups(Dataset[Group | Unreadable]):
     def __getitem__(self, indices: Indices) -> Group | Unreadable:
         draws = uniforms(self.seed, indices.epoch, indices.images, DRAWS)
         images = _gather(
-            self.source, indices, self.transform.size, lambda picture, slot: self.transform(picture, draws[slot])
+            self.source,
+            indices,
+            self.transform.size,
+            lambda picture, slot: self.transform(picture, draws[slot]),
         )
         if isinstance(images, Unreadable):
             return images
@@ -79,9 +82,7 @@ class EvalGroups(Dataset[Group | Unreadable]):
         self.source, self.transform, self.label_of = source, transform, label_of
 
     def __getitem__(self, indices: Indices) -> Group | Unreadable:
-        images = _gather(
-            self.source, indices, self.transform.crop, lambda picture, _: self.transform(picture)
-        )
+        images = _gather(self.source, indices, self.transform.crop, lambda picture, _: self.transform(picture))
         if isinstance(images, Unreadable):
             return images
         return Group(images, torch.from_numpy(self.label_of[self.source.labels[indices.images]]), None)
@@ -109,7 +110,7 @@ class LoaderOptions:
 
 
 def groups_from(
-    dataset: Dataset[Group | Unreadable], sampler: Sequence[Indices], options: LoaderOptions
+    dataset: Dataset[Group | Unreadable], sampler: Iterable[Indices], options: LoaderOptions
 ) -> DataLoader[Group | Unreadable]:
     """A loader of one `Indices` at a time whose processes live as long as it does.
 
@@ -130,11 +131,11 @@ def readable(loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
     """The groups of `loader`.
 
     Raises:
-        InputError: an image cannot be read; names it and says why.
+        LocalInputError: an image cannot be read; names it and says why.
     """
     for group in loader:
         if isinstance(group, Unreadable):
-            raise InputError(group.message)
+            raise LocalInputError(group.message)
         yield group
 
 

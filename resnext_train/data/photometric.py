@@ -7,6 +7,7 @@ for each image that depend on its pixels only through the crop's mean RGB. That 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 
@@ -73,28 +74,21 @@ class Photometric:
 
     def _affine(self, pixels: Tensor, jitter: Tensor | None) -> tuple[Tensor, Tensor]:
         """Matrix (N, 3, 3) and bias (N, 3) from pixels (N, H·W, 3) in 0 to 255 to normalised colours."""
-        new = {"dtype": pixels.dtype, "device": pixels.device}
-        count = len(pixels)
-        identity = torch.eye(3, **new)  # type: ignore[call-overload]
-        matrix = identity.expand(count, 3, 3) / 255
-        bias = torch.zeros(count, 3, **new)  # type: ignore[call-overload]
+        matrix = _constant(_IDENTITY, pixels).expand(len(pixels), 3, 3) / 255
+        bias = pixels.new_zeros(len(pixels), 3)
         if jitter is not None:
-            jitter = jitter.to(**new)
+            jitter = jitter.to(pixels.dtype)
             mean = pixels.mean(1) / 255
-            gray = torch.tensor(GRAY, **new)  # type: ignore[call-overload]
             for operation in jitter[:, :3].unbind(1):
                 index = operation.long().unsqueeze(1)
                 factor = jitter[:, 3:6].gather(1, index)
-                matrix, bias, mean = _apply(index, factor, gray, matrix, bias, mean)
+                matrix, bias, mean = _apply(index, factor, matrix, bias, mean)
             bias = bias + jitter[:, 6:9]
-        std = torch.tensor(self.std, **new)  # type: ignore[call-overload]
-        bias = (bias - torch.tensor(self.mean, **new)) / std  # type: ignore[call-overload]
-        return matrix / std[:, None], bias
+        std = _constant(self.std, pixels)
+        return matrix / std[:, None], (bias - _constant(self.mean, pixels)) / std
 
 
-def _apply(
-    index: Tensor, factor: Tensor, gray: Tensor, matrix: Tensor, bias: Tensor, mean: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _apply(index: Tensor, factor: Tensor, matrix: Tensor, bias: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One jitter, the one `index` (N, 1) names for each image, put after the affine map (matrix, bias).
 
     All three blend the current colour x with a target: f·x + (1 - f)·t, with t = 0 for brightness, the mean gray of
@@ -102,8 +96,8 @@ def _apply(
     """
     contrast, saturation = (index == 1).to(factor.dtype), (index == 2).to(factor.dtype)
     blend = 1 - factor
-    ones = torch.ones_like(mean)
-    linear = factor.unsqueeze(2) * torch.eye(3, dtype=factor.dtype, device=factor.device)
+    ones, gray = torch.ones_like(mean), _constant(GRAY, mean)
+    linear = factor.unsqueeze(2) * _constant(_IDENTITY, mean)
     linear = linear + (blend * saturation).unsqueeze(2) * ones.unsqueeze(2) * gray
     constant = blend * contrast * (mean * gray).sum(1, keepdim=True) * ones
     return (
@@ -111,3 +105,16 @@ def _apply(
         (linear @ bias.unsqueeze(2)).squeeze(2) + constant,
         (linear @ mean.unsqueeze(2)).squeeze(2) + constant,
     )
+
+
+_IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+def _constant(values: tuple[object, ...], like: Tensor) -> Tensor:
+    """`values` as a tensor of the type and on the device of `like`; copied there once, not in every step."""
+    return _constant_on(values, like.dtype, like.device)
+
+
+@functools.cache
+def _constant_on(values: tuple[object, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)

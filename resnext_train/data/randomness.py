@@ -38,7 +38,7 @@ def _raw(streams: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
 
 def uniforms(seed: int, epoch: int, images: NDArray[np.int64], count: int) -> NDArray[np.float64]:
     """`count` numbers in [0, 1) for each image in `epoch`: (n, count)."""
-    return (_raw(_streams(_IMAGE, seed, epoch, images), count) >> np.uint64(11)) * 2.0**-53
+    return (_raw(_streams(_IMAGE, seed, epoch, images), count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
@@ -49,7 +49,8 @@ def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
 
 def noise(seed: int, image: int, count: int) -> NDArray[np.uint8]:
     """`count` random bytes that belong to the synthetic image number `image`."""
-    return _raw(_streams(_PIXELS, seed, 0, np.array([image])), -(-count // 8))[0].view(np.uint8)[:count]
+    words: NDArray[np.uint64] = _raw(_streams(_PIXELS, seed, 0, np.array([image])), -(-count // 8))[0]
+    return words.view(np.uint8)[:count]
 
 
 def group_seed(seed: int, step: int, group: int) -> int:

@@ -97,7 +97,7 @@ class TrainSampler:
 
 
 class EvalSampler:
-    """Consecutive blocks of all images, block b for process b mod world: each image once, on any number of processes."""
+    """Consecutive blocks of all images, block b for process b mod world: each image once, whatever the world."""
 
     def __init__(self, images: int, batch_size: int, world: int, rank: int) -> None:
         self.images, self.batch_size, self.world, self.rank = images, batch_size, world, rank

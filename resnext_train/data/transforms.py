@@ -76,10 +76,13 @@ class TrainTransform:
     flip: float
 
     def __call__(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
-        """uint8 (3, size, size); `draws` are DRAWS numbers in [0, 1), of which the last COLOUR_DRAWS are not used here."""
+        """uint8 (3, size, size); of the DRAWS numbers in [0, 1), the last COLOUR_DRAWS are not used here."""
         box = sample_box(draws[:CROP_DRAWS], picture.height, picture.width, self.area, self.aspect)
-        image = F.resize(
-            picture.region(*box), [self.size, self.size], InterpolationMode(self.interpolation), antialias=True
+        image: Tensor = F.resize(
+            picture.region(*box),
+            [self.size, self.size],
+            InterpolationMode(self.interpolation),
+            antialias=True,
         )
         return image.flip(-1) if draws[CROP_DRAWS] < self.flip else image
 
@@ -95,13 +98,12 @@ class EvalTransform:
     def __call__(self, picture: Picture) -> Tensor:
         """uint8 (3, crop, crop)."""
         whole = picture.region(0, 0, picture.height, picture.width)
-        return F.center_crop(
-            F.resize(whole, [self.resize], InterpolationMode(self.interpolation), antialias=True),
-            [self.crop, self.crop],
-        )
+        resized = F.resize(whole, [self.resize], InterpolationMode(self.interpolation), antialias=True)
+        crop: Tensor = F.center_crop(resized, [self.crop, self.crop])
+        return crop
 
 
 def empty_batch(count: int, size: int, shared: bool) -> Tensor:
-    """An uninitialised uint8 batch (count, 3, size, size) in channels-last memory; `shared` between processes or not."""
+    """An uninitialised uint8 batch (count, 3, size, size), channels-last, in memory that is `shared` or not."""
     memory = torch.empty(count, size, size, 3, dtype=torch.uint8)
     return (memory.share_memory_() if shared else memory).permute(0, 3, 1, 2)

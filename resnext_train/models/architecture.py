@@ -87,8 +87,11 @@ def parse_architecture(
     plan = blocks or customary[depth]
     assert len(plan) == 4
     architecture = Architecture(block, plan, int(match[4] or 1), int(match[5] or (128 if match[1] else 64)))
-    changes = {"cardinality": cardinality, "base_width": base_width}
-    architecture = replace(architecture, **{k: v for k, v in changes.items() if v is not None})
+    architecture = replace(
+        architecture,
+        cardinality=cardinality or architecture.cardinality,
+        base_width=base_width or architecture.base_width,
+    )
     _check(name, depth, architecture)
     return architecture
 
@@ -101,7 +104,8 @@ def architecture_of(section: ModelSection) -> Architecture:
 def _check(name: str, depth: int, architecture: Architecture) -> None:
     if architecture.depth != depth:
         raise InputError(
-            f"model.blocks: {list(architecture.blocks)} make depth {architecture.depth}, but model.arch {name} says {depth}"
+            f"model.blocks: {list(architecture.blocks)} make depth {architecture.depth}, "
+            f"but model.arch {name} says {depth}"
         )
     if architecture.block == "basic" and (architecture.cardinality, architecture.base_width) != (1, 64):
         raise InputError(f"model.arch: {name} has basic blocks, which take no cardinality or base width")

@@ -57,7 +57,9 @@ def test_exif_orientation_is_ignored() -> None:
     assert decode(encoded(GRADIENT, "JPEG", exif=exif)).shape == (3, 30, 40)
 
 
-@pytest.mark.parametrize("data", [b"", b"not an image", encoded(GRADIENT, "JPEG")[:100], encoded(GRADIENT, "PNG")[:100]])
+@pytest.mark.parametrize(
+    "data", [b"", b"not an image", encoded(GRADIENT, "JPEG")[:100], encoded(GRADIENT, "PNG")[:100]]
+)
 def test_damage_is_an_error_that_says_why(data: bytes) -> None:
     with pytest.raises(BadImageError, match=r"\w+ \w+"):
         decode(data)

@@ -98,7 +98,11 @@ def test_random_numbers_belong_to_seed_epoch_and_image() -> None:
     assert base.max() < 1
     # 12,000 uniform numbers: mean within five standard errors, neighbours uncorrelated
     assert base.mean() == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12 / base.size))
-    for a, b in ((base[:-1, 0], base[1:, 0]), (base[:, 0], base[:, 1]), (base[:, 0], uniforms(1, 3, images, 1)[:, 0])):
+    for a, b in (
+        (base[:-1, 0], base[1:, 0]),
+        (base[:, 0], base[:, 1]),
+        (base[:, 0], uniforms(1, 3, images, 1)[:, 0]),
+    ):
         assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(len(a))
 
 

@@ -11,7 +11,14 @@ from torchvision.transforms import v2
 
 from resnext_train.data.jpeg import Pixels, open_picture
 from resnext_train.data.randomness import uniforms
-from resnext_train.data.transforms import CROP_DRAWS, DRAWS, EvalTransform, TrainTransform, empty_batch, sample_box
+from resnext_train.data.transforms import (
+    CROP_DRAWS,
+    DRAWS,
+    EvalTransform,
+    TrainTransform,
+    empty_batch,
+    sample_box,
+)
 
 
 def jpeg(width: int, height: int, seed: int = 0, **options: object) -> bytes:
@@ -21,7 +28,19 @@ def jpeg(width: int, height: int, seed: int = 0, **options: object) -> bytes:
     return file.getvalue()
 
 
-SIZES = [(500, 375), (375, 500), (256, 256), (64, 64), (257, 300), (1000, 301), (33, 700), (8, 8), (1, 1), (3, 50), (224, 225)]
+SIZES = [
+    (500, 375),
+    (375, 500),
+    (256, 256),
+    (64, 64),
+    (257, 300),
+    (1000, 301),
+    (33, 700),
+    (8, 8),
+    (1, 1),
+    (3, 50),
+    (224, 225),
+]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -29,7 +48,10 @@ SIZES = [(500, 375), (375, 500), (256, 256), (64, 64), (257, 300), (1000, 301), 
 def test_evaluation_pixels_are_torchvisions(size: tuple[int, int], interpolation: str) -> None:
     data = jpeg(*size, quality=90)
     reference = v2.Compose(
-        [v2.Resize(256, interpolation=v2.InterpolationMode(interpolation), antialias=True), v2.CenterCrop(224)]
+        [
+            v2.Resize(256, interpolation=v2.InterpolationMode(interpolation), antialias=True),
+            v2.CenterCrop(224),
+        ]
     )
     decoded = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode="RGB")
     ours = EvalTransform(256, 224, interpolation)(open_picture(data))
@@ -42,9 +64,9 @@ def test_boxes_lie_within_the_image_and_within_the_ranges(height: int, width: in
     areas, ratios, corners = [], [], []
     for draws in uniforms(0, 0, np.arange(2000), CROP_DRAWS):
         top, left, h, w = sample_box(draws, height, width, (0.08, 1.0), (3 / 4, 4 / 3))
-        assert 0 <= top
+        assert top >= 0
         assert top + h <= height
-        assert 0 <= left
+        assert left >= 0
         assert left + w <= width
         assert min(h, w) >= 1
         areas.append(h * w / (height * width))
@@ -55,14 +77,22 @@ def test_boxes_lie_within_the_image_and_within_the_ranges(height: int, width: in
         assert 0.9 < max(areas) <= 1
         assert 0.74 < min(ratios) < 0.8
         assert 1.25 < max(ratios) < 1.35
-        assert np.mean(np.array(ratios) > 1) == pytest.approx(0.5, abs=0.1), "width and height are swapped half the time"
+        assert np.mean(np.array(ratios) > 1) == pytest.approx(0.5, abs=0.1), (
+            "width and height are swapped half the time"
+        )
         assert len(set(corners)) > 1000
 
 
 def test_the_box_of_given_draws_by_hand() -> None:
     """200 × 100, area draw 0.5 of (0.2, 0.6): 0.4 · 20,000 = 8,000; aspect draw 1 of (0.5, 0.8): 0.8, so 80 × 100."""
     draws = np.zeros((10, 5))
-    draws[0] = (0.5, 1.0, 0.9, 0.0, 0.999)  # not swapped: w = sqrt(8000 · 0.8) = 80, h = sqrt(8000 / 0.8) = 100
+    draws[0] = (
+        0.5,
+        1.0,
+        0.9,
+        0.0,
+        0.999,
+    )  # not swapped: w = sqrt(8000 · 0.8) = 80, h = sqrt(8000 / 0.8) = 100
     assert sample_box(draws.ravel(), 200, 100, (0.2, 0.6), (0.5, 0.8)) == (0, 20, 100, 80)
     draws[0] = (0.5, 1.0, 0.1, 0.999, 0.0)  # swapped: 100 wide, 80 high
     assert sample_box(draws.ravel(), 200, 100, (0.2, 0.6), (0.5, 0.8)) == (120, 0, 80, 100)

@@ -14,7 +14,8 @@ from resnext_train.models.build import build_model
 
 
 @pytest.mark.parametrize(
-    ("cardinality", "base_width", "inner"), [(1, 64, 64), (2, 40, 80), (4, 24, 96), (8, 14, 112), (32, 4, 128)]
+    ("cardinality", "base_width", "inner"),
+    [(1, 64, 64), (2, 40, 80), (4, 24, 96), (8, 14, 112), (32, 4, 128)],
 )
 def test_widths_of_table_2(cardinality: int, base_width: int, inner: int) -> None:
     """ResNeXt paper, Table 2: width of the group convolution, about 70 k parameters in each conv2 block."""

@@ -1,0 +1,51 @@
+"""The recipe: everything that decides what a run computes, typed, validated and frozen. Never imports torch."""
+
+from resnext_train.config.loading import (
+    differences,
+    find_recipe,
+    load_recipe,
+    recipe_from_dict,
+    recipe_schema,
+    shipped_recipes,
+)
+from resnext_train.config.sections import (
+    AugmentSection,
+    CheckpointSection,
+    CosineSchedule,
+    DataSection,
+    EvalSection,
+    FolderData,
+    LogSection,
+    ModelSection,
+    OptimizerSection,
+    PlateauSchedule,
+    Recipe,
+    StepSchedule,
+    SyntheticData,
+    TrainSection,
+    duration_in_steps,
+)
+
+__all__ = [
+    "AugmentSection",
+    "CheckpointSection",
+    "CosineSchedule",
+    "DataSection",
+    "EvalSection",
+    "FolderData",
+    "LogSection",
+    "ModelSection",
+    "OptimizerSection",
+    "PlateauSchedule",
+    "Recipe",
+    "StepSchedule",
+    "SyntheticData",
+    "TrainSection",
+    "differences",
+    "duration_in_steps",
+    "find_recipe",
+    "load_recipe",
+    "recipe_from_dict",
+    "recipe_schema",
+    "shipped_recipes",
+]

@@ -1,0 +1,67 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import start_module
+
+from resnext_train.cli.info import main as info
+from resnext_train.cli.train import main as train
+
+
+def test_dry_run_says_what_would_be_done_and_does_nothing(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config", "resnext50_32x4d.yaml", f"data.root={image_root}", "train.batch_size=16"]
+    assert train([*arguments, "train.micro_batch=2", "train.epochs=70", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    # 3 classes: 2048 · 3 + 3 weights in place of 2048 · 1000 + 1000, of 25,028,904 (ResNeXt-50 32×4d)
+    assert f"resnext50_32x4d, {25_028_904 - 2_049_000 + 6_147:,} parameters, 4.23 G multiply-adds at 224" in out
+    assert "3 classes, 24 training, 9 validation images" in out
+    assert "16 images a step over all processes, in 8 BN groups of 2" in out
+    assert "1 steps an epoch, 70 steps in all; 8 images of each epoch dropped" in out
+    assert "0.1 from epoch 1, 0.01 from epoch 31, 0.001 from epoch 61" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_machine_with_idle_gpus_is_told_the_torchrun_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(sys, "argv", ["resnext-train", "--config", "smoke.yaml", "--dry-run", "data.root=/a b"])
+    assert train(["--config", "smoke.yaml", "--dry-run"]) == 0
+    line = (
+        "torchrun --standalone --nproc_per_node=8 -m resnext_train train --config smoke.yaml --dry-run 'data.root=/a b'"
+    )
+    assert line in capsys.readouterr().out
+
+
+def test_info_prints_the_papers_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert info(["resnext50_32x4d"]) == 0
+    out = capsys.readouterr().out
+    assert "25,028,904" in out
+    assert "4.23 G" in out
+    # ResNeXt paper, Table 1, right column
+    rows = ["128; 3×3, 128, C=32; 1×1, 256] × 3", "256; 3×3, 256, C=32; 1×1, 512] × 4"]
+    rows += ["512; 3×3, 512, C=32; 1×1, 1024] × 6", "1024; 3×3, 1024, C=32; 1×1, 2048] × 3"]
+    for stage, block in enumerate(rows):
+        assert f"[1×1, {block}" in next(line for line in out.splitlines() if line.startswith(f"layer{stage + 1}"))
+
+
+def test_info_of_a_recipe_and_of_basic_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert info(["--config", "resnet18.yaml", "--size", "64"]) == 0
+    out = capsys.readouterr().out
+    assert "[3×3, 512; 3×3, 512] × 2" in out
+    assert "512 × 2 × 2" in out
+
+
+def test_the_module_lists_its_commands() -> None:
+    done = start_module()
+    assert done.returncode == 2
+    assert all(command in done.stderr for command in ("train", "eval", "info"))
+    assert start_module("--help").returncode == 0

@@ -1,0 +1,97 @@
+"""Groups as they reach the training process, from the main process or from workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from resnext_train.config import load_recipe
+from resnext_train.data.build import build_eval_loader, build_splits, build_train_loader
+from resnext_train.data.loader import Group, readable, worker_count
+from resnext_train.data.sampler import StepPlan
+from resnext_train.data.synthetic import SyntheticImages
+from resnext_train.distributed import Process
+
+ONE = Process(0, 1, 0, 1, torch.device("cpu"))
+
+
+def groups(root: Path, workers: int, start: int, stop: int, seed: int = 0) -> list[Group]:
+    where = [f"data.root={root}", f"data.workers={workers}", f"train.seed={seed}"]
+    how = ["augment.size=32", "train.batch_size=8", "train.micro_batch=4"]
+    recipe = load_recipe("resnet18.yaml", [*where, *how])
+    splits = build_splits(recipe.data)
+    plan = StepPlan(len(splits.train), 8, 2)
+    return list(readable(build_train_loader(recipe, splits.train, plan, ONE, start, stop)))
+
+
+def equal(a: Group, b: Group) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_and_restarts_change_nothing(image_root: Path, workers: int) -> None:
+    torch.manual_seed(1)
+    whole = groups(image_root, 0, 0, 6)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    parallel = groups(image_root, workers, 2, 6)
+    assert torch.equal(torch.get_rng_state(), state), "the global generator is left alone"
+    assert all(equal(a, b) for a, b in zip(whole[4:], parallel, strict=True))
+    first = whole[0]
+    assert first.images.shape == (4, 3, 32, 32)
+    assert first.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_augmentation_differs_between_epochs_and_seeds(image_root: Path) -> None:
+    def by_content(many: list[Group]) -> set[bytes]:
+        return {image.numpy().tobytes() for g in many for image in g.images}
+
+    first, second, other = (
+        groups(image_root, 0, 0, 3),
+        groups(image_root, 0, 3, 6),
+        groups(image_root, 0, 0, 3, seed=1),
+    )
+    assert len(by_content(first)) == 24
+    assert not by_content(first) & by_content(second)
+    assert not by_content(first) & by_content(other)
+
+
+def test_each_image_keeps_its_label(image_root: Path) -> None:
+    counts = np.bincount(torch.cat([g.labels for g in groups(image_root, 0, 0, 3)]))
+    assert counts.tolist() == [8, 8, 8]
+
+
+def test_evaluation_blocks_are_whole_and_in_order(image_root: Path) -> None:
+    recipe = load_recipe("resnet18.yaml", [f"data.root={image_root}", "data.workers=2", "eval.batch_size=4"])
+    val = build_splits(recipe.data).val
+    blocks = list(readable(build_eval_loader(recipe, val, ("dog", "cat", "yak", "emu"), ONE)))
+    assert [len(b.labels) for b in blocks] == [4, 4, 1]
+    assert torch.cat([b.labels for b in blocks]).tolist() == [1, 1, 1, 0, 0, 0, 3, 3, 3]
+
+
+def test_synthetic_images_are_reproducible_and_their_splits_differ() -> None:
+    train, again, val = (SyntheticImages(7, 30, 24, s) for s in ("train", "train", "val"))
+    pixels = [train.picture(i).region(0, 0, 24, 24) for i in range(30)]
+    assert all(torch.equal(p, again.picture(i).region(0, 0, 24, 24)) for i, p in enumerate(pixels))
+    assert pixels[0].dtype == torch.uint8
+    assert (
+        len(
+            {p.numpy().tobytes() for p in pixels}
+            | {val.picture(i).region(0, 0, 24, 24).numpy().tobytes() for i in range(30)}
+        )
+        == 60
+    )
+    assert np.bincount(train.labels).tolist() == [5, 5, 4, 4, 4, 4, 4]
+    # Learnable: images are closest in mean colour to others of their class
+    means = torch.stack([p.float().mean((1, 2)) for p in pixels])
+    nearest = torch.cdist(means, means).fill_diagonal_(1e9).argmin(1)
+    assert (train.labels[nearest.numpy()] == train.labels).mean() > 0.8
+
+
+def test_workers_auto_shares_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert [worker_count("auto", local) for local in (1, 4, 32)] == [16, 4, 1]
+    assert worker_count(3, 8) == 3

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import torch
+
+from resnext_train.config import ModelSection, OptimizerSection
+from resnext_train.models.build import build_model
+from resnext_train.optim import build_optimizer
+
+
+def test_decay_is_chosen_by_dimension_not_by_name() -> None:
+    model = build_model(ModelSection(arch="resnext14_2x4d"), 4)
+    for decay_1d, expected in ((True, [1e-4, 1e-4]), (False, [1e-4, 0.0])):
+        optimizer = build_optimizer(OptimizerSection(decay_1d=decay_1d), model)
+        matrices, vectors = optimizer.param_groups
+        assert [matrices["weight_decay"], vectors["weight_decay"]] == expected
+        assert {p.ndim for p in matrices["params"]} == {2, 4}
+        assert {p.ndim for p in vectors["params"]} == {1}
+        assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.parameters()))
+
+
+def test_two_updates_are_torch_7s() -> None:
+    """optim.sgd of Torch 7 with Nesterov momentum and dampening 0, by hand, in fp64."""
+    weight = torch.nn.Parameter(torch.tensor([[2.0]], dtype=torch.float64))
+    module = torch.nn.Module()
+    module.register_parameter("w", weight)
+    optimizer = build_optimizer(OptimizerSection(lr=0.1, weight_decay=0.5), module)
+    x, v = 2.0, None
+    for gradient in (1.0, -3.0):
+        weight.grad = torch.tensor([[gradient]], dtype=torch.float64)
+        optimizer.step()
+        d = gradient + 0.5 * x
+        v = d if v is None else 0.9 * v + d
+        x -= 0.1 * (d + 0.9 * v)
+        assert abs(weight.item() - x) < 1e-14

@@ -1,0 +1,282 @@
+"""Whole runs in real processes: what they write, how they continue, and that their number does not matter."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import SMALL, events, run_module, tensors
+
+from resnext_train.cli.eval import main as evaluate
+from resnext_train.cli.train import main as train
+
+RUN = ["--config", "smoke.yaml", *SMALL]
+TIMES = {"images_per_s", "data_wait", "seconds", "host", "command", "world_size", "threads", "path"}
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on one process with one thread, in a process of its own."""
+    out = tmp_path_factory.mktemp("single") / "run"
+    output = run_module("train", *RUN, "--out", str(out), "data.workers=1", "log.tensorboard=true")
+    assert "top-1" in output
+    assert f"run folder: {out}" in output
+    return out
+
+
+def comparable(run: Path, *kinds: str) -> list[dict[str, Any]]:
+    """Events without what depends on the clock and the machine."""
+    return [{k: v for k, v in e.items() if k not in TIMES} for kind in kinds for e in events(run, kind)]
+
+
+def final_tensors(run: Path) -> dict[str, torch.Tensor]:
+    return tensors(torch.load(run / "checkpoints" / "last.pt", weights_only=True))
+
+
+def test_the_run_folder(single: Path) -> None:
+    assert json.loads((single / "state.json").read_text()) == {"status": "done", "step": 6}
+    recipe = yaml.safe_load((single / "recipe.yaml").read_text())
+    assert recipe["model"]["arch"] == "resnext14_2x4d"
+    assert recipe["train"]["batch_size"] == 16
+    start, end = events(single, "start")[0], events(single, "end")[0]
+    assert start["versions"]["torch"] == torch.__version__
+    assert start["command"][1:] == [*RUN, "--out", str(single), "data.workers=1", "log.tensorboard=true"]
+    assert (start["steps_per_epoch"], start["total_steps"]) == (
+        3,
+        6,
+    )  # 52 images: 3 × 16, and 4 too few for 4 groups
+    steps = events(single, "step")
+    assert [e["step"] for e in steps] == [2, 4, 6]
+    assert [e["epoch"] for e in steps] == [1, 2, 2]
+    assert set(steps[0]) == {"event", "step", "epoch", "loss", "lr", "top1", "images_per_s", "data_wait"}
+    assert all(math.isfinite(e["loss"]) and 0 <= e["data_wait"] <= 1 and e["images_per_s"] > 0 for e in steps)
+    epochs = events(single, "epoch")
+    assert [e["epoch"] for e in epochs] == [1, 2]
+    assert [e["val_count"] for e in epochs] == [37, 37]
+    for name in ("train_loss", "train_top1", "val_top1_correct", "val_top5_correct", "val_loss", "seconds"):
+        assert all(name in e for e in epochs)
+    assert len(end["weights_sha256"]) == 64
+    summary = json.loads((single / "summary.json").read_text())
+    best = max(epochs, key=lambda e: e["val_top1_correct"])
+    assert summary["best"]["epoch"] == best["epoch"]
+    assert summary["best"]["top1_correct"] == best["val_top1_correct"]
+    assert summary["last"]["top1"] == 100 * epochs[-1]["val_top1_correct"] / 37
+    assert (summary["epochs"], summary["steps"]) == (2, 6)
+    assert summary["images_per_s"] == pytest.approx(96 / summary["seconds"])
+
+
+def test_tensorboard_holds_the_logged_values(single: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(single / "tensorboard"))
+    board.Reload()
+    for name in ("loss", "top1", "lr"):
+        shown = [(s.step, s.value) for s in board.Scalars(f"train/{name}")]
+        assert shown == pytest.approx([(e["step"], e[name]) for e in events(single, "step")], rel=1e-6)
+    assert [s.value for s in board.Scalars("val/top1")] == pytest.approx(
+        [100 * e["val_top1_correct"] / 37 for e in events(single, "epoch")]
+    )
+
+
+def test_the_checkpoint_is_plain_and_complete(single: Path) -> None:
+    state = torch.load(single / "checkpoints" / "best.pt", weights_only=True)
+    assert set(state) == {
+        *(
+            "format",
+            "model",
+            "optimizer",
+            "scaler",
+            "schedule",
+            "meter",
+            "rng",
+            "progress",
+            "recipe",
+            "classes",
+        ),
+        "version",
+    }
+    assert state["classes"] == ["class_0000", "class_0001", "class_0002", "class_0003"]
+    assert not any(k.startswith(("module.", "_orig_mod.")) for k in state["model"])
+    assert all(t.device.type == "cpu" for t in tensors(state).values())
+    assert state["model"]["bn1.num_batches_tracked"] == state["progress"]["step"]
+
+
+def test_two_processes_under_torchrun_are_bit_identical(single: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two"
+    run_module("train", *RUN, "--out", str(out), "data.workers=0", processes=2)
+    assert comparable(out, "step", "epoch") == comparable(single, "step", "epoch")
+    one, two = final_tensors(single), final_tensors(out)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_evaluation_repeats_the_logged_counts(single: Path, tmp_path: Path, processes: int) -> None:
+    target = tmp_path / "result.json"
+    arguments = ["eval", "--ckpt", str(single / "checkpoints" / "best.pt"), "--json", str(target)]
+    run_module(*arguments, processes=processes)
+    result = json.loads(target.read_text())
+    best = json.loads((single / "summary.json").read_text())["best"]
+    for name in ("count", "top1_correct", "top5_correct", "top1", "top5"):
+        assert result[name] == best[name]
+    assert result["loss"] == pytest.approx(best["loss"], rel=1e-6)
+    assert result["arch"] == "resnext14_2x4d"
+    assert set(result) == {
+        *(
+            "count",
+            "top1_correct",
+            "top5_correct",
+            "top1",
+            "top5",
+            "loss",
+            "images_per_s",
+            "protocol",
+            "checkpoint",
+        ),
+        "arch",
+    }
+
+
+@pytest.mark.parametrize("every_steps", ["null", "1"])
+def test_a_killed_run_continues_bit_identically(single: Path, tmp_path: Path, every_steps: str) -> None:
+    out = tmp_path / "killed"
+    arguments = ["train", *RUN, "--out", str(out), f"checkpoint.every_steps={every_steps}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resnext_train", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = torch.load(out / "checkpoints" / "last.pt", weights_only=True)["progress"]["step"]
+    assert first < 6, "killed too late to prove anything"
+    run_module(*arguments)
+    assert comparable(out, "step", "epoch") == comparable(single, "step", "epoch")
+    one, two = final_tensors(single), final_tensors(out)
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_a_finished_run_is_left_as_it_is(single: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = final_tensors(single)
+    assert train([*RUN, "--out", str(single), "data.workers=1", "log.every=1"]) == 0
+    assert "continuing from" in capsys.readouterr().out
+    after = final_tensors(single)
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert len(events(single, "epoch")) == 2
+
+
+def test_more_epochs_only_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "train.epochs=1"]) == 0
+    assert train([*RUN, "--out", str(out)]) == 2
+    assert "train.epochs: 1 -> 2" in capsys.readouterr().err
+    assert train([*RUN, "--out", str(out), "--resume", str(out / "checkpoints" / "last.pt")]) == 0
+    assert "changed recipe: train.epochs: 1 -> 2" in capsys.readouterr().out
+    assert [e["epoch"] for e in events(out, "epoch")] == [1, 2]
+
+
+def test_max_steps_ends_in_mid_epoch_with_an_evaluation(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "train.max_steps=4", "checkpoint.keep=1"]) == 0
+    assert [(e["epoch"], e["step"], e["val_count"]) for e in events(out, "epoch")] == [(1, 3, 37), (2, 4, 37)]
+    names = sorted(p.name for p in (out / "checkpoints").iterdir())
+    assert names == ["best.pt", "epoch_0002.pt", "last.pt"]
+
+
+def test_evaluation_every_second_epoch(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "train.epochs=3", "eval.every_epochs=2"]) == 0
+    assert [e["val_count"] for e in events(out, "epoch")] == [None, 37, 37]
+
+
+def test_compiled_training_is_close_to_eager(tmp_path: Path) -> None:
+    out = tmp_path / "compiled"
+    one_step = ["train.max_steps=1", "log.every=1"]
+    assert train([*RUN, "--out", str(tmp_path / "eager"), *one_step]) == 0
+    assert train([*RUN, "--out", str(out), *one_step, "train.compile=true"]) == 0
+    eager, compiled = (events(p, "step")[0]["loss"] for p in (tmp_path / "eager", out))
+    assert compiled == pytest.approx(eager, rel=1e-4)
+    assert "conv1.weight" in torch.load(out / "checkpoints" / "last.pt", weights_only=True)["model"]
+
+
+def test_training_and_evaluating_a_folder_of_images(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shared = [a for a in SMALL if not a.startswith(("data.", "train.batch", "train.micro"))]
+    folder = ["data.source=folder", f"data.root={image_root}", "data.workers=2"]
+    batch = ["train.batch_size=8", "train.micro_batch=4"]
+    assert train(["--config", "smoke.yaml", *shared, *folder, *batch, "--out", str(out)]) == 0
+    best = json.loads((out / "summary.json").read_text())["best"]
+    for data in (image_root, image_root / "val"):
+        target = tmp_path / "result.json"
+        ckpt = str(out / "checkpoints" / "best.pt")
+        assert evaluate(["--ckpt", ckpt, "--data", str(data), "--json", str(target)]) == 0
+        result = json.loads(target.read_text())
+        assert [result[k] for k in ("count", "top1_correct")] == [9, best["top1_correct"]]
+
+    # A subset of the classes is mapped by name, not by position.
+    per_class = {}
+    for name in ("dog", "emu"):
+        only = tmp_path / name
+        only.mkdir()
+        (only / name).symlink_to(image_root / "val" / name)
+        assert evaluate(["--ckpt", ckpt, "--data", str(only), "--json", str(target)]) == 0
+        per_class[name] = json.loads(target.read_text())["top1_correct"]
+    both = tmp_path / "both"
+    both.mkdir()
+    for name in per_class:
+        (both / name).symlink_to(image_root / "val" / name)
+    assert evaluate(["--ckpt", ckpt, "--data", str(both), "--json", str(target)]) == 0
+    assert json.loads(target.read_text())["top1_correct"] == sum(per_class.values())
+    (both / "yak").symlink_to(image_root / "val" / "cat")
+    capsys.readouterr()
+    assert evaluate(["--ckpt", ckpt, "--data", str(both)]) == 2
+    assert "does not know: yak" in capsys.readouterr().err
+
+
+def test_foreign_weights_are_evaluated_with_a_recipe(image_root: Path, tmp_path: Path) -> None:
+    import torchvision
+    from torchvision.io import decode_image
+    from torchvision.transforms import v2
+
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=3)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "w.pth")
+    target = tmp_path / "result.json"
+    arguments = ["--ckpt", str(tmp_path / "w.pth"), "--config", "resnet18.yaml", "--data", str(image_root)]
+    options = [
+        "eval.resize=40",
+        "eval.crop=32",
+        "train.precision=fp32",
+        "data.workers=0",
+        "--json",
+        str(target),
+    ]
+    assert evaluate([*arguments, *options]) == 0
+    bicubic = v2.InterpolationMode.BICUBIC
+    steps = [v2.Resize(40, bicubic), v2.CenterCrop(32), v2.ToDtype(torch.float32, scale=True)]
+    transform = v2.Compose([*steps, v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
+    files = sorted((image_root / "val").rglob("*.JPEG"))
+    images = torch.stack([transform(decode_image(str(f))) for f in files])
+    labels = torch.tensor([["cat", "dog", "emu"].index(f.parent.name) for f in files])
+    with torch.no_grad():
+        logits = network.eval()(images)
+    result = json.loads(target.read_text())
+    assert result["top1_correct"] == int((logits.argmax(1) == labels).sum())
+    assert result["top5_correct"] == result["count"] == 9, "top-5 of three classes is always right"
+    assert result["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-4)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from resnext_train.config import CosineSchedule, OptimizerSection, PlateauSchedule, StepSchedule
+from resnext_train.schedules import build_schedule
+
+SGD = OptimizerSection(lr=0.1)
+
+
+def test_step_decay_of_the_papers() -> None:
+    """0.1 · 0.1^floor(epoch / 30), epochs from 0, 5005 steps each."""
+    schedule = build_schedule(StepSchedule(), SGD, 5005, 100 * 5005)
+    for epoch in range(100):
+        for step in (0, 2500, 5004):
+            assert schedule.lr(epoch * 5005 + step) == pytest.approx(0.1 * 0.1 ** (epoch // 30), rel=1e-12)
+
+
+def test_milestones_in_steps_and_epochs() -> None:
+    schedule = build_schedule(StepSchedule(milestones=(2.0, "25 steps"), factor=0.5), SGD, 10, 100)
+    assert [schedule.lr(s) for s in (19, 20, 24, 25)] == pytest.approx([0.1, 0.05, 0.05, 0.025])
+
+
+def test_warmup_rises_in_equal_parts() -> None:
+    schedule = build_schedule(StepSchedule(warmup="4 steps"), SGD, 10, 100)
+    assert [schedule.lr(s) for s in range(6)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+def test_cosine() -> None:
+    schedule = build_schedule(CosineSchedule(name="cosine", warmup=1.0, final=0.02), SGD, 10, 50)
+    assert schedule.lr(9) == pytest.approx(0.1)
+    assert schedule.lr(10) == pytest.approx(0.1)
+    assert schedule.lr(30) == pytest.approx(0.06)  # half way
+    assert schedule.lr(20) == pytest.approx(0.02 + 0.08 * (1 + math.cos(math.pi / 4)) / 2)
+    assert schedule.lr(50) == pytest.approx(0.02)
+
+
+def test_plateau_reduces_after_patience_and_never_below_the_minimum() -> None:
+    section = PlateauSchedule(name="plateau", patience=1, threshold=0.5, minimum=0.002)
+    schedule = build_schedule(section, SGD, 10, 1000)
+    rates = []
+    for error in [50, 40, 39.8, 39.4, 39.6, 39.7, 39.3, 39.2, 39.2, 39.2, 39.2]:
+        schedule.observe(error)
+        rates.append(schedule.lr(500))
+    # 39.8 is within the threshold of 40, 39.4 below it; then 39.6 and 39.7: reduced; 39.3 and 39.2: again; and so on
+    expected = [0.1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.002, 0.002, 0.002, 0.002]
+    assert rates == pytest.approx(expected)
+
+
+def test_plateau_continues_from_its_state() -> None:
+    def fresh() -> object:
+        return build_schedule(PlateauSchedule(name="plateau", patience=1), SGD, 10, 1000)
+
+    whole = fresh()
+    for error in (50, 51, 52):
+        whole.observe(error)  # type: ignore[attr-defined]
+    part = fresh()
+    part.observe(50)  # type: ignore[attr-defined]
+    part.observe(51)  # type: ignore[attr-defined]
+    continued = fresh()
+    continued.load_state_dict(part.state_dict())  # type: ignore[attr-defined]
+    continued.observe(52)  # type: ignore[attr-defined]
+    assert continued == whole
+    assert whole.lr(0) == pytest.approx(0.01)  # type: ignore[attr-defined]

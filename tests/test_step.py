@@ -1,0 +1,186 @@
+"""One step is the same step on any number of processes, and it is the step that plain arithmetic gives."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks import run_ranks, single
+from torch.nn import functional as F
+
+from resnext_train.config import ModelSection, OptimizerSection
+from resnext_train.data.loader import Group
+from resnext_train.data.photometric import JITTER_FIELDS, Photometric
+from resnext_train.data.sampler import deal
+from resnext_train.distributed import Process
+from resnext_train.models.build import build_model
+from resnext_train.optim import build_optimizer
+from resnext_train.precision import Precision
+from resnext_train.step import TrainStep
+
+GROUPS = 5
+NORMALISE = Photometric(0.4, 0.4, 0.4, 0.1, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+NETWORK = ModelSection(arch="resnext14_2x4d")
+
+
+def step_images(size: int, step: int) -> list[Group]:
+    """The groups of a step of `size` images."""
+    g = torch.Generator().manual_seed(100 + step)
+    images = torch.randint(0, 256, (size, 3, 32, 32), generator=g, dtype=torch.uint8)
+    labels = torch.randint(0, 4, (size,), generator=g)
+    jitter = torch.zeros(size, JITTER_FIELDS)
+    jitter[:, :3] = torch.tensor([2, 0, 1])
+    jitter[:, 3:6] = torch.rand(size, 3, generator=g) + 0.5
+    sizes = [size // GROUPS + (i < size % GROUPS) for i in range(GROUPS)]
+    parts = zip(images.split(sizes), labels.split(sizes), jitter.split(sizes), strict=True)
+    return [Group(*p) for p in parts]
+
+
+def take_steps(process: Process, dtype: torch.dtype, sizes: list[int]) -> dict[str, Any]:
+    """Steps of the given sizes; the last gradient, all weights and buffers, and the summed loss."""
+    model = build_model(NETWORK, 4, seed=1).to(dtype).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(OptimizerSection(lr=0.05), model)
+    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), process, GROUPS, smoothing=0.1)
+    for n, size in enumerate(sizes):
+        groups = step_images(size, n)
+        step(iter([groups[i] for i in deal(GROUPS, process.world, process.rank)]), n, size, lr=0.05)
+    step.meter.read()
+    return {
+        "gradients": {k: p.grad for k, p in model.named_parameters()},
+        "state": model.state_dict(),
+        "momentum": [s["momentum_buffer"] for s in optimizer.state.values()],
+        "loss": torch.tensor(step.meter.epoch.loss, dtype=torch.float64),
+        "correct": torch.tensor(step.meter.epoch.correct),
+    }
+
+
+def by_hand(sizes: list[int]) -> dict[str, Any]:
+    """The same steps with nothing of the code under test but network and colours: one loss over all, stock SGD."""
+    model = build_model(NETWORK, 4, seed=1).double()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9, nesterov=True, weight_decay=1e-4)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    total = torch.zeros((), dtype=torch.float64)
+    for n, size in enumerate(sizes):
+        statistics: list[list[torch.Tensor]] = []
+        losses = []
+        before = [(m.running_mean.clone(), m.running_var.clone()) for m in norms]
+        for images, labels, jitter in step_images(size, n):
+            for m in norms:
+                m.momentum = 1.0
+            logits = model(NORMALISE(images, jitter, torch.float64))
+            losses.append(F.cross_entropy(logits, labels, reduction="sum", label_smoothing=0.1))
+            statistics.append([t.clone() for m in norms for t in (m.running_mean, m.running_var)])
+        optimizer.zero_grad()
+        loss = torch.stack(losses).sum()
+        (loss / size).backward()
+        optimizer.step()
+        total += loss.detach()
+        means = [torch.stack(s).mean(0) for s in zip(*statistics, strict=True)]
+        for i, (m, (mean, var)) in enumerate(zip(norms, before, strict=True)):
+            m.running_mean.copy_(0.9 * mean + 0.1 * means[2 * i])
+            m.running_var.copy_(0.9 * var + 0.1 * means[2 * i + 1])
+            m.num_batches_tracked.fill_(n + 1)
+    gradients = {k: p.grad for k, p in model.named_parameters()}
+    return {"gradients": gradients, "state": model.state_dict(), "loss": total}
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tolerance"),
+    [([20], 1e-12), ([13], 1e-12), ([20, 20, 13], 1e-7)],  # rounding grows a thousandfold from step to step
+)
+def test_a_step_is_what_arithmetic_says(sizes: list[int], tolerance: float) -> None:
+    ours, expected = single(take_steps, torch.float64, sizes), by_hand(sizes)
+    assert largest_difference(ours["gradients"], expected["gradients"]) < tolerance
+    assert largest_difference(ours["state"], expected["state"]) < tolerance
+    assert ours["loss"].item() == pytest.approx(expected["loss"].item(), rel=tolerance)
+
+
+def test_two_processes_are_bit_identical_to_one(tmp_path: Path) -> None:
+    """fp32 on one thread each, three steps with an odd number of groups and a partial batch at the end."""
+    one = single(take_steps, torch.float32, [20, 20, 13])
+    for two in run_ranks(take_steps, 2, tmp_path, torch.float32, [20, 20, 13]):
+        assert all(torch.equal(one["state"][k], two["state"][k]) for k in one["state"])
+        assert all(torch.equal(a, b) for a, b in zip(one["momentum"], two["momentum"], strict=True))
+        assert torch.equal(one["loss"], two["loss"])
+        assert torch.equal(one["correct"], two["correct"])
+
+
+@pytest.mark.parametrize("world", [3, 4])
+@pytest.mark.parametrize("size", [20, 13])
+def test_more_processes_agree_in_fp64(tmp_path: Path, world: int, size: int) -> None:
+    one = single(take_steps, torch.float64, [size])
+    for many in run_ranks(take_steps, world, tmp_path, torch.float64, [size]):
+        assert largest_difference(one["gradients"], many["gradients"]) < 1e-10
+        assert largest_difference(one["state"], many["state"]) < 1e-10
+        assert torch.equal(one["correct"], many["correct"])
+
+
+def test_statistics_move_once_a_step_whatever_the_number_of_groups() -> None:
+    """The same images in every group: the result must be that of one plain pass over one group."""
+    model = build_model(NETWORK, 4, seed=1)
+    plain = copy.deepcopy(model)
+    process = Process(0, 1, 0, 1, torch.device("cpu"))
+    step = TrainStep(
+        model,
+        build_optimizer(OptimizerSection(), model),
+        NORMALISE,
+        Precision("fp32", "cpu"),
+        process,
+        GROUPS,
+    )
+    group = step_images(20, 0)[0]
+    step(iter([group] * GROUPS), 0, 4 * GROUPS, lr=1e-9)
+    plain(NORMALISE(group.images, group.jitter))
+    for (name, ours), other in zip(model.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_autocast_keeps_weights_statistics_and_gradients_in_fp32(precision: Any) -> None:
+    model = build_model(NETWORK, 4, seed=1)
+    process = Process(0, 1, 0, 1, torch.device("cpu"))
+    step = TrainStep(
+        model,
+        build_optimizer(OptimizerSection(), model),
+        NORMALISE,
+        Precision(precision, "cpu"),
+        process,
+        GROUPS,
+        0.1,
+    )
+    step(iter(step_images(20, 0)), 0, 20, lr=0.01)
+    assert {t.dtype for t in model.state_dict().values()} == {torch.float32, torch.int64}
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+    reference = single(take_steps, torch.float64, [20])["gradients"]
+    cosine = F.cosine_similarity(model.fc.weight.grad.flatten().double(), reference["fc.weight"].flatten(), dim=0)
+    assert cosine > 0.99
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    reference = single(take_steps, torch.float64, [20])["gradients"]
+    process = Process(0, 1, 0, 1, torch.device("cuda", 0))
+    model = build_model(NETWORK, 4, seed=1).to(process.device, memory_format=torch.channels_last)
+    step = TrainStep(
+        model,
+        build_optimizer(OptimizerSection(), model),
+        NORMALISE,
+        Precision(precision, "cuda"),
+        process,
+        GROUPS,
+        0.1,
+    )
+    step.compute_gradients(iter(step_images(20, 0)), 0, 20)
+    gradient = model.fc.weight.grad.double().cpu().flatten() / step.scaler.get_scale()
+    assert F.cosine_similarity(gradient, reference["fc.weight"].flatten(), dim=0) > 0.99
