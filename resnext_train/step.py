@@ -131,6 +131,7 @@ class TrainStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.statistics.move(self._groups)
+        torch.manual_seed(group_seed(self._seed, step, self._groups))  # the same state on all processes
 
     def compute_gradients(self, groups: Iterator[Group], step: int, size: int) -> None:
         """Leave the step's gradient in the parameters and its statistics ready to move."""
