@@ -1,9 +1,9 @@
-"""Checkpoints: one file of tensors and plain types that `torch.load(weights_only=True)` opens.
+"""Checkpoints: one file of CPU tensors and plain types that `torch.load(weights_only=True)` opens.
 
 A checkpoint holds
 
     format      FORMAT, which tells ours from foreign files
-    model       state dict of the bare network, on the CPU: names equal torchvision's
+    model       state dict of the bare network: names equal torchvision's
     optimizer   state dict of the optimizer
     scaler      state dict of the loss scaler (empty unless fp16)
     schedule    state of the schedule (plateau's memory; the others need only the step)
@@ -35,11 +35,20 @@ def save(state: dict[str, Any], path: Path) -> None:
     """Write `state` to `path`, which holds either the old or the new checkpoint at any moment."""
     fresh = path.with_name(f".{path.name}.new")
     with fresh.open("wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
+        torch.save({"format": FORMAT, **_on_cpu(state)}, file)
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
     _sync_folder(path.parent)
+
+
+def _on_cpu(value: Any) -> Any:
+    """`value` with all its tensors on the CPU, so that it loads on a machine without a GPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {k: _on_cpu(v) for k, v in value.items()}
+    return [_on_cpu(v) for v in value] if isinstance(value, list) else value
 
 
 def link(path: Path, name: str) -> None:

@@ -98,6 +98,7 @@ def connect() -> Iterator[Process]:
                 f"start torchrun with --nproc_per_node={torch.cuda.device_count()}"
             )
         torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True  # image and group sizes are the same in all steps but an epoch's last
     if process.world == 1:
         yield process
         return

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from resnext_train import __version__, checkpoint
@@ -209,11 +210,20 @@ def _restore(state: dict[str, Any], setup: Setup, step: TrainStep, schedule: Sch
     except RuntimeError as error:
         raise InputError(f"the checkpoint holds another network than the recipe's {setup.recipe.model.arch}") from error
     step.statistics.reload()
-    step.optimizer.load_state_dict(state["optimizer"])
-    step.scaler.load_state_dict(state["scaler"])
+    _restore_optimizer(step.optimizer, state["optimizer"])
+    if state["scaler"]:
+        step.scaler.load_state_dict(state["scaler"])
     step.meter.load_state_dict(state["meter"])
     schedule.load_state_dict(state["schedule"])
     torch.set_rng_state(state["rng"])
+
+
+def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Take over the momentum, but not the settings: those are the recipe's, which may have been changed on purpose."""
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def _take_step(run: Run, groups: Iterator[Group]) -> None:
@@ -302,7 +312,7 @@ def _save(run: Run, is_best: bool = False, epoch: int | None = None) -> None:
 def _state(run: Run) -> dict[str, Any]:
     """The content of a checkpoint, see checkpoint.py."""
     return {
-        "model": {k: v.detach().to("cpu", copy=True) for k, v in run.model.state_dict().items()},
+        "model": {k: v.clone() for k, v in run.model.state_dict().items()},  # BN buffers share memory while training
         "optimizer": run.step.optimizer.state_dict(),
         "scaler": run.step.scaler.state_dict(),
         "schedule": run.schedule.state_dict(),

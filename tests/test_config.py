@@ -62,6 +62,12 @@ def test_layers_base_then_recipe_then_overrides(tmp_path: Path) -> None:
     assert (train.epochs, train.seed, train.batch_size) == (3, 2, 64)
 
 
+def test_a_shipped_file_is_a_base_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", "base: imagenet/_paper.yaml\nmodel: {arch: resnet18}\naugment: {lighting: 0.0}\n")
+    augment = load_recipe(path).augment
+    assert (augment.lighting, augment.contrast) == (0.0, 0.4)
+
+
 def test_a_changed_variant_drops_the_keys_of_the_other(tmp_path: Path) -> None:
     path = write(tmp_path / "r.yaml", "model: {arch: resnet18}\nschedule: {name: step, milestones: [3]}\n")
     assert load_recipe(path, ["schedule.name=cosine", "schedule.final=0.5"]).schedule == CosineSchedule(
@@ -136,7 +142,7 @@ def test_a_bad_override_is_refused_with_its_key_and_a_hint(recipe_file: str, ove
         ("model: {arch: [}", "not valid YAML"),
         ("model: {arch: resnet18}\nmodel: {arch: resnet34}", "given twice"),
         ("model: {arch: !!python/object/apply:os.system [ls]}", "not valid YAML"),
-        ("base: none.yaml", "none.yaml not found"),
+        ("base: none.yaml", "base: none.yaml not found"),
         (
             "model: {arch: resnet18}\nschedule: {name: cosine, milestones: [1]}",
             "schedule.milestones does not belong",

@@ -65,8 +65,9 @@ def _train(args: argparse.Namespace) -> None:
 
     with connect() as process:
         setup = set_up(recipe, process)
-        say(_describe(setup))
-        _suggest_torchrun(process)
+        if process.is_main:
+            print(_describe(setup), flush=True)
+            _suggest_torchrun(process)
         if args.dry_run:
             return
         if resume.checkpoint:

@@ -1,9 +1,9 @@
 """Finding, merging, validating and freezing recipes; every mistake becomes one sentence.
 
-A recipe is a YAML file of nine sections. Layers are merged from weakest to strongest: the defaults below, the file
-named by a recipe's `base:` (one level), the recipe, `section.key=value` overrides. Where a layer changes the variant
-of a section (`schedule.name`, `data.source`), the keys that weaker layers gave to that section are dropped: they
-belong to another variant. This module never imports torch, so that a mistake in a recipe is refused at once.
+A recipe is a YAML file of nine sections. Layers are merged from weakest to strongest: the defaults, the file named by
+a recipe's `base:` (one level; beside the recipe, or shipped), the recipe, `section.key=value` overrides. Where a layer
+changes the variant of a section (`schedule.name`, `data.source`), the keys that weaker layers gave to that section are
+dropped: they belong to another variant.
 """
 
 from __future__ import annotations
@@ -131,9 +131,10 @@ def _file_layers(path: Path) -> list[Layer]:
     data = _read_yaml(path)
     if "base" not in data:
         return [(str(path), data)]
-    base = path.parent / str(data.pop("base"))
-    if not base.is_file():
-        raise InputError(f"{path}: base: {base} not found; it is looked for beside the recipe")
+    name = str(data.pop("base"))
+    base = next((b for b in (path.parent / name, shipped_recipes() / name) if b.is_file()), None)
+    if base is None:
+        raise InputError(f"{path}: base: {name} not found, neither beside the recipe nor among the shipped ones")
     below = _read_yaml(base)
     if "base" in below:
         raise InputError(f"{base}: has a base: of its own, but {path} builds on it; only one level is allowed")
