@@ -185,8 +185,11 @@ def test_more_epochs_only_on_request(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert train([*RUN, "--out", str(out), "train.epochs=1"]) == 0
     assert train([*RUN, "--out", str(out)]) == 2
     assert "train.epochs: 1 -> 2" in capsys.readouterr().err
-    assert train([*RUN, "--out", str(out), "--resume", str(out / "checkpoints" / "last.pt")]) == 0
-    assert "changed recipe: train.epochs: 1 -> 2" in capsys.readouterr().out
+    changes = ["--resume", str(out / "checkpoints" / "last.pt"), "optimizer.weight_decay=0"]
+    assert train([*RUN, "--out", str(out), *changes]) == 0
+    assert "changed recipe: optimizer.weight_decay: 0.0001 -> 0.0, train.epochs: 1 -> 2" in capsys.readouterr().out
+    settings = torch.load(out / "checkpoints" / "last.pt", weights_only=True)["optimizer"]["param_groups"]
+    assert [group["weight_decay"] for group in settings] == [0.0, 0.0]
     assert [e["epoch"] for e in events(out, "epoch")] == [1, 2]
 
 

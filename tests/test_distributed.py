@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import run_ranks
+
+from resnext_train.distributed import Process, connect
+from resnext_train.errors import InputError
+
+
+def refused_everywhere(process: Process) -> str:
+    def work() -> None:
+        if process.rank == 1:
+            raise InputError("rank 1 found it")
+
+    try:
+        process.together(work)
+    except InputError as error:
+        return str(error)
+    return "nothing"
+
+
+def turns(process: Process, log: Path) -> list[str]:
+    """Which rank worked when, with each host's first rank before the others."""
+
+    def work() -> None:
+        with log.open("a") as file:
+            file.write(f"{process.rank}\n")
+
+    process.host_first(work)
+    return log.read_text().split()
+
+
+def test_what_one_process_finds_all_raise(tmp_path: Path) -> None:
+    assert run_ranks(refused_everywhere, 3, tmp_path) == ["rank 1 found it"] * 3
+
+
+def test_the_first_of_a_host_works_before_the_others(tmp_path: Path) -> None:
+    for order in run_ranks(turns, 3, tmp_path, tmp_path / "log"):
+        assert order[0] == "0"
+    assert sorted((tmp_path / "log").read_text().split()) == ["0", "1", "2"]
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with connect() as process:
+        assert (process.rank, process.world, process.is_main) == (0, 1, True)
+        assert process.gather("x") == ["x"]
+        assert process.sum_(torch.ones(2)).tolist() == [1, 1]
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(InputError, match="4 processes on this host but 2 GPUs"), connect():
+        pass

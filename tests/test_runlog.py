@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from resnext_train.runlog import Console, JsonLines
+
+
+def lines(path: Path) -> list[object]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_continued_log_holds_each_step_once(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    first = JsonLines(path, 0)
+    first.write({"event": "start", "step": 0})
+    for step in (2, 4, 6):
+        first.write({"event": "step", "step": step, "loss": 1.0})
+    first.close()
+    with path.open("a") as file:
+        file.write('{"event": "step", "st')  # killed while writing
+    again = JsonLines(path, 4)
+    again.write({"event": "step", "step": 6, "loss": 2.0})
+    again.close()
+    assert [(e["step"], e.get("loss")) for e in lines(path)] == [(0, None), (2, 1.0), (4, 1.0), (6, 2.0)]  # type: ignore[index, attr-defined]
+
+
+def test_a_run_from_the_start_empties_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"event": "step", "step": 2}\n')
+    JsonLines(path, 0).close()
+    assert lines(path) == []
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    log = JsonLines(tmp_path / "log.jsonl", 0)
+    log.write({"event": "step", "step": 1, "loss": float("nan"), "lr": float("inf")})
+    log.close()
+    assert lines(tmp_path / "log.jsonl") == [{"event": "step", "step": 1, "loss": None, "lr": None}]
+
+
+def test_the_bar_on_a_terminal_shows_what_a_user_looks_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "160")
+    console = Console(epochs=3, steps_per_epoch=10, total_steps=30, start=0)
+    values = {"loss": 1.2345, "top1": 45.67, "images_per_s": 1234.5, "data_wait": 0.012}
+    for step in range(1, 11):
+        console.tick(1, step)
+        if step == 5:
+            console.write({"event": "step", "epoch": 1, "step": step, **values})
+    console._bar.refresh()  # type: ignore[union-attr]
+    shown = capsys.readouterr().err
+    for text in (
+        "epoch 1/3",
+        "step 10/10",
+        "loss 1.23",
+        "top-1 45.7 %",
+        "1234 images/s",
+        "data-wait 1.2 %",
+        "ETA 0:00:",
+    ):
+        assert text in shown
+    counts = {"val_count": 40, "val_top1_correct": 10, "val_top5_correct": 30, "val_loss": 2.5}
+    train = {"train_loss": 1.5, "train_top1": 33.333, "seconds": 12.34}
+    console.write({"event": "epoch", "epoch": 1, "step": 10, **counts, **train})
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith(
+        "epoch 1/3: train loss 1.5000, top-1 33.33 %; val loss 2.5000, top-1 25.00 %, top-5 75.00 %; 12.3 s"
+    )
