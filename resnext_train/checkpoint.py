@@ -7,6 +7,7 @@ A checkpoint holds
     optimizer   state dict of the optimizer
     scaler      state dict of the loss scaler (empty unless fp16)
     schedule    state of the schedule (plateau's memory; the others need only the step)
+    plan        images and steps of an epoch
     meter       sums of the running epoch and log window
     rng         state of torch's CPU generator. What a step draws does not depend on it: augmentation follows from
                 (seed, epoch, image), and each BN group's forward pass is seeded by (seed, step, group)
@@ -21,6 +22,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,36 +33,43 @@ from resnext_train.errors import InputError
 FORMAT = "resnext-train checkpoint 1"
 
 
-def save(state: dict[str, Any], path: Path) -> None:
-    """Write `state` to `path`, which holds either the old or the new checkpoint at any moment."""
+def save(state: dict[str, Any], path: Path, names: Sequence[str] = ()) -> None:
+    """Write `state` to `path`, and under further `names` beside it.
+
+    Each of them holds either its old or the new checkpoint at any moment. `path` comes last: when it is new, so are
+    the others.
+    """
     fresh = path.with_name(f".{path.name}.new")
     with fresh.open("wb") as file:
         torch.save({"format": FORMAT, **_on_cpu(state)}, file)
         file.flush()
         os.fsync(file.fileno())
+    for name in names:
+        _link(fresh, path.with_name(name))
     fresh.replace(path)
     _sync_folder(path.parent)
 
 
 def _on_cpu(value: Any) -> Any:
-    """`value` with all its tensors on the CPU, so that it loads on a machine without a GPU."""
+    """`value` with copies of its tensors on the CPU: they load without a GPU and share no memory with each other."""
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
+        return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
         return {k: _on_cpu(v) for k, v in value.items()}
     return [_on_cpu(v) for v in value] if isinstance(value, list) else value
 
 
-def link(path: Path, name: str) -> None:
-    """Give the checkpoint `path` a second name beside it, atomically; a copy where the file system has no links."""
-    fresh = path.with_name(f".{name}.new")
+def _link(source: Path, target: Path) -> None:
+    """Make `target` a second name of `source`, atomically; a copy where the file system has no links."""
+    fresh = target.with_name(f".{target.name}.new")
     fresh.unlink(missing_ok=True)
     try:
-        os.link(path, fresh)
+        os.link(source, fresh)
     except OSError:
-        shutil.copyfile(path, fresh)
-    fresh.replace(path.with_name(name))
-    _sync_folder(path.parent)
+        shutil.copyfile(source, fresh)
+        with fresh.open("rb") as file:
+            os.fsync(file.fileno())
+    fresh.replace(target)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -84,10 +93,9 @@ def load_file(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         reason = "it is damaged, no checkpoint, or holds objects that only running code could restore"
         raise InputError(f"{path} is not a checkpoint: {reason}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise InputError(
-            f"{path} is not a checkpoint: {str(error).splitlines()[0] if str(error) else 'it is damaged'}"
-        ) from error
+    except Exception as error:  # what the unpickler makes of arbitrary bytes is unbounded: IndexError, KeyError, ...
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path} is not a checkpoint: {reason}") from error
 
 
 def is_ours(content: Any) -> bool:

@@ -31,11 +31,6 @@ class Process:
         """Whether this process writes the run folder and speaks to the user."""
         return self.rank == 0
 
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.world > 1:
-            dist.barrier()
-
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum of `tensor` over all processes, in place."""
         if self.world > 1:
@@ -99,6 +94,7 @@ def connect() -> Iterator[Process]:
             )
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True  # image and group sizes are the same in all steps but an epoch's last
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 and fp16 are not affected
     if process.world == 1:
         yield process
         return
@@ -106,10 +102,9 @@ def connect() -> Iterator[Process]:
         dist.init_process_group("nccl", device_id=device)
     else:
         dist.init_process_group("gloo")
-    try:
-        yield process
-    finally:
-        dist.destroy_process_group()
+    yield process
+    # Not after an exception: while other processes still communicate, this one would wait for them for good.
+    dist.destroy_process_group()
 
 
 _ENVIRONMENT = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}

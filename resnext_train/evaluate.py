@@ -30,8 +30,9 @@ def evaluate(
     with torch.no_grad():
         for block in blocks:
             images, labels, _ = block.to(process.device)
+            pixels = normalise(images, None)  # outside autocast, which would round the colours
             with precision.autocast():
-                logits = model(normalise(images, None))
+                logits = model(pixels)
             rank = target_rank(logits, labels)
             totals += torch.stack((torch.ones_like(rank).sum(), (rank < 1).sum(), (rank < 5).sum()))
             loss += cross_entropy_sum(logits, labels)

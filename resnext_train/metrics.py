@@ -57,12 +57,6 @@ class Counts:
             "loss": self.loss,
         }
 
-    def __str__(self) -> str:
-        return (
-            f"top-1 {self.top1:.2f} % ({self.top1_correct}/{self.count}), "
-            f"top-5 {self.top5:.2f} % ({self.top5_correct}/{self.count}), loss {self.loss:.4f}"
-        )
-
 
 @dataclass
 class Totals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
@@ -12,7 +13,9 @@ def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
     """Fused SGD over all parameters; with `decay_1d` false, vectors (BN, biases) are in a group without decay.
 
     PyTorch's update equals that of Torch 7, which the papers used: the momentum buffer starts as the first gradient,
-    without dampening, and weight decay is added to the gradient.
+    without dampening, and weight decay is added to the gradient. The buffers are made here as zeros, which comes to the
+    same; the fused update would make them itself in the first step, but leave them uninitialised if fp16's loss scaling
+    skips that step.
     """
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
@@ -20,4 +23,8 @@ def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
         {"params": matrices, "weight_decay": section.weight_decay},
         {"params": vectors, "weight_decay": section.weight_decay if section.decay_1d else 0.0},
     ]
-    return SGD(groups, lr=section.lr, momentum=section.momentum, nesterov=section.nesterov, fused=True)
+    optimizer = SGD(groups, lr=section.lr, momentum=section.momentum, nesterov=section.nesterov, fused=True)
+    if section.momentum:
+        for parameter in (*matrices, *vectors):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

@@ -26,7 +26,8 @@ def resume_point(folder: RunFolder, recipe: Recipe, resume: str) -> ResumePoint:
 
     In this order:
 
-    1. PATH: that checkpoint, even if the recipe has changed since; the differences are printed.
+    1. PATH: that checkpoint, even if the recipe has changed since; the differences are printed. Refused where the
+       folder holds a run that PATH is not a checkpoint of.
     2. never: a new run. Refused where the folder already holds a run: nothing is overwritten.
     3. auto, and the folder holds no run: a new run.
     4. auto, and the folder holds a run of the same recipe, but for what may change (data.root, data.workers, log.*,
@@ -41,6 +42,8 @@ def resume_point(folder: RunFolder, recipe: Recipe, resume: str) -> ResumePoint:
         path = Path(resume)
         if not path.is_file():
             raise InputError(f"--resume: checkpoint {path} not found")
+        if holds_run and path.resolve().parent != folder.checkpoints.resolve():
+            raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
         return ResumePoint(path)
     if not holds_run:
         return ResumePoint(None)

@@ -78,7 +78,7 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace summary.json."""
-        _replace(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        _replace(self.path / "summary.json", to_json(summary, indent=2) + "\n")
 
 
 def _replace(path: Path, text: str) -> None:
@@ -133,7 +133,7 @@ class JsonLines:
 
     def write(self, event: Event) -> None:
         """Append one line."""
-        self._file.write(json.dumps(_without_nan(event), allow_nan=False) + "\n")
+        self._file.write(to_json(event) + "\n")
         self._file.flush()
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
@@ -144,9 +144,15 @@ class JsonLines:
         self._file.close()
 
 
-def _without_nan(event: Event) -> Event:
-    """JSON has no NaN and no infinity: null stands for them."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in event.items()}
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text; null stands for NaN and infinity, which JSON does not have."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lines_until(path: Path, step: int) -> list[str]:
@@ -172,7 +178,7 @@ class TensorBoard:
         # Takes two seconds to import, on the first process only.
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
 
     def write(self, event: Event) -> None:
         """Add the scalars of a step or an epoch."""

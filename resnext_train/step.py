@@ -157,8 +157,9 @@ class TrainStep:
         """Forward and backward pass of one group."""
         torch.manual_seed(group_seed(self._seed, step, number))  # for dropout
         images, labels, jitter = group.to(self._device)
+        pixels = self._photometric(images, jitter, self._dtype)  # outside autocast, which would round the colours
         with self._precision.autocast():
-            logits = self._network(self._photometric(images, jitter, self._dtype))
+            logits = self._network(pixels)
         self.statistics.add_group()
         if last:
             self.statistics.end_share(last_share)

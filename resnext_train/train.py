@@ -143,8 +143,9 @@ def train(setup: Setup, folder: RunFolder, resume: ResumePoint) -> dict[str, Any
 def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
     """Build everything, at the state of `resume`'s checkpoint if there is one, and announce the run."""
     recipe, process = setup.recipe, setup.process
+    if len(set(process.gather(str(resume.checkpoint)))) > 1:
+        raise InputError(f"the hosts see different run folders; put {folder.path} on a file system that all share")
     state = process.together(lambda: checkpoint.load(resume.checkpoint) if resume.checkpoint else None)
-    process.together(lambda: folder.create(recipe.to_yaml()) if process.is_main else None)
     model = build_model(recipe.model, setup.num_classes, recipe.train.seed)
     model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.train.compile:
@@ -160,20 +161,15 @@ def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
         recipe.train.label_smoothing,
         recipe.train.seed,
     )
-    schedule, progress = setup.schedule(), Progress()
+    schedule, progress, logged = setup.schedule(), Progress(), 0
     if state is not None:
-        _restore(state, setup, step, schedule)
-        progress = Progress(**state["progress"])
+        progress = process.together(lambda: _restore(state, setup, folder, step, schedule))
+        logged = state["progress"]["step"]
+    process.together(lambda: folder.create(recipe.to_yaml()) if process.is_main else None)
     log = RunLog()
     if process.is_main:
-        log = open_log(
-            folder,
-            recipe.log.tensorboard,
-            progress.step,
-            recipe.train.epochs,
-            setup.plan.steps_per_epoch,
-            setup.total_steps,
-        )
+        epochs, per_epoch = recipe.train.epochs, setup.plan.steps_per_epoch
+        log = open_log(folder, recipe.log.tensorboard, logged, epochs, per_epoch, setup.total_steps)
         folder.write_state("running", progress.step)
     log.write("start", step=progress.step, **environment(), **_effective(setup))
     val_loader = build_eval_loader(recipe, setup.splits.val, setup.splits.classes, process)
@@ -194,17 +190,21 @@ def _effective(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _restore(state: dict[str, Any], setup: Setup, step: TrainStep, schedule: Schedule) -> None:
-    """Put a checkpoint's state into a freshly built run, and print what the recipe changes about it."""
+def _restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainStep, schedule: Schedule) -> Progress:
+    """Put a checkpoint's state into a freshly built run, and print what the recipe changes about it.
+
+    Raises:
+        InputError: the checkpoint's classes or network are others, or its position does not exist in this recipe.
+    """
     stored = recipe_from_dict(state["recipe"], "recipe in the checkpoint")
     changed = fixed_differences(stored, setup.recipe)
     if changed and setup.process.is_main:
         print(f"continuing with a changed recipe: {describe(changed)}", flush=True)
     if tuple(state["classes"]) != setup.splits.classes:
         raise InputError("the checkpoint was trained on other classes than the data has; use the same data.root")
-    done, total = state["progress"]["step"], setup.total_steps
-    if done > total or (done == total and state["progress"]["last"] is None):
-        raise InputError(f"the checkpoint is at step {done}, but the recipe ends at step {total}; raise train.epochs")
+    progress = _position(state, setup)
+    if progress.best is not None and _best_in(folder) != progress.best:
+        progress.best = None  # best.pt is elsewhere, or of a later epoch: the next evaluation makes a new one
     try:
         step.model.load_state_dict(state["model"])
     except RuntimeError as error:
@@ -214,8 +214,36 @@ def _restore(state: dict[str, Any], setup: Setup, step: TrainStep, schedule: Sch
     if state["scaler"]:
         step.scaler.load_state_dict(state["scaler"])
     step.meter.load_state_dict(state["meter"])
-    schedule.load_state_dict(state["schedule"])
+    if stored.schedule.name == setup.recipe.schedule.name:
+        schedule.load_state_dict(state["schedule"])
     torch.set_rng_state(state["rng"])
+    return progress
+
+
+def _position(state: dict[str, Any], setup: Setup) -> Progress:
+    """Where the run continues. Where a changed recipe has epochs of another length, after as many whole epochs."""
+    progress, plan = Progress(**state["progress"]), setup.plan
+    before = state["plan"]
+    if plan.images != before["images"]:
+        raise InputError(
+            f"the data has {plan.images} training images, but the checkpoint's run had {before['images']}; "
+            "use the same images, or start a new run"
+        )
+    if plan.steps_per_epoch != before["steps_per_epoch"]:
+        epochs, over = divmod(progress.step, before["steps_per_epoch"])
+        if over:
+            raise InputError("the batch size can only be changed at the end of an epoch; use another checkpoint")
+        progress.step = epochs * plan.steps_per_epoch
+    done, total = progress.step, setup.total_steps
+    if done > total or (done == total and progress.last is None):
+        raise InputError(f"the checkpoint is at step {done}, but the recipe ends at step {total}; raise train.epochs")
+    return progress
+
+
+def _best_in(folder: RunFolder) -> dict[str, Any] | None:
+    """The evaluation that the run folder's best.pt is the best of, or None where there is no best.pt."""
+    path = folder.checkpoints / "best.pt"
+    return checkpoint.load(path)["progress"]["best"] if path.is_file() else None
 
 
 def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
@@ -241,8 +269,6 @@ def _log_step(run: Run) -> None:
     window = run.step.meter.window
     seconds, waited, images = run.clock.lap()
     run.progress.seconds += seconds
-    if not window.seen:
-        return
     step = run.progress.step - 1
     run.log.write(
         "step",
@@ -286,6 +312,7 @@ def _end_epoch(run: Run, at_end: bool) -> None:
         val_loss=counts and counts.loss,
         seconds=run.clock.epoch_seconds(),
     )
+    run.step.meter.window = type(totals)()
     if step % run.setup.plan.steps_per_epoch == 0:
         run.step.meter.epoch = type(totals)()
     if at_end or is_best or epoch % recipe.checkpoint.every_epochs == 0:
@@ -297,25 +324,27 @@ def _save(run: Run, is_best: bool = False, epoch: int | None = None) -> None:
     run.step.meter.read()
     if run.setup.process.is_main:
         folder, keep = run.folder, run.setup.recipe.checkpoint.keep
-        checkpoint.save(_state(run), folder.last)
-        if is_best:
-            checkpoint.link(folder.last, "best.pt")
+        names = ["best.pt"] if is_best else []
         if keep and epoch is not None:
-            checkpoint.link(folder.last, f"epoch_{epoch:04d}.pt")
+            names.append(f"epoch_{epoch:04d}.pt")
+        checkpoint.save(_state(run), folder.last, names)
+        if keep:
             for old in sorted(folder.checkpoints.glob("epoch_*.pt"))[:-keep]:
                 old.unlink()
         folder.write_state("running", run.progress.step)
         folder.write_summary(_summary(run))
     run.log.write("checkpoint", step=run.progress.step, path=str(run.folder.last), best=is_best)
+    run.progress.seconds += run.clock.lap()[0]
 
 
 def _state(run: Run) -> dict[str, Any]:
     """The content of a checkpoint, see checkpoint.py."""
     return {
-        "model": {k: v.clone() for k, v in run.model.state_dict().items()},  # BN buffers share memory while training
+        "model": run.model.state_dict(),
         "optimizer": run.step.optimizer.state_dict(),
         "scaler": run.step.scaler.state_dict(),
         "schedule": run.schedule.state_dict(),
+        "plan": {"images": run.setup.plan.images, "steps_per_epoch": run.setup.plan.steps_per_epoch},
         "meter": run.step.meter.state_dict(),
         "rng": torch.get_rng_state(),
         "progress": asdict(run.progress),

@@ -70,10 +70,17 @@ def test_a_shipped_file_is_a_base_too(tmp_path: Path) -> None:
 
 def test_a_changed_variant_drops_the_keys_of_the_other(tmp_path: Path) -> None:
     path = write(tmp_path / "r.yaml", "model: {arch: resnet18}\nschedule: {name: step, milestones: [3]}\n")
-    assert load_recipe(path, ["schedule.name=cosine", "schedule.final=0.5"]).schedule == CosineSchedule(
+    assert load_recipe(path, ["schedule.final=0.5", "schedule.name=cosine"]).schedule == CosineSchedule(
         name="cosine", final=0.5
     )
     assert isinstance(load_recipe(path, ["data.source=synthetic", "data.size=8"]).data, SyntheticData)
+
+
+def test_a_changed_variant_keeps_what_both_have_in_any_order(recipe_file: str) -> None:
+    for overrides in (["schedule.warmup=5", "schedule.name=cosine"], ["schedule.name=cosine", "schedule.warmup=5"]):
+        assert load_recipe(recipe_file, overrides).schedule == CosineSchedule(name="cosine", warmup=5)
+    data = load_recipe(recipe_file, ["data.mean=[0.1, 0.2, 0.3]", "data.source=synthetic"]).data
+    assert data.mean == (0.1, 0.2, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +90,7 @@ def test_a_changed_variant_drops_the_keys_of_the_other(tmp_path: Path) -> None:
         ("optimizer.weight_decay=0", 0.0),
         ("data.root=123", "123"),
         ("data.root=null", None),
+        ("data.root=/a #1/b: [c]", "/a #1/b: [c]"),
         ("data.workers=auto", "auto"),
         ("data.workers=3", 3),
         ("model.blocks=[1,1,1,5]", (1, 1, 1, 5)),
@@ -105,6 +113,7 @@ def test_overrides_take_the_type_of_their_field(recipe_file: str, override: str,
         ("train.epochs=true", "valid integer"),
         ("optimizer.lr=.inf", "finite"),
         ("optimizer.lr=nan", "optimizer.lr"),
+        ("data.std=[0, 0.2, 0.2]", "greater than 0"),
         ("train.precision=fp8", "'auto', 'fp32', 'bf16' or 'fp16'"),
         ("schedule.name=linear", "'step', 'cosine', 'plateau'"),
         ("schedule.patience=3", "does not belong to the chosen schedule.name"),

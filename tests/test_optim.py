@@ -18,6 +18,23 @@ def test_decay_is_chosen_by_dimension_not_by_name() -> None:
         assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.parameters()))
 
 
+def test_a_first_step_that_loss_scaling_skips_leaves_clean_momentum() -> None:
+    """The fused update would otherwise continue from uninitialised memory."""
+    module = torch.nn.Linear(64, 64)
+    optimizer, scaler = build_optimizer(OptimizerSection(), module), torch.amp.GradScaler("cpu")
+    before = module.weight.detach().clone()
+    for gradient in (torch.inf, 1.0):
+        scaler.scale(torch.zeros(()))  # makes the scale, as the first loss does
+        for p in module.parameters():
+            p.grad = torch.full_like(p, gradient) * scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        if gradient == torch.inf:
+            assert torch.equal(module.weight, before)
+    momentum = optimizer.state[module.weight]["momentum_buffer"]
+    torch.testing.assert_close(momentum, 1 + 1e-4 * before)
+
+
 def test_two_updates_are_torch_7s() -> None:
     """optim.sgd of Torch 7 with Nesterov momentum and dampening 0, by hand, in fp64."""
     weight = torch.nn.Parameter(torch.tensor([[2.0]], dtype=torch.float64))

@@ -104,7 +104,7 @@ def test_the_checkpoint_is_plain_and_complete(single: Path) -> None:
             "recipe",
             "classes",
         ),
-        "version",
+        *("version", "plan"),
     }
     assert state["classes"] == ["class_0000", "class_0001", "class_0002", "class_0003"]
     assert not any(k.startswith(("module.", "_orig_mod.")) for k in state["model"])
@@ -148,24 +148,26 @@ def test_evaluation_repeats_the_logged_counts(single: Path, tmp_path: Path, proc
     }
 
 
-@pytest.mark.parametrize("every_steps", ["null", "1"])
-def test_a_killed_run_continues_bit_identically(single: Path, tmp_path: Path, every_steps: str) -> None:
+@pytest.mark.parametrize(("processes", "every_steps"), [(1, "null"), (1, "1"), (2, "1")])
+def test_a_killed_run_continues_bit_identically(single: Path, tmp_path: Path, processes: int, every_steps: str) -> None:
     out = tmp_path / "killed"
     arguments = ["train", *RUN, "--out", str(out), f"checkpoint.every_steps={every_steps}"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if processes == 2 else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "resnext_train", *arguments],
+        [sys.executable, *torchrun, "-m", "resnext_train", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not (out / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     first = torch.load(out / "checkpoints" / "last.pt", weights_only=True)["progress"]["step"]
     assert first < 6, "killed too late to prove anything"
-    run_module(*arguments)
+    run_module(*arguments, processes=processes)
     assert comparable(out, "step", "epoch") == comparable(single, "step", "epoch")
     one, two = final_tensors(single), final_tensors(out)
     assert all(torch.equal(one[k], two[k]) for k in one)
@@ -191,6 +193,56 @@ def test_more_epochs_only_on_request(tmp_path: Path, capsys: pytest.CaptureFixtu
     settings = torch.load(out / "checkpoints" / "last.pt", weights_only=True)["optimizer"]["param_groups"]
     assert [group["weight_decay"] for group in settings] == [0.0, 0.0]
     assert [e["epoch"] for e in events(out, "epoch")] == [1, 2]
+
+
+def test_a_checkpoint_from_elsewhere_starts_a_folder_of_its_own(
+    single: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """best.pt must be the network whose result the summary calls best, though the old best.pt is elsewhere."""
+    last, out = str(single / "checkpoints" / "last.pt"), tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "--resume", last, "train.epochs=3", "optimizer.lr=1e-9"]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["best"]["epoch"] == 3
+    target = tmp_path / "result.json"
+    assert evaluate(["--ckpt", str(out / "checkpoints" / "best.pt"), "--json", str(target)]) == 0
+    assert json.loads(target.read_text())["top1_correct"] == summary["best"]["top1_correct"]
+    before = (out / "log.jsonl").read_text()
+    assert train([*RUN, "--out", str(out), "--resume", last, "train.epochs=3"]) == 2
+    assert "already holds another run" in capsys.readouterr().err
+    assert (out / "log.jsonl").read_text() == before
+
+
+def test_a_changed_batch_size_continues_after_as_many_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "train.epochs=1"]) == 0
+    recipe = (out / "recipe.yaml").read_text()
+    last = ["--resume", str(out / "checkpoints" / "last.pt")]
+    capsys.readouterr()
+    for change, told in (("model.arch=resnet18", "another network"), ("data.train_images=60", "60 training images")):
+        assert train([*RUN, "--out", str(out), *last, change]) == 2
+        assert told in capsys.readouterr().err
+        assert (out / "recipe.yaml").read_text() == recipe, "a refused start changes nothing"
+    assert train([*RUN, "--out", str(out), *last, "train.batch_size=8", "train.epochs=2", "schedule.name=plateau"]) == 0
+    assert [(e["epoch"], e["step"]) for e in events(out, "epoch")] == [
+        (1, 3),
+        (2, 14),
+    ]  # 7 steps an epoch now: 52 = 6 · 8 + 4
+
+
+def test_a_run_that_diverges_still_ends_in_order(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "optimizer.lr=1e30"]) == 0
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    summary = json.loads((out / "summary.json").read_text(), parse_constant=refuse)
+    assert summary["last"]["loss"] is None
+    assert summary["last"]["top1_correct"] == 0, "a network that diverged is never right"
+    for line in (out / "log.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
 
 
 def test_max_steps_ends_in_mid_epoch_with_an_evaluation(tmp_path: Path) -> None:

@@ -184,3 +184,35 @@ def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
     step.compute_gradients(iter(step_images(20, 0)), 0, 20)
     gradient = model.fc.weight.grad.double().cpu().flatten() / step.scaler.get_scale()
     assert F.cosine_similarity(gradient, reference["fc.weight"].flatten(), dim=0) > 0.99
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
+    process = Process(0, 1, 0, 1, torch.device("cuda", 0))
+    model = build_model(NETWORK, 4, seed=1).to(process.device, memory_format=torch.channels_last)
+    optimizer = build_optimizer(OptimizerSection(), model)
+    step = TrainStep(model, optimizer, NORMALISE, Precision(precision, "cuda"), process, GROUPS)
+    groups = [g.to(process.device) for g in step_images(20, 0)]
+    for n in range(3):  # the first copies constants and makes the loss scale
+        step(iter(groups), n, 20, lr=0.01)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(iter(groups), 3, 20, lr=0.01)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_overflow_in_the_first_fp16_step_is_skipped_cleanly() -> None:
+    process = Process(0, 1, 0, 1, torch.device("cuda", 0))
+    model = build_model(NETWORK, 4, seed=1).to(process.device, memory_format=torch.channels_last)
+    optimizer = build_optimizer(OptimizerSection(), model)
+    step = TrainStep(model, optimizer, NORMALISE, Precision("fp16", "cuda"), process, GROUPS)
+    step.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
+    before = model.fc.weight.detach().clone()
+    step(iter(step_images(20, 0)), 0, 20, lr=0.01)
+    assert torch.equal(model.fc.weight, before)
+    assert all(torch.equal(s["momentum_buffer"], torch.zeros_like(p)) for p, s in optimizer.state.items())

@@ -10,14 +10,14 @@ from collections.abc import Callable
 def run_command(name: str, command: Callable[[], None]) -> int:
     """Run `command`; the exit code is 0, or 2 after one sentence about bad input.
 
-    Under torchrun the first process speaks for all, but for what another one met alone.
+    Under torchrun each host's first process speaks for its others, but for what one of them met alone.
     """
     from resnext_train.errors import InputError, LocalInputError
 
     try:
         command()
     except InputError as error:
-        if is_main() or isinstance(error, LocalInputError):
+        if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, LocalInputError):
             print(f"{name}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

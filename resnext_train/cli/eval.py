@@ -113,7 +113,8 @@ def _understand(
             raise InputError(f"{path} was not written by resnext-train: say by --config which recipe fits its weights")
         return recipe, find_state_dict(content, str(path)), None
     own = recipe_from_dict(content["recipe"], f"recipe in {path}", overrides)
-    used = own if recipe is None else recipe.model_copy(update={"model": own.model})
+    stored = recipe_from_dict(content["recipe"], f"recipe in {path}")
+    used = (recipe or own).model_copy(update={"model": stored.model})
     return used, content["model"], tuple(content["classes"])
 
 
@@ -131,10 +132,10 @@ def _classes_of_foreign(recipe: Recipe, found: tuple[str, ...]) -> tuple[str, ..
 
 
 def _report(result: dict[str, Any], json_file: str | None) -> None:
-    import json
     from pathlib import Path
 
     from resnext_train.errors import InputError
+    from resnext_train.runlog import to_json
 
     print(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}")
     for k in ("top1", "top5"):
@@ -142,7 +143,7 @@ def _report(result: dict[str, Any], json_file: str | None) -> None:
     print(f"loss  {result['loss']:.4f}   {result['images_per_s']:.0f} images/s")
     if json_file:
         try:
-            Path(json_file).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            Path(json_file).write_text(to_json(result, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise InputError(f"--json: {json_file} cannot be written: {error.strerror}") from error
 

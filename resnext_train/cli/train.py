@@ -11,7 +11,6 @@ from resnext_train.cli.common import is_main, run_command, say
 
 if TYPE_CHECKING:
     from resnext_train.config import Recipe
-    from resnext_train.distributed import Process
     from resnext_train.train import Setup
 
 NAME = "resnext-train"
@@ -67,7 +66,7 @@ def _train(args: argparse.Namespace) -> None:
         setup = set_up(recipe, process)
         if process.is_main:
             print(_describe(setup), flush=True)
-            _suggest_torchrun(process)
+            _suggest_torchrun(setup)
         if args.dry_run:
             return
         if resume.checkpoint:
@@ -120,34 +119,32 @@ def _describe(setup: Setup) -> str:
     return "\n".join(f"{name:14s}{text}" for name, text in lines.items())
 
 
-def _lr_table(setup: Setup, rows: int = 10) -> str:
-    """The learning rate at each epoch's first step, runs of equal ones as one entry, thinned to about `rows`."""
+def _lr_table(setup: Setup, rows: int = 8) -> str:
+    """The learning rate at the start of epochs: wherever it then stays, and about `rows` points of rises and falls."""
     schedule, per_epoch = setup.schedule(), setup.plan.steps_per_epoch
-    epochs = range(1, setup.epoch_of(setup.total_steps - 1) + 1)
-    runs: list[tuple[int, float]] = []
-    for epoch in epochs:
-        lr = schedule.lr((epoch - 1) * per_epoch)
-        if not runs or runs[-1][1] != lr:
-            runs.append((epoch, lr))
-    stride = -(-len(runs) // rows)
-    told = ", ".join(f"{lr:.4g} from epoch {epoch}" for epoch, lr in runs[::stride])
+    rates = [schedule.lr(epoch * per_epoch) for epoch in range(setup.epoch_of(setup.total_steps - 1))]
+    changes = [e for e, lr in enumerate(rates) if e == 0 or lr != rates[e - 1]]
+    stays = {e for e in changes if rates[e : e + 2] == [rates[e]] * 2} | {0, changes[-1]}
+    stride = -(-len(changes) // rows)
+    told = ", ".join(f"{rates[e]:.4g} at epoch {e + 1}" for i, e in enumerate(changes) if i % stride == 0 or e in stays)
     if setup.recipe.schedule.name == "plateau":
         told += f", × {setup.recipe.schedule.factor:g} on each plateau"
     return told
 
 
-def _suggest_torchrun(process: Process) -> None:
+def _suggest_torchrun(setup: Setup) -> None:
     import shlex
     import sys
 
     import torch
 
     gpus = torch.cuda.device_count()
-    if gpus > process.local_world:
-        arguments = shlex.join(sys.argv[1:])
-        say(
-            f"only {process.local_world} of {gpus} GPUs in use; for all of them: "
-            f"torchrun --standalone --nproc_per_node={gpus} -m resnext_train train {arguments}"
+    useful = min(gpus, setup.plan.groups)
+    if useful > setup.process.local_world:
+        print(
+            f"only {setup.process.local_world} of {gpus} GPUs in use; for {useful}: "
+            f"torchrun --standalone --nproc_per_node={useful} -m resnext_train train {shlex.join(sys.argv[1:])}",
+            flush=True,
         )
 
 

@@ -2,8 +2,8 @@
 
 A recipe is a YAML file of nine sections. Layers are merged from weakest to strongest: the defaults, the file named by
 a recipe's `base:` (one level; beside the recipe, or shipped), the recipe, `section.key=value` overrides. Where a layer
-changes the variant of a section (`schedule.name`, `data.source`), the keys that weaker layers gave to that section are
-dropped: they belong to another variant.
+changes the variant of a section (`schedule.name`, `data.source`), the keys of weaker layers that the new variant does
+not have are dropped.
 """
 
 from __future__ import annotations
@@ -154,11 +154,17 @@ def _override_layers(overrides: Sequence[str]) -> list[Layer]:
             raise InputError(f"{where}: {_unknown(key)}")
         is_tag = name == _VARIANT_KEYS.get(section)
         layers.append((where, {section: {name: value if is_tag else _typed(value, fields, where, key)}}))
-    return layers
+    return sorted(layers, key=lambda layer: not _has_tag(layer[1]))  # a chosen variant must not undo other overrides
+
+
+def _has_tag(layer: dict[str, Any]) -> bool:
+    return any(_VARIANT_KEYS.get(section) in values for section, values in layer.items())
 
 
 def _typed(text: str, fields: list[FieldInfo], where: str, key: str) -> Any:
-    """`text` as YAML if a field of that name takes it, else as the plain string if one takes that."""
+    """`text` as it stands for a plain string, else as YAML if a field of that name takes it, else as a string."""
+    if any(str in (f.annotation, *get_args(f.annotation)) and float not in get_args(f.annotation) for f in fields):
+        return None if text == "null" else text
     try:
         parsed = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError):
@@ -203,9 +209,17 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
             into[section] = dict(values) if isinstance(values, dict) else values
             continue
         tag = _VARIANT_KEYS.get(section)
-        if tag and tag in values and values[tag] != into[section].get(tag, _VARIANT_DEFAULTS[section]):
-            into[section] = {}
+        if tag and tag in values:
+            own = _variant_keys(section, tag, values[tag])
+            into[section] = {k: v for k, v in into[section].items() if k in own}
         into[section].update(values)
+
+
+def _variant_keys(section: str, tag: str, value: object) -> set[str]:
+    """Keys of the variant of `section` that `value` of its tag selects; of all variants where it selects none."""
+    variants = _variants(Recipe.model_fields[section])
+    chosen = [v for v in variants if value in get_args(v.model_fields[tag].annotation)] or variants
+    return {key for v in chosen for key in v.model_fields}
 
 
 def _as_json(value: Any) -> str:

@@ -59,6 +59,8 @@ Natural = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Triple = tuple[float, float, float]
+_AboveZero = Annotated[float, Field(gt=0)]
+PositiveTriple = tuple[_AboveZero, _AboveZero, _AboveZero]
 
 
 class ModelSection(Section):
@@ -81,7 +83,7 @@ class _Data(Section):
     """Loader processes per training process; auto: the cores this process may use / local processes."""
     mean: Triple = (0.485, 0.456, 0.406)
     """Mean of R, G, B on a scale of 0 to 1, subtracted from every image."""
-    std: Triple = (0.229, 0.224, 0.225)
+    std: PositiveTriple = (0.229, 0.224, 0.225)
     """Standard deviation of R, G, B on a scale of 0 to 1, divided by after the mean."""
 
 

@@ -135,7 +135,7 @@ def _cached_index(root: Path) -> _Index | None:
             if (root / folder).stat().st_mtime_ns != stamp:
                 return None
         arrays = [np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("paths", "ends", "labels")]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None  # absent, damaged or stale: the tree is scanned again
     return _Index(meta["classes"], *arrays)
 

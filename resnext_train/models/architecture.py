@@ -20,7 +20,7 @@ _BOTTLENECK_BLOCKS = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-_NAME = re.compile(r"(?:(wide_)?resnet(\d+)(?:_2)?|resne(?:xt|t)(\d+)_(\d+)x(\d+)d)")
+_NAME = re.compile(r"(?:(wide_)?resnet(N)(?:_2)?|resne(?:xt|t)(N)_(N)x(N)d)".replace("N", r"[1-9]\d*"))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def parse_architecture(
     block: Literal["basic", "bottleneck"] = "basic" if depth in _BASIC_BLOCKS and match[2] else "bottleneck"
     customary = _BASIC_BLOCKS if block == "basic" else _BOTTLENECK_BLOCKS
     if blocks is None and depth not in customary:
-        known = ", ".join(str(d) for d in sorted({**_BASIC_BLOCKS, **_BOTTLENECK_BLOCKS}))
+        depths = {*_BOTTLENECK_BLOCKS, *(_BASIC_BLOCKS if match[2] else ())}
+        known = ", ".join(str(d) for d in sorted(depths))
         raise InputError(
             f"model.arch: no customary blocks for depth {depth} (known: {known}); state model.blocks, "
             "such as [3, 4, 6, 3]"

@@ -17,7 +17,6 @@ class Part:
     output: tuple[int, ...]
     parameters: int
     multiply_adds: int
-    blocks: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,6 @@ def measure(model: nn.Module, size: int) -> Complexity:
             output=outputs[name],
             parameters=_parameters(module),
             multiply_adds=flops.get(name, 0) // 2,
-            blocks=len(module) if isinstance(module, nn.Sequential) else 0,
         )
         for name, module in model.named_children()
         if name in outputs

@@ -25,7 +25,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(
     assert "3 classes, 24 training, 9 validation images" in out
     assert "16 images a step over all processes, in 8 BN groups of 2" in out
     assert "1 steps an epoch, 70 steps in all; 8 images of each epoch dropped" in out
-    assert "0.1 from epoch 1, 0.01 from epoch 31, 0.001 from epoch 61" in out
+    assert "0.1 at epoch 1, 0.01 at epoch 31, 0.001 at epoch 61" in out
     assert not (tmp_path / "runs").exists()
 
 
@@ -36,9 +36,19 @@ def test_a_machine_with_idle_gpus_is_told_the_torchrun_line(
     monkeypatch.setattr(sys, "argv", ["resnext-train", "--config", "smoke.yaml", "--dry-run", "data.root=/a b"])
     assert train(["--config", "smoke.yaml", "--dry-run"]) == 0
     line = (
-        "torchrun --standalone --nproc_per_node=8 -m resnext_train train --config smoke.yaml --dry-run 'data.root=/a b'"
+        "torchrun --standalone --nproc_per_node=4 -m resnext_train train --config smoke.yaml --dry-run 'data.root=/a b'"
     )
-    assert line in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"only 1 of 8 GPUs in use; for 4: {line}" in out, "smoke.yaml has 4 groups, so 8 processes would be refused"
+
+
+def test_the_learning_rate_table_keeps_every_drop_and_thins_ramps(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", "smoke.yaml", "--dry-run", "train.epochs=100"]
+    assert train([*arguments, "schedule.name=step", "schedule.warmup=20"]) == 0
+    out = capsys.readouterr().out
+    for drop in ("0.1 at epoch 21", "0.01 at epoch 31", "0.001 at epoch 61", "0.0001 at epoch 91"):
+        assert drop in out
+    assert out.count(" at epoch ") < 20
 
 
 def test_info_prints_the_papers_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,12 +89,13 @@ def test_a_tree_that_has_just_changed_is_not_cached(image_root: Path, tmp_path: 
     assert not cached(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY"])
 @pytest.mark.parametrize("damage", ["meta.json", "paths.npy", "ends.npy"])
-def test_a_damaged_cache_is_made_anew(image_root: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_cache_is_made_anew(image_root: Path, tmp_path: Path, damage: str, content: bytes) -> None:
     root = image_root / "train"
     age(root)
     expected = names(ImageFolder(root))
-    (cached(tmp_path)[0].parent / damage).write_bytes(b"\x93NUMPY")
+    (cached(tmp_path)[0].parent / damage).write_bytes(content)
     assert names(ImageFolder(root)) == expected
     assert isinstance(ImageFolder(root)._paths, np.memmap)
 

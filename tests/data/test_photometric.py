@@ -68,6 +68,37 @@ def test_draws_have_the_papers_distributions() -> None:
     assert jitter[:, 6:].mean(0) == pytest.approx([0, 0, 0], abs=3e-4)
 
 
+def test_colours_are_computed_outside_autocast() -> None:
+    """bf16 colours would be wrong by up to 0.05: a group must reach the network exactly as computed in fp32."""
+    from resnext_train.config import OptimizerSection
+    from resnext_train.data.loader import Group
+    from resnext_train.distributed import Process
+    from resnext_train.evaluate import evaluate
+    from resnext_train.optim import build_optimizer
+    from resnext_train.precision import Precision
+    from resnext_train.step import TrainStep
+
+    seen: list[torch.Tensor] = []
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = torch.nn.Linear(3, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return self.fc(x.mean((2, 3)))
+
+    jitter = torch.from_numpy(PAPER.draw_jitter(uniforms(0, 0, np.arange(24), COLOUR_DRAWS)))
+    block = Group(group(), torch.arange(24) % 4, jitter)
+    process, bf16, model = Process(0, 1, 0, 1, torch.device("cpu")), Precision("bf16", "cpu"), Network()
+    step = TrainStep(model, build_optimizer(OptimizerSection(), model), PAPER, bf16, process, groups=1)
+    step(iter([block]), 0, 24, lr=0.1)
+    evaluate(model, [block], PAPER, bf16, process)
+    assert torch.equal(seen[0], PAPER(block.images, jitter))
+    assert torch.equal(seen[1], PAPER(block.images, None))
+
+
 def test_no_strength_is_the_identity() -> None:
     plain = Photometric(0, 0, 0, 0, MEAN, STD)
     jitter = torch.from_numpy(plain.draw_jitter(uniforms(0, 0, np.arange(24), COLOUR_DRAWS)))
