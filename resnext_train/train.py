@@ -3,110 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
-from resnext_train import __version__, checkpoint
-from resnext_train.config import Recipe, recipe_from_dict
+from resnext_train import checkpoint
 from resnext_train.data.build import (
-    Splits,
     build_eval_loader,
     build_photometric,
-    build_splits,
     build_train_loader,
 )
-from resnext_train.data.loader import Group, Unreadable, readable
-from resnext_train.data.sampler import StepPlan
-from resnext_train.distributed import Process
+from resnext_train.data.loader import Group, readable
 from resnext_train.errors import InputError
 from resnext_train.evaluate import evaluate
 from resnext_train.models.build import build_model
 from resnext_train.optim import build_optimizer
-from resnext_train.precision import Precision, resolve_precision
-from resnext_train.resume import ResumePoint, describe, fixed_differences
+from resnext_train.resume import ResumePoint
+from resnext_train.run import Progress, Run, Setup
 from resnext_train.runlog import RunFolder, RunLog, environment, open_log
-from resnext_train.schedules import Schedule, build_schedule
+from resnext_train.state import capture, restore
 from resnext_train.step import TrainStep
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A recipe on the data and the processes it will run with; all durations are in steps from here on."""
-
-    recipe: Recipe
-    process: Process
-    splits: Splits
-    plan: StepPlan
-    total_steps: int
-    precision: Precision
-
-    @property
-    def num_classes(self) -> int:
-        """Outputs of the network."""
-        return len(self.splits.classes)
-
-    def schedule(self) -> Schedule:
-        """The learning rate over the run."""
-        r = self.recipe
-        return build_schedule(r.schedule, r.optimizer, self.plan.steps_per_epoch, self.total_steps)
-
-    def epoch_of(self, step: int) -> int:
-        """The epoch, counted from 1, that step number `step` belongs to."""
-        return step // self.plan.steps_per_epoch + 1
-
-
-def set_up(recipe: Recipe, process: Process) -> Setup:
-    """Find the data and work out what the recipe means for it.
-
-    Raises:
-        InputError: missing or unfit data, a class count that disagrees with it, too little data for a step.
-    """
-    splits = process.host_first(lambda: build_splits(recipe.data))
-    wanted = recipe.model.num_classes
-    if wanted not in ("auto", len(splits.classes)):
-        raise InputError(
-            f"model.num_classes is {wanted} but the data has {len(splits.classes)} classes; correct it or use auto"
-        )
-    plan = StepPlan(len(splits.train), recipe.train.batch_size, recipe.train.groups)
-    total = recipe.train.epochs * plan.steps_per_epoch
-    total = min(total, recipe.train.max_steps or total)
-    return Setup(recipe, process, splits, plan, total, resolve_precision(recipe.train.precision, process.device))
-
-
-@dataclass
-class Progress:
-    """How far a run is, as its checkpoints remember it."""
-
-    step: int = 0
-    seconds: float = 0.0
-    best: dict[str, Any] | None = None
-    last: dict[str, Any] | None = None
-
-
-@dataclass
-class Run:
-    """A run in progress: what it needs for the next step and what it writes to."""
-
-    setup: Setup
-    folder: RunFolder
-    log: RunLog
-    step: TrainStep
-    schedule: Schedule
-    val_loader: DataLoader[Group | Unreadable]
-    progress: Progress
-    clock: _Clock = field(default_factory=lambda: _Clock())
-
-    @property
-    def model(self) -> nn.Module:
-        """The bare network."""
-        return self.step.model
 
 
 def train(setup: Setup, folder: RunFolder, resume: ResumePoint) -> dict[str, Any]:
@@ -163,7 +81,7 @@ def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
     )
     schedule, progress, logged = setup.schedule(), Progress(), 0
     if state is not None:
-        progress = process.together(lambda: _restore(state, setup, folder, step, schedule))
+        progress = process.together(lambda: restore(state, setup, folder, step, schedule))
         logged = state["progress"]["step"]
     process.together(lambda: folder.create(recipe.to_yaml()) if process.is_main else None)
     log = RunLog()
@@ -188,70 +106,6 @@ def _effective(setup: Setup) -> dict[str, Any]:
         "steps_per_epoch": setup.plan.steps_per_epoch,
         "total_steps": setup.total_steps,
     }
-
-
-def _restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainStep, schedule: Schedule) -> Progress:
-    """Put a checkpoint's state into a freshly built run, and print what the recipe changes about it.
-
-    Raises:
-        InputError: the checkpoint's classes or network are others, or its position does not exist in this recipe.
-    """
-    stored = recipe_from_dict(state["recipe"], "recipe in the checkpoint")
-    changed = fixed_differences(stored, setup.recipe)
-    if changed and setup.process.is_main:
-        print(f"continuing with a changed recipe: {describe(changed)}", flush=True)
-    if tuple(state["classes"]) != setup.splits.classes:
-        raise InputError("the checkpoint was trained on other classes than the data has; use the same data.root")
-    progress = _position(state, setup)
-    if progress.best is not None and _best_in(folder) != progress.best:
-        progress.best = None  # best.pt is elsewhere, or of a later epoch: the next evaluation makes a new one
-    try:
-        step.model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise InputError(f"the checkpoint holds another network than the recipe's {setup.recipe.model.arch}") from error
-    step.statistics.reload()
-    _restore_optimizer(step.optimizer, state["optimizer"])
-    if state["scaler"]:
-        step.scaler.load_state_dict(state["scaler"])
-    step.meter.load_state_dict(state["meter"])
-    if stored.schedule.name == setup.recipe.schedule.name:
-        schedule.load_state_dict(state["schedule"])
-    torch.set_rng_state(state["rng"])
-    return progress
-
-
-def _position(state: dict[str, Any], setup: Setup) -> Progress:
-    """Where the run continues. Where a changed recipe has epochs of another length, after as many whole epochs."""
-    progress, plan = Progress(**state["progress"]), setup.plan
-    before = state["plan"]
-    if plan.images != before["images"]:
-        raise InputError(
-            f"the data has {plan.images} training images, but the checkpoint's run had {before['images']}; "
-            "use the same images, or start a new run"
-        )
-    if plan.steps_per_epoch != before["steps_per_epoch"]:
-        epochs, over = divmod(progress.step, before["steps_per_epoch"])
-        if over:
-            raise InputError("the batch size can only be changed at the end of an epoch; use another checkpoint")
-        progress.step = epochs * plan.steps_per_epoch
-    done, total = progress.step, setup.total_steps
-    if done > total or (done == total and progress.last is None):
-        raise InputError(f"the checkpoint is at step {done}, but the recipe ends at step {total}; raise train.epochs")
-    return progress
-
-
-def _best_in(folder: RunFolder) -> dict[str, Any] | None:
-    """The evaluation that the run folder's best.pt is the best of, or None where there is no best.pt."""
-    path = folder.checkpoints / "best.pt"
-    return checkpoint.load(path)["progress"]["best"] if path.is_file() else None
-
-
-def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Take over the momentum, but not the settings: those are the recipe's, which may have been changed on purpose."""
-    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, settings, strict=True):
-        group.update(own)
 
 
 def _take_step(run: Run, groups: Iterator[Group]) -> None:
@@ -327,7 +181,7 @@ def _save(run: Run, is_best: bool = False, epoch: int | None = None) -> None:
         names = ["best.pt"] if is_best else []
         if keep and epoch is not None:
             names.append(f"epoch_{epoch:04d}.pt")
-        checkpoint.save(_state(run), folder.last, names)
+        checkpoint.save(capture(run), folder.last, names)
         if keep:
             for old in sorted(folder.checkpoints.glob("epoch_*.pt"))[:-keep]:
                 old.unlink()
@@ -335,23 +189,6 @@ def _save(run: Run, is_best: bool = False, epoch: int | None = None) -> None:
         folder.write_summary(_summary(run))
     run.log.write("checkpoint", step=run.progress.step, path=str(run.folder.last), best=is_best)
     run.progress.seconds += run.clock.lap()[0]
-
-
-def _state(run: Run) -> dict[str, Any]:
-    """The content of a checkpoint, see checkpoint.py."""
-    return {
-        "model": run.model.state_dict(),
-        "optimizer": run.step.optimizer.state_dict(),
-        "scaler": run.step.scaler.state_dict(),
-        "schedule": run.schedule.state_dict(),
-        "plan": {"images": run.setup.plan.images, "steps_per_epoch": run.setup.plan.steps_per_epoch},
-        "meter": run.step.meter.state_dict(),
-        "rng": torch.get_rng_state(),
-        "progress": asdict(run.progress),
-        "recipe": run.setup.recipe.to_dict(),
-        "classes": list(run.setup.splits.classes),
-        "version": __version__,
-    }
 
 
 def _summary(run: Run) -> dict[str, Any]:
@@ -388,34 +225,3 @@ def weights_digest(model: nn.Module) -> str:
     for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-class _Clock:
-    """Seconds, seconds waited for data, and images since the last lap."""
-
-    def __init__(self) -> None:
-        now = time.perf_counter()
-        self.images, self._waited, self._lap, self._epoch = 0, 0.0, now, now
-
-    def timed(self, groups: Iterator[Group]) -> Iterator[Group]:
-        """`groups`, counting the time spent waiting for the next."""
-        while True:
-            asked = time.perf_counter()
-            group = next(groups, None)
-            self._waited += time.perf_counter() - asked
-            if group is None:
-                return
-            yield group
-
-    def lap(self) -> tuple[float, float, int]:
-        """Seconds, seconds waited and images since the last lap; starts the next."""
-        now = time.perf_counter()
-        result = now - self._lap, self._waited, self.images
-        self._lap, self._waited, self.images = now, 0.0, 0
-        return result
-
-    def epoch_seconds(self) -> float:
-        """Seconds since the last call, or since the start."""
-        now = time.perf_counter()
-        self._epoch, seconds = now, now - self._epoch
-        return seconds

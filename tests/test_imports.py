@@ -15,11 +15,13 @@ PACKAGE = Path(resnext_train.__file__).parent
 
 BOTTOM = {"config", "errors", "distributed"}
 LAYERS = {
-    "cli": {"train", "evaluate", "resume", "runlog", "checkpoint", "precision", "models", "data", *BOTTOM},
+    "cli": {"train", "run", "evaluate", "resume", "runlog", "checkpoint", "precision", "models", "data", *BOTTOM},
     "train": {
-        *("evaluate", "step", "models", "data", "optim", "schedules", "metrics", "checkpoint", "runlog"),
-        *("resume", "precision", *BOTTOM),
+        *("state", "run", "evaluate", "step", "models", "data", "optim", "checkpoint", "runlog", "resume"),
+        *BOTTOM,
     },
+    "state": {"run", "step", "schedules", "checkpoint", "runlog", "resume", *BOTTOM},
+    "run": {"step", "data", "precision", "schedules", "runlog", *BOTTOM},
     "step": {"data", "losses", "metrics", "precision", *BOTTOM},
     "evaluate": {"data", "losses", "metrics", "precision", *BOTTOM},
     "resume": {"runlog", "config", "errors"},

@@ -11,7 +11,7 @@ from resnext_train.cli.common import is_main, run_command, say
 
 if TYPE_CHECKING:
     from resnext_train.config import Recipe
-    from resnext_train.train import Setup
+    from resnext_train.run import Setup
 
 NAME = "resnext-train"
 
@@ -60,7 +60,8 @@ def _train(args: argparse.Namespace) -> None:
     resume = resume_point(folder, recipe, args.resume)
 
     from resnext_train.distributed import connect
-    from resnext_train.train import set_up, train
+    from resnext_train.run import set_up
+    from resnext_train.train import train
 
     with connect() as process:
         setup = set_up(recipe, process)

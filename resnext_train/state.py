@@ -1,0 +1,99 @@
+"""What a checkpoint holds of a run, and how a run continues from it; the format is described in checkpoint.py."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from resnext_train import __version__, checkpoint
+from resnext_train.config import recipe_from_dict
+from resnext_train.errors import InputError
+from resnext_train.resume import describe, fixed_differences
+from resnext_train.run import Progress, Run, Setup
+from resnext_train.runlog import RunFolder
+from resnext_train.schedules import Schedule
+from resnext_train.step import TrainStep
+
+
+def capture(run: Run) -> dict[str, Any]:
+    """The content of a checkpoint, see checkpoint.py."""
+    return {
+        "model": run.model.state_dict(),
+        "optimizer": run.step.optimizer.state_dict(),
+        "scaler": run.step.scaler.state_dict(),
+        "schedule": run.schedule.state_dict(),
+        "plan": {"images": run.setup.plan.images, "steps_per_epoch": run.setup.plan.steps_per_epoch},
+        "meter": run.step.meter.state_dict(),
+        "rng": torch.get_rng_state(),
+        "progress": asdict(run.progress),
+        "recipe": run.setup.recipe.to_dict(),
+        "classes": list(run.setup.splits.classes),
+        "version": __version__,
+    }
+
+
+def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainStep, schedule: Schedule) -> Progress:
+    """Put a checkpoint's state into a freshly built run, and print what the recipe changes about it.
+
+    Raises:
+        InputError: the checkpoint's classes or network are others, or its position does not exist in this recipe.
+    """
+    stored = recipe_from_dict(state["recipe"], "recipe in the checkpoint")
+    changed = fixed_differences(stored, setup.recipe)
+    if changed and setup.process.is_main:
+        print(f"continuing with a changed recipe: {describe(changed)}", flush=True)
+    if tuple(state["classes"]) != setup.splits.classes:
+        raise InputError("the checkpoint was trained on other classes than the data has; use the same data.root")
+    progress = _position(state, setup)
+    if progress.best is not None and _best_in(folder) != progress.best:
+        progress.best = None  # best.pt is elsewhere, or of a later epoch: the next evaluation makes a new one
+    try:
+        step.model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise InputError(f"the checkpoint holds another network than the recipe's {setup.recipe.model.arch}") from error
+    step.statistics.reload()
+    _restore_optimizer(step.optimizer, state["optimizer"])
+    if state["scaler"]:
+        step.scaler.load_state_dict(state["scaler"])
+    step.meter.load_state_dict(state["meter"])
+    if stored.schedule.name == setup.recipe.schedule.name:
+        schedule.load_state_dict(state["schedule"])
+    torch.set_rng_state(state["rng"])
+    return progress
+
+
+def _position(state: dict[str, Any], setup: Setup) -> Progress:
+    """Where the run continues. Where a changed recipe has epochs of another length, after as many whole epochs."""
+    progress, plan = Progress(**state["progress"]), setup.plan
+    before = state["plan"]
+    if plan.images != before["images"]:
+        raise InputError(
+            f"the data has {plan.images} training images, but the checkpoint's run had {before['images']}; "
+            "use the same images, or start a new run"
+        )
+    if plan.steps_per_epoch != before["steps_per_epoch"]:
+        epochs, over = divmod(progress.step, before["steps_per_epoch"])
+        if over:
+            raise InputError("the batch size can only be changed at the end of an epoch; use another checkpoint")
+        progress.step = epochs * plan.steps_per_epoch
+    done, total = progress.step, setup.total_steps
+    if done > total or (done == total and progress.last is None):
+        raise InputError(f"the checkpoint is at step {done}, but the recipe ends at step {total}; raise train.epochs")
+    return progress
+
+
+def _best_in(folder: RunFolder) -> dict[str, Any] | None:
+    """The evaluation that the run folder's best.pt is the best of, or None where there is no best.pt."""
+    path = folder.checkpoints / "best.pt"
+    return checkpoint.load(path)["progress"]["best"] if path.is_file() else None
+
+
+def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Take over the momentum, but not the settings: those are the recipe's, which may have been changed on purpose."""
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
