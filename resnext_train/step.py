@@ -11,6 +11,7 @@ terms commute); with more, the order of the sum over processes is the communicat
 
 # No `from __future__ import annotations` here: DDP inspects the annotations of the communication hook.
 import contextlib
+import inspect
 from collections.abc import Iterator
 
 import torch
@@ -173,7 +174,10 @@ def _distribute(model: nn.Module, process: Process) -> nn.Module:
     if process.world == 1:
         return model
     devices = [process.device] if process.device.type == "cuda" else None
-    network = DistributedDataParallel(model, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+    # RunningStatistics keeps the buffers equal. torch 2.15 renames the argument that leaves them to it.
+    renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    own_buffers = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    network = DistributedDataParallel(model, devices, gradient_as_bucket_view=True, **own_buffers)  # type: ignore[arg-type]
     network.register_comm_hook(None, _sum_gradients)
     return network
 

@@ -75,6 +75,7 @@ def run_module(*arguments: str, processes: int = 1, threads: int = 1, cwd: Path 
     """Run `python -m resnext_train ...`, under torchrun if `processes` > 1; its output. Fails the test if it fails."""
     done = start_module(*arguments, processes=processes, threads=threads, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr
     return done.stdout
 
 

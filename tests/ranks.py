@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def _rank(work: Work, rank: int, world: int, port: int, result: Path, arguments:
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
     }
     torch.set_num_threads(1)
+    warnings.simplefilter("error")
     with connect() as process:
         torch.save(work(process, *arguments), result)
 
