@@ -25,7 +25,11 @@ def parser() -> argparse.ArgumentParser:
         epilog="example: resnext-eval --ckpt runs/resnext50_32x4d/checkpoints/best.pt --data /path/to/imagenet",
     )
     p.add_argument("--ckpt", required=True, metavar="PATH", help="a checkpoint of resnext-train, or foreign weights")
-    p.add_argument("--config", metavar="NAME|PATH", help="recipe for foreign weights; our own checkpoints hold theirs")
+    p.add_argument(
+        "--config",
+        metavar="NAME|PATH",
+        help="recipe for foreign weights; for our own checkpoints, in place of all but the model",
+    )
     p.add_argument("--data", metavar="DIR", help="folder with val/, or of classes (default: the recipe's data)")
     p.add_argument("--json", metavar="FILE", help="write the result to this file as well")
     p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
@@ -52,6 +56,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     path = Path(args.ckpt)
     if not path.is_file():
         raise InputError(f"--ckpt: checkpoint {path} not found")
+
+    if args.json and not Path(args.json).absolute().parent.is_dir():
+        raise InputError(f"--json: the folder of {args.json} does not exist; make it first")
 
     from resnext_train.distributed import connect
 

@@ -50,14 +50,14 @@ def _train(args: argparse.Namespace) -> None:
 
     from resnext_train.config import find_recipe, load_recipe
     from resnext_train.models.architecture import architecture_of
-    from resnext_train.resume import resume_point
+    from resnext_train.resume import ResumePoint, resume_point
     from resnext_train.runlog import RunFolder
 
     recipe = load_recipe(args.config, args.overrides)
     architecture_of(recipe.model)
     _check_processes(recipe)
     folder = RunFolder(Path(args.out) if args.out else Path("runs") / find_recipe(args.config).stem)
-    resume = resume_point(folder, recipe, args.resume)
+    resume = ResumePoint(None) if args.dry_run else resume_point(folder, recipe, args.resume)
 
     from resnext_train.distributed import connect
     from resnext_train.run import set_up

@@ -87,7 +87,7 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     base = {
         "type": "string",
-        "description": "Recipe beside this one whose values hold where this one is silent.",
+        "description": "Recipe beside this one, or shipped, whose values hold where this one is silent.",
     }
     schema["properties"] = {"base": base, **schema["properties"]}
     schema.pop("required", None)
@@ -197,7 +197,8 @@ def _validated(layers: list[Layer]) -> Recipe:
         problems = error.errors()
     problems.sort(key=lambda p: p["type"] != "extra_forbidden")
     path = _path_in(merged, problems[0])
-    where = next((w for w, layer in reversed(layers) if _has(layer, path)), layers[-1][0])
+    files = [w for w, _ in layers if not w.startswith("override ")]
+    where = next((w for w, layer in reversed(layers) if _has(layer, path)), files[-1])
     more = len({_path_in(merged, p) for p in problems}) - 1
     message = _problem(path, problems[0])
     raise InputError(f"{where}: {message}" + (f" (and {more} more)" if more else ""))
@@ -253,6 +254,8 @@ def _problem(path: tuple[str, ...], problem: Mapping[str, Any]) -> str:
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return _unknown(key)
+    if problem["type"] == "union_tag_invalid":
+        key = f"{key}.{_VARIANT_KEYS[key]}"
     return f"{key}: {_reason(problem)}" if key else _reason(problem)
 
 
@@ -273,7 +276,7 @@ def _reason(problem: Mapping[str, Any]) -> str:
         few = isinstance(problem["loc"][-1], int)
         return "has too few values" if few else "is missing; state it in the recipe"
     if problem["type"] == "union_tag_invalid":
-        return f"should be {problem['ctx']['expected_tags']}, not {problem['ctx']['tag']!r}"
+        return f"should be one of {problem['ctx']['expected_tags']}, not {problem['ctx']['tag']!r}"
     message: str = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     given = problem.get("input")

@@ -220,7 +220,7 @@ class TrainSection(Section):
     epochs: Positive = 90
     """Passes over the training split."""
     max_steps: Positive | None = None
-    """Stop after this many steps even if `epochs` are not over; null: no such limit."""
+    """End the run, and with it a cosine, after this many steps even if `epochs` are not over; null: no limit."""
     batch_size: Positive = 256
     """Images in one step over all processes: the global batch."""
     micro_batch: Positive = 32

@@ -42,6 +42,11 @@ def test_a_machine_with_idle_gpus_is_told_the_torchrun_line(
     assert f"only 1 of 8 GPUs in use; for 4: {line}" in out, "smoke.yaml has 4 groups, so 8 processes would be refused"
 
 
+def test_a_dry_run_does_not_mind_a_run_folder_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: {arch: resnet34}\n")
+    assert train(["--config", "smoke.yaml", "--dry-run", "--out", str(tmp_path)]) == 0
+
+
 def test_the_learning_rate_table_keeps_every_drop_and_thins_ramps(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config", "smoke.yaml", "--dry-run", "train.epochs=100"]
     assert train([*arguments, "schedule.name=step", "schedule.warmup=20"]) == 0

@@ -126,6 +126,18 @@ def test_foreign_weights_need_a_recipe_that_fits(tmp_path: Path, refuses: Refuse
     assert "does not fit the network: it lacks bn1.weight" in error
 
 
+def test_a_result_file_in_no_folder_is_refused_before_evaluating(tmp_path: Path, refuses: Refuses) -> None:
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    error = refuses(evaluate, "--ckpt", str(tmp_path / "w.pth"), "--json", str(tmp_path / "no" / "x.json"))
+    assert "make it first" in error
+
+
+def test_a_missing_section_is_laid_to_the_file_not_to_an_override(tmp_path: Path, refuses: Refuses) -> None:
+    (tmp_path / "r.yaml").write_text("train: {epochs: 2}\n")
+    error = refuses(train, "--config", str(tmp_path / "r.yaml"), "data.root=/x")
+    assert f"error: {tmp_path / 'r.yaml'}: model: is missing" in error
+
+
 def test_info(refuses: Refuses) -> None:
     assert "unknown network 'resnext'" in refuses(info, "resnext")
     assert "use at least 32" in refuses(info, "resnet18", "--size", "8")
