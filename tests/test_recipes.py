@@ -13,7 +13,7 @@ from resnext_train.models.complexity import measure
 
 PUBLISHED = {
     # Parameters and multiply-adds (G, at the evaluation crop). ImageNet: torchvision's published model sizes and
-    # those of the papers; the two small networks: a sum over layers by hand (see test_small_sizes_by_arithmetic).
+    # those of the papers; the two small networks: a sum over layers by hand (see by_arithmetic).
     "imagenet/resnet18.yaml": (11_689_512, 1.81),
     "imagenet/resnet34.yaml": (21_797_672, 3.66),
     "imagenet/resnet50.yaml": (25_557_032, 4.09),
