@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 from resnext_train.config import (
     CosineSchedule,
+    ExponentialSchedule,
     OptimizerSection,
-    PlateauSchedule,
+    ScheduleSection,
     StepSchedule,
     duration_in_steps,
 )
@@ -35,7 +36,7 @@ class Schedule(Protocol):
 
 
 def build_schedule(
-    section: StepSchedule | CosineSchedule | PlateauSchedule,
+    section: ScheduleSection,
     optimizer: OptimizerSection,
     steps_per_epoch: int,
     total_steps: int,
@@ -47,6 +48,9 @@ def build_schedule(
         return StepDecay(optimizer.lr, warmup, milestones, section.factor)
     if isinstance(section, CosineSchedule):
         return Cosine(optimizer.lr, warmup, total_steps, section.final)
+    if isinstance(section, ExponentialSchedule):
+        every = max(1, duration_in_steps(section.every, steps_per_epoch))
+        return Exponential(optimizer.lr, warmup, section.factor, every)
     return Plateau(optimizer.lr, warmup, section.factor, section.patience, section.threshold, section.minimum)
 
 
@@ -80,6 +84,18 @@ class StepDecay(_Warmup):
     def lr(self, step: int) -> float:
         """The learning rate of step `step`."""
         return self.peak * self.factor ** sum(step >= m for m in self.milestones) * self._rise(step)
+
+
+@dataclass
+class Exponential(_Warmup):
+    """Multiplied by `factor` after every `every` steps, in stairs (Inception-v3 paper, section 8)."""
+
+    factor: float
+    every: int
+
+    def lr(self, step: int) -> float:
+        """The learning rate of step `step`."""
+        return self.peak * self.factor ** (step // self.every) * self._rise(step)
 
 
 @dataclass

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from resnext_train.config import ModelSection, OptimizerSection
+from resnext_train.config import ModelSection, RmspropSection, SgdSection
 from resnext_train.models.build import build_model
 from resnext_train.optim import build_optimizer
 
@@ -10,7 +10,7 @@ from resnext_train.optim import build_optimizer
 def test_decay_is_chosen_by_dimension_not_by_name() -> None:
     model = build_model(ModelSection(arch="resnext14_2x4d"), 4)
     for decay_1d, expected in ((True, [1e-4, 1e-4]), (False, [1e-4, 0.0])):
-        optimizer = build_optimizer(OptimizerSection(decay_1d=decay_1d), model)
+        optimizer = build_optimizer(SgdSection(decay_1d=decay_1d), model)
         matrices, vectors = optimizer.param_groups
         assert [matrices["weight_decay"], vectors["weight_decay"]] == expected
         assert {p.ndim for p in matrices["params"]} == {2, 4}
@@ -21,7 +21,7 @@ def test_decay_is_chosen_by_dimension_not_by_name() -> None:
 def test_a_first_step_that_loss_scaling_skips_leaves_clean_momentum() -> None:
     """The fused update would otherwise continue from uninitialised memory."""
     module = torch.nn.Linear(64, 64)
-    optimizer, scaler = build_optimizer(OptimizerSection(), module), torch.amp.GradScaler("cpu")
+    optimizer, scaler = build_optimizer(SgdSection(), module), torch.amp.GradScaler("cpu")
     before = module.weight.detach().clone()
     for gradient in (torch.inf, 1.0):
         scaler.scale(torch.zeros(()))  # makes the scale, as the first loss does
@@ -40,7 +40,7 @@ def test_two_updates_are_torch_7s() -> None:
     weight = torch.nn.Parameter(torch.tensor([[2.0]], dtype=torch.float64))
     module = torch.nn.Module()
     module.register_parameter("w", weight)
-    optimizer = build_optimizer(OptimizerSection(lr=0.1, weight_decay=0.5), module)
+    optimizer = build_optimizer(SgdSection(lr=0.1, weight_decay=0.5), module)
     x, v = 2.0, None
     for gradient in (1.0, -3.0):
         weight.grad = torch.tensor([[gradient]], dtype=torch.float64)
@@ -48,4 +48,21 @@ def test_two_updates_are_torch_7s() -> None:
         d = gradient + 0.5 * x
         v = d if v is None else 0.9 * v + d
         x -= 0.1 * (d + 0.9 * v)
+        assert abs(weight.item() - x) < 1e-14
+
+
+def test_rmsprop_is_the_textbooks() -> None:
+    """Two updates by hand in fp64: mean of squares from 0, epsilon beside the root, momentum over the quotient."""
+    weight = torch.nn.Parameter(torch.tensor([[2.0]], dtype=torch.float64))
+    module = torch.nn.Module()
+    module.register_parameter("w", weight)
+    optimizer = build_optimizer(RmspropSection(name="rmsprop", lr=0.045, weight_decay=0.5), module)
+    x, square, v = 2.0, 0.0, 0.0
+    for gradient in (1.0, -3.0):
+        weight.grad = torch.tensor([[gradient]], dtype=torch.float64)
+        optimizer.step()
+        g = gradient + 0.5 * x
+        square = 0.9 * square + 0.1 * g * g
+        v = 0.9 * v + g / (square**0.5 + 1.0)
+        x -= 0.045 * v
         assert abs(weight.item() - x) < 1e-14

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from resnext_train.config import CosineSchedule, OptimizerSection, PlateauSchedule, StepSchedule
+from resnext_train.config import CosineSchedule, ExponentialSchedule, PlateauSchedule, SgdSection, StepSchedule
 from resnext_train.schedules import build_schedule
 
-SGD = OptimizerSection(lr=0.1)
+SGD = SgdSection(lr=0.1)
 
 
 def test_step_decay_of_the_papers() -> None:
@@ -35,6 +35,16 @@ def test_cosine() -> None:
     assert schedule.lr(30) == pytest.approx(0.06)  # half way
     assert schedule.lr(20) == pytest.approx(0.02 + 0.08 * (1 + math.cos(math.pi / 4)) / 2)
     assert schedule.lr(50) == pytest.approx(0.02)
+
+
+def test_exponential_falls_in_stairs() -> None:
+    """Inception-v3 paper, section 8: 0.045, multiplied by 0.94 after every two epochs."""
+    section = ExponentialSchedule(name="exponential")
+    schedule = build_schedule(section, SgdSection(lr=0.045), 10, 1000)
+    rates = [schedule.lr(s) for s in (0, 19, 20, 39, 40, 999)]
+    assert rates == pytest.approx([0.045, 0.045, 0.0423, 0.0423, 0.039762, 0.045 * 0.94**49])
+    by_steps = build_schedule(ExponentialSchedule(name="exponential", every="3 steps", factor=0.5), SGD, 10, 9)
+    assert [by_steps.lr(s) for s in range(7)] == pytest.approx([0.1] * 3 + [0.05] * 3 + [0.025])
 
 
 def test_plateau_reduces_after_patience_and_never_below_the_minimum() -> None:

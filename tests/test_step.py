@@ -11,7 +11,7 @@ import torch
 from ranks import run_ranks, single
 from torch.nn import functional as F
 
-from resnext_train.config import ModelSection, OptimizerSection
+from resnext_train.config import ModelSection, SgdSection
 from resnext_train.data.loader import Group
 from resnext_train.data.photometric import JITTER_FIELDS, Photometric
 from resnext_train.data.sampler import deal
@@ -42,7 +42,7 @@ def step_images(size: int, step: int) -> list[Group]:
 def take_steps(process: Process, dtype: torch.dtype, sizes: list[int]) -> dict[str, Any]:
     """Steps of the given sizes; the last gradient, all weights and buffers, and the summed loss."""
     model = build_model(NETWORK, 4, seed=1).to(dtype).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(OptimizerSection(lr=0.05), model)
+    optimizer = build_optimizer(SgdSection(lr=0.05), model)
     step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), process, GROUPS, smoothing=0.1)
     for n, size in enumerate(sizes):
         groups = step_images(size, n)
@@ -130,7 +130,7 @@ def test_statistics_move_once_a_step_whatever_the_number_of_groups() -> None:
     process = Process(0, 1, 0, 1, torch.device("cpu"))
     step = TrainStep(
         model,
-        build_optimizer(OptimizerSection(), model),
+        build_optimizer(SgdSection(), model),
         NORMALISE,
         Precision("fp32", "cpu"),
         process,
@@ -149,7 +149,7 @@ def test_autocast_keeps_weights_statistics_and_gradients_in_fp32(precision: Any)
     process = Process(0, 1, 0, 1, torch.device("cpu"))
     step = TrainStep(
         model,
-        build_optimizer(OptimizerSection(), model),
+        build_optimizer(SgdSection(), model),
         NORMALISE,
         Precision(precision, "cpu"),
         process,
@@ -174,7 +174,7 @@ def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
     model = build_model(NETWORK, 4, seed=1).to(process.device, memory_format=torch.channels_last)
     step = TrainStep(
         model,
-        build_optimizer(OptimizerSection(), model),
+        build_optimizer(SgdSection(), model),
         NORMALISE,
         Precision(precision, "cuda"),
         process,
@@ -192,7 +192,7 @@ def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
 def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
     process = Process(0, 1, 0, 1, torch.device("cuda", 0))
     model = build_model(NETWORK, 4, seed=1).to(process.device, memory_format=torch.channels_last)
-    optimizer = build_optimizer(OptimizerSection(), model)
+    optimizer = build_optimizer(SgdSection(), model)
     step = TrainStep(model, optimizer, NORMALISE, Precision(precision, "cuda"), process, GROUPS)
     groups = [g.to(process.device) for g in step_images(20, 0)]
     for n in range(3):  # the first copies constants and makes the loss scale
@@ -209,7 +209,7 @@ def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
 def test_an_overflow_in_the_first_fp16_step_is_skipped_cleanly() -> None:
     process = Process(0, 1, 0, 1, torch.device("cuda", 0))
     model = build_model(NETWORK, 4, seed=1).to(process.device, memory_format=torch.channels_last)
-    optimizer = build_optimizer(OptimizerSection(), model)
+    optimizer = build_optimizer(SgdSection(), model)
     step = TrainStep(model, optimizer, NORMALISE, Precision("fp16", "cuda"), process, GROUPS)
     step.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
     before = model.fc.weight.detach().clone()

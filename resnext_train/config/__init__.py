@@ -1,5 +1,17 @@
 """The recipe: everything that decides what a run computes, typed, validated and frozen. Never imports torch."""
 
+from resnext_train.config.fields import (
+    duration_in_steps,
+)
+from resnext_train.config.images import (
+    AreaAugment,
+    AugmentSection,
+    DataSection,
+    EvalSection,
+    FolderData,
+    PadAugment,
+    SyntheticData,
+)
 from resnext_train.config.loading import (
     differences,
     find_recipe,
@@ -9,35 +21,41 @@ from resnext_train.config.loading import (
     shipped_recipes,
 )
 from resnext_train.config.sections import (
-    AugmentSection,
     CheckpointSection,
-    CosineSchedule,
-    DataSection,
-    EvalSection,
-    FolderData,
     LogSection,
     ModelSection,
+    Recipe,
+)
+from resnext_train.config.training import (
+    CosineSchedule,
+    ExponentialSchedule,
     OptimizerSection,
     PlateauSchedule,
-    Recipe,
+    RmspropSection,
+    ScheduleSection,
+    SgdSection,
     StepSchedule,
-    SyntheticData,
     TrainSection,
-    duration_in_steps,
 )
 
 __all__ = [
+    "AreaAugment",
     "AugmentSection",
     "CheckpointSection",
     "CosineSchedule",
     "DataSection",
     "EvalSection",
+    "ExponentialSchedule",
     "FolderData",
     "LogSection",
     "ModelSection",
     "OptimizerSection",
+    "PadAugment",
     "PlateauSchedule",
     "Recipe",
+    "RmspropSection",
+    "ScheduleSection",
+    "SgdSection",
     "StepSchedule",
     "SyntheticData",
     "TrainSection",

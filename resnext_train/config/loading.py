@@ -19,7 +19,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from resnext_train.config.sections import Recipe, Section
+from resnext_train.config.fields import Section
+from resnext_train.config.sections import Recipe
 from resnext_train.errors import InputError
 
 

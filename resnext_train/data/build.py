@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader
 
-from resnext_train.config import DataSection, FolderData, Recipe, SyntheticData
+from resnext_train.config import AreaAugment, DataSection, FolderData, Recipe, SyntheticData
 from resnext_train.data.folder import ImageFolder
 from resnext_train.data.loader import (
     EvalGroups,
@@ -91,6 +91,7 @@ def build_train_loader(
 ) -> DataLoader[Group | Unreadable]:
     """This process's groups of steps `start` to `stop`."""
     a = recipe.augment
+    assert isinstance(a, AreaAugment)
     transform = TrainTransform(a.size, a.area, a.aspect, a.interpolation, a.flip)
     dataset = TrainGroups(source, transform, build_photometric(recipe), recipe.train.seed)
     share = deal(plan.groups, process.world, process.rank)

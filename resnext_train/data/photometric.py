@@ -38,7 +38,7 @@ JITTER_FIELDS = 9
 
 @dataclass(frozen=True)
 class Photometric:
-    """Strengths of the colour augmentation, and the normalisation; see AugmentSection and the data section."""
+    """Strengths of the colour augmentation, and the normalisation; see the augment section and the data section."""
 
     brightness: float
     contrast: float

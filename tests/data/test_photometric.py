@@ -70,7 +70,7 @@ def test_draws_have_the_papers_distributions() -> None:
 
 def test_colours_are_computed_outside_autocast() -> None:
     """bf16 colours would be wrong by up to 0.05: a group must reach the network exactly as computed in fp32."""
-    from resnext_train.config import OptimizerSection
+    from resnext_train.config import SgdSection
     from resnext_train.data.loader import Group
     from resnext_train.distributed import Process
     from resnext_train.evaluate import evaluate
@@ -92,7 +92,7 @@ def test_colours_are_computed_outside_autocast() -> None:
     jitter = torch.from_numpy(PAPER.draw_jitter(uniforms(0, 0, np.arange(24), COLOUR_DRAWS)))
     block = Group(group(), torch.arange(24) % 4, jitter)
     process, bf16, model = Process(0, 1, 0, 1, torch.device("cpu")), Precision("bf16", "cpu"), Network()
-    step = TrainStep(model, build_optimizer(OptimizerSection(), model), PAPER, bf16, process, groups=1)
+    step = TrainStep(model, build_optimizer(SgdSection(), model), PAPER, bf16, process, groups=1)
     step(iter([block]), 0, 24, lr=0.1)
     evaluate(model, [block], PAPER, bf16, process)
     assert torch.equal(seen[0], PAPER(block.images, jitter))

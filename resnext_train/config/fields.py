@@ -1,0 +1,55 @@
+"""The types of a recipe's values, and what all its sections share."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) (epoch|step)s?")
+
+
+def _check_duration(value: float | str) -> float | str:
+    if isinstance(value, str) and not _DURATION.fullmatch(value):
+        raise ValueError("a duration is a number of epochs, '5 epochs' or '500 steps'")
+    if not isinstance(value, str) and value < 0:
+        raise ValueError("a duration cannot be negative")
+    return value
+
+
+Duration = Annotated[
+    float | str,
+    AfterValidator(_check_duration),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_DURATION.pattern}$"}]}
+    ),
+]
+"""A number of epochs, or "N epochs", or "N steps"."""
+
+
+def duration_in_steps(duration: float | str, steps_per_epoch: int) -> int:
+    """Optimizer steps in `duration`, rounded to the nearest; the only place where durations become steps."""
+    if isinstance(duration, str):
+        match = _DURATION.fullmatch(duration)
+        assert match, duration
+        amount = float(match[1])
+        return round(amount if match[2] == "step" else amount * steps_per_epoch)
+    return round(duration * steps_per_epoch)
+
+
+class Section(BaseModel):
+    """What all sections share: no unknown keys, no silent conversion, no change after loading."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+Positive = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Triple = tuple[float, float, float]
+AboveZero = Annotated[float, Field(gt=0)]
+PositiveTriple = tuple[AboveZero, AboveZero, AboveZero]
