@@ -19,14 +19,18 @@ A checkpoint holds
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
+from safetensors.torch import load_file as load_safetensors
 
 from resnext_train.errors import InputError
 
@@ -83,19 +87,40 @@ def _sync_folder(folder: Path) -> None:
 def load_file(path: Path) -> Any:
     """Whatever tensors and plain types a file holds, on the CPU; nothing in it is ever executed.
 
+    Safetensors by that ending, else what torch.save wrote, legacy files included. Besides tensors and plain types only
+    what other trainers keep beside their weights is let through: parsed arguments and NumPy's numbers.
+
     Raises:
         InputError: the file is missing, damaged, or would need code to run.
     """
     if not path.is_file():
         raise InputError(f"checkpoint {path} not found")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = "it is damaged, no checkpoint, or holds objects that only running code could restore"
-        raise InputError(f"{path} is not a checkpoint: {reason}") from error
-    except Exception as error:  # what the unpickler makes of arbitrary bytes is unbounded: IndexError, KeyError, ...
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path} is not a checkpoint: {reason}") from error
+        if path.suffix == ".safetensors":
+            return load_safetensors(path)
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what the readers make of arbitrary bytes is unbounded: IndexError, KeyError, ...
+        raise InputError(f"{path} is not a checkpoint: {_reason(error)}") from error
+
+
+_NUMPY_SCALAR = numpy.float64(0).__reduce__()[0]
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    numpy.dtype,
+    *{type(numpy.dtype(kind)) for kind in "?bhilqBHILQefd"},
+    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),  # as NumPy 1 wrote it
+]
+
+
+def _reason(error: Exception) -> str:
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    if code:
+        return f"it holds {code[1]}, which only running code could restore; save its state dict alone and use that"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, no checkpoint, or holds objects that only running code could restore"
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def is_ours(content: Any) -> bool:

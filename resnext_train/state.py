@@ -55,7 +55,8 @@ def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainS
     except RuntimeError as error:
         raise InputError(f"the checkpoint holds another network than the recipe's {setup.recipe.model.arch}") from error
     step.statistics.reload()
-    _restore_optimizer(step.optimizer, state["optimizer"])
+    if stored.optimizer.name == setup.recipe.optimizer.name:
+        _restore_optimizer(step.optimizer, state["optimizer"])
     if state["scaler"]:
         step.scaler.load_state_dict(state["scaler"])
     step.meter.load_state_dict(state["meter"])

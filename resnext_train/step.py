@@ -26,9 +26,11 @@ from resnext_train.data.photometric import Photometric
 from resnext_train.data.randomness import group_seed
 from resnext_train.data.sampler import deal
 from resnext_train.distributed import Process
-from resnext_train.losses import cross_entropy_sum
+from resnext_train.losses import TrainingLoss, main_logits
 from resnext_train.metrics import TrainMeter
 from resnext_train.precision import Precision
+
+_PLAIN_LOSS = TrainingLoss()
 
 
 class RunningStatistics:
@@ -72,7 +74,7 @@ class RunningStatistics:
         """After a share's last forward pass; the last share's sum over processes starts at once, beside backward."""
         self._total += self._share
         self._share.zero_()
-        if last and self._process.world > 1:
+        if last and self._process.world > 1 and self._total.numel():
             self._work = dist.all_reduce(self._total, async_op=True)
 
     def move(self, groups: int) -> None:
@@ -107,7 +109,8 @@ class TrainStep:
         precision: Precision,
         process: Process,
         groups: int,
-        smoothing: float = 0.0,
+        loss: TrainingLoss = _PLAIN_LOSS,
+        clip_norm: float | None = None,
         seed: int = 0,
     ) -> None:
         self.statistics = RunningStatistics(model, process)
@@ -116,7 +119,7 @@ class TrainStep:
         self.model, self.optimizer = model, optimizer
         self._network = _distribute(model, process)
         self._photometric, self._precision, self._device = photometric, precision, process.device
-        self._groups, self._smoothing, self._seed = groups, smoothing, seed
+        self._groups, self._loss, self._clip_norm, self._seed = groups, loss, clip_norm, seed
         self._dtype = next(model.parameters()).dtype
         single = process.world == 1 and groups > 1
         self._shares = (
@@ -129,6 +132,9 @@ class TrainStep:
             settings["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         self.compute_gradients(groups, step, size)
+        if self._clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.statistics.move(self._groups)
@@ -160,12 +166,12 @@ class TrainStep:
         images, labels, jitter = group.to(self._device)
         pixels = self._photometric(images, jitter, self._dtype)  # outside autocast, which would round the colours
         with self._precision.autocast():
-            logits = self._network(pixels)
+            outputs = self._network(pixels)
         self.statistics.add_group()
         if last:
             self.statistics.end_share(last_share)
-        loss = cross_entropy_sum(logits, labels, self._smoothing)
-        self.meter.add(loss.detach(), logits.detach(), labels)
+        loss = self._loss(outputs, labels)
+        self.meter.add(loss.detach(), main_logits(outputs).detach(), labels)
         self.scaler.scale(loss / size).backward()  # type: ignore[no-untyped-call]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +17,12 @@ from resnext_train.data.build import (
     build_train_loader,
 )
 from resnext_train.data.loader import Group, readable
+from resnext_train.distributed import Process
 from resnext_train.errors import InputError
 from resnext_train.evaluate import evaluate
-from resnext_train.models.build import build_model
+from resnext_train.losses import TrainingLoss
+from resnext_train.models.build import auxiliary_weight, build_model
+from resnext_train.models.convert import find_state_dict, load_weights
 from resnext_train.optim import build_optimizer
 from resnext_train.resume import ResumePoint
 from resnext_train.run import Progress, Run, Setup
@@ -65,6 +69,8 @@ def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
         raise InputError(f"the hosts see different run folders; put {folder.path} on a file system that all share")
     state = process.together(lambda: checkpoint.load(resume.checkpoint) if resume.checkpoint else None)
     model = build_model(recipe.model, setup.num_classes, recipe.train.seed)
+    if state is None and recipe.model.weights:
+        _fine_tune(model, Path(recipe.model.weights), process)
     model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.train.compile:
         model.compile()
@@ -76,7 +82,8 @@ def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
         setup.precision,
         process,
         setup.plan.groups,
-        recipe.train.label_smoothing,
+        TrainingLoss(recipe.train.label_smoothing, auxiliary_weight(recipe.model)),
+        recipe.optimizer.clip_norm,
         recipe.train.seed,
     )
     schedule, progress, logged = setup.schedule(), Progress(), 0
@@ -92,6 +99,14 @@ def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
     log.write("start", step=progress.step, **environment(), **_effective(setup))
     val_loader = build_eval_loader(recipe, setup.splits.val, setup.splits.classes, process)
     return Run(setup, folder, log, step, schedule, val_loader, progress)
+
+
+def _fine_tune(model: nn.Module, path: Path, process: Process) -> None:
+    """Start from the weights in a file, and print what was found there."""
+    content = process.together(lambda: checkpoint.load_file(path))
+    told = load_weights(model, find_state_dict(content, str(path)), str(path), new_classifier=True)
+    if process.is_main:
+        print(f"weights: {told}", flush=True)
 
 
 def _effective(setup: Setup) -> dict[str, Any]:

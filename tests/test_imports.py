@@ -17,7 +17,7 @@ BOTTOM = {"config", "errors", "distributed"}
 LAYERS = {
     "cli": {"train", "run", "evaluate", "resume", "runlog", "checkpoint", "precision", "models", "data", *BOTTOM},
     "train": {
-        *("state", "run", "evaluate", "step", "models", "data", "optim", "checkpoint", "runlog", "resume"),
+        *("state", "run", "evaluate", "step", "losses", "models", "data", "optim", "checkpoint", "runlog", "resume"),
         *BOTTOM,
     },
     "state": {"run", "step", "schedules", "checkpoint", "runlog", "resume", *BOTTOM},

@@ -16,6 +16,7 @@ from resnext_train.data.loader import Group
 from resnext_train.data.photometric import JITTER_FIELDS, Photometric
 from resnext_train.data.sampler import deal
 from resnext_train.distributed import Process
+from resnext_train.losses import TrainingLoss
 from resnext_train.models.build import build_model
 from resnext_train.optim import build_optimizer
 from resnext_train.precision import Precision
@@ -43,7 +44,7 @@ def take_steps(process: Process, dtype: torch.dtype, sizes: list[int]) -> dict[s
     """Steps of the given sizes; the last gradient, all weights and buffers, and the summed loss."""
     model = build_model(NETWORK, 4, seed=1).to(dtype).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(lr=0.05), model)
-    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), process, GROUPS, smoothing=0.1)
+    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), process, GROUPS, loss=TrainingLoss(0.1))
     for n, size in enumerate(sizes):
         groups = step_images(size, n)
         step(iter([groups[i] for i in deal(GROUPS, process.world, process.rank)]), n, size, lr=0.05)

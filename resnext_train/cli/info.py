@@ -1,4 +1,4 @@
-"""resnext-info: parameters, multiply-adds and stages of a network."""
+"""resnext-info: the named networks, the stages and costs of one, and the width that matches a cardinality."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from resnext_train.cli.common import run_command
 
 if TYPE_CHECKING:
-    from resnext_train.config import ModelSection
+    from resnext_train.config import Entry, ModelSection
+    from resnext_train.models.architecture import Architecture
     from resnext_train.models.complexity import Complexity
 
 NAME = "resnext-info"
@@ -19,69 +20,133 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog=NAME,
-        description="Parameters, multiply-adds and stages of a network.",
-        epilog="example: resnext-info resnext50_32x4d",
+        description="Parameters, multiply-adds and stages of a network; without a network, a list of all shipped ones.",
+        epilog="examples: resnext-info resnext50_32x4d    resnext-info --match resnet50 --cardinality 1 2 4 8 32",
     )
-    what = p.add_mutually_exclusive_group(required=True)
-    what.add_argument("arch", nargs="?", metavar="ARCH", help="a network's name, such as resnext50_32x4d")
-    what.add_argument("--config", metavar="NAME|PATH", help="a recipe, whose network is described")
-    p.add_argument("--size", type=int, default=224, metavar="PIXELS", help="height and width of an image (default 224)")
+    p.add_argument(
+        "network",
+        nargs="*",
+        metavar="ARCH | model.key=value",
+        help="a network's name, such as resnext50_32x4d, and hyper-parameters, such as model.form=a",
+    )
+    p.add_argument("--config", metavar="NAME|PATH", help="a recipe, whose network is described")
+    p.add_argument("--match", metavar="ARCH", help="find the base width that keeps this network's complexity")
+    p.add_argument("--cardinality", type=int, nargs="+", metavar="C", help="for --match: the cardinality, or several")
+    p.add_argument("--size", type=int, metavar="PIXELS", help="height and width of an image (default: the network's)")
+    p.add_argument("--classes", type=int, metavar="N", help="outputs of the classifier (default: the data set's)")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    args = parser().parse_args(argv)
+    args = parser().parse_intermixed_args(argv)
     return run_command(NAME, lambda: _info(args))
 
 
 def _info(args: argparse.Namespace) -> None:
-    from resnext_train.config import ModelSection, load_recipe
     from resnext_train.errors import InputError
-    from resnext_train.models.architecture import architecture_of
 
-    if args.size < 32:
-        raise InputError(f"--size {args.size}: these networks divide an image by 32; use at least 32")
-    section = load_recipe(args.config).model if args.config else ModelSection(arch=args.arch)
-    architecture_of(section)
+    for option in ("size", "classes"):
+        if getattr(args, option) is not None and getattr(args, option) < 1:
+            raise InputError(f"--{option} {getattr(args, option)}: must be at least 1")
+    if (args.match is None) != (args.cardinality is None):
+        raise InputError("--match ARCH and --cardinality C belong together, such as --match resnet50 --cardinality 16")
+    if args.match:
+        _match(args)
+    elif args.network or args.config:
+        _describe(args)
+    else:
+        _list()
 
-    import torch
 
-    from resnext_train.models.build import build_model
+def _list() -> None:
+    from resnext_train.config import catalogue
+    from resnext_train.errors import InputError
     from resnext_train.models.complexity import measure
 
-    classes = 1000 if section.num_classes == "auto" else section.num_classes
-    with torch.device("meta"):
-        complexity = measure(build_model(section, classes), args.size)
-    print(_table(section, classes, complexity))
+    print(f"{'recipe':40s}{'parameters':>14s}{'multiply-adds':>15s}   published error, or what to expect")
+    for entry in catalogue():
+        try:
+            size = measure(entry.recipe.model, entry.classes or 1000, entry.recipe.eval.crop)
+            costs = f"{size.parameters:14,d}{size.multiply_adds / 1e9:11.2f} G   "
+        except InputError as error:
+            if not entry.recipe.model.arch.startswith("timm/"):
+                raise
+            costs = f"{'needs timm' if 'not installed' in str(error) else str(error):>27s}   "
+        print(f"{entry.name:40s}{costs} {entry.result.partition(' (')[0].rstrip('.')}", flush=True)
 
 
-def _table(section: ModelSection, classes: int, complexity: Complexity) -> str:
+def _describe(args: argparse.Namespace) -> None:
+    from resnext_train.config import read_entry
+    from resnext_train.models.architecture import architecture_of, check_model, library_of
+    from resnext_train.models.complexity import measure
+
+    section, size = _network(args)
+    check_model(section)
+    architecture = None if library_of(section) else architecture_of(section)
+    entry = read_entry(args.config) if args.config else None
+    classes = args.classes or (section.num_classes if section.num_classes != "auto" else entry and entry.classes)
+    classes = classes or (10 if architecture and len(architecture.blocks) == 3 else 1000)
+    size = args.size or size or (architecture.image_size if architecture else 224)
+    print(_table(section, classes, measure(section, classes, size), architecture))
+    for known in _published(section, entry):
+        print(f"{known.name}: {known.reproduces} {known.result}")
+
+
+def _network(args: argparse.Namespace) -> tuple[ModelSection, int | None]:
+    """The model section that the command line describes, and the image size of its recipe."""
+    from resnext_train.config import load_recipe, recipe_from_dict
+    from resnext_train.errors import InputError
+
+    overrides = [word for word in args.network if "=" in word]
+    names = [word for word in args.network if "=" not in word]
+    if len(names) + (args.config is not None) != 1:
+        raise InputError("give one network, by name or by --config")
+    if args.config:
+        recipe = load_recipe(args.config, overrides)
+        return recipe.model, recipe.eval.crop
+    return recipe_from_dict({"model": {"arch": names[0]}}, names[0], overrides).model, None
+
+
+def _published(section: ModelSection, entry: Entry | None) -> list[Entry]:
+    """Shipped recipes of this very network, or the one that was asked for."""
+    from resnext_train.config import catalogue
+
+    if entry is not None:
+        return [entry] if entry.result else []
+    same = {"num_classes": "auto", "weights": None}
+    wanted = section.model_copy(update=same)
+    return [e for e in catalogue() if e.recipe.model.model_copy(update=same) == wanted]
+
+
+def _table(section: ModelSection, classes: int, complexity: Complexity, architecture: Architecture | None) -> str:
     """The stages as in Table 1 of the ResNeXt paper, with the costs of each."""
+    from resnext_train.models.architecture import title_of
+
+    auxiliary = complexity.auxiliary_parameters
+    size = complexity.size
     lines = [
-        f"{section.arch}, {classes} classes",
-        f"parameters     {complexity.parameters:,}",
-        f"multiply-adds  {complexity.multiply_adds:,} ({complexity.multiply_adds / 1e9:.2f} G) at "
-        f"{complexity.size} × {complexity.size}",
+        f"{title_of(section)}, {classes} classes",
+        f"parameters     {complexity.parameters:,}"
+        + (f", of which {auxiliary:,} in auxiliary classifiers that only training uses" if auxiliary else ""),
+        f"multiply-adds  {complexity.multiply_adds:,} ({complexity.multiply_adds / 1e9:.2f} G) at {size} × {size}",
         "",
-        f"{'stage':9s}{'output':>14s}{'parameters':>14s}{'multiply-adds':>16s}   layers",
+        f"{'stage':14s}{'output':>18s}{'parameters':>14s}{'multiply-adds':>16s}   layers",
     ]
     for part in complexity.parts:
-        if part.name in ("bn1", "relu"):
+        if architecture and part.name in ("bn1", "relu", "bn2"):
             continue
-        output = " × ".join(str(n) for n in part.output)
+        output = " × ".join(str(n) for n in part.output) or "training only"
         costs = f"{part.parameters:14,d}{part.multiply_adds:16,d}"
-        lines.append(f"{part.name:9s}{output:>14s}{costs}   {_layers(section, part.name)}")
+        layers = _layers(architecture, part.name) if architecture else ""
+        lines.append(f"{part.name:14s}{output:>18s}{costs}   {layers}".rstrip())
     return "\n".join(lines)
 
 
-def _layers(section: ModelSection, name: str) -> str:
+def _layers(a: Architecture, name: str) -> str:
     """What a row of the table consists of, as the paper writes it."""
-    from resnext_train.models.architecture import architecture_of
-
-    a = architecture_of(section)
     fixed = {
-        "conv1": "7×7, 64, stride 2",
+        "conv1": f"7×7, {a.stem_width}, stride 2" if a.stem == "imagenet" else f"3×3, {a.stem_width}",
         "maxpool": "3×3 max pool, stride 2",
         "avgpool": "global average pool",
         "fc": "fully connected",
@@ -89,11 +154,54 @@ def _layers(section: ModelSection, name: str) -> str:
     if name in fixed:
         return fixed[name]
     stage = int(name.removeprefix("layer")) - 1
-    inner, outer, blocks = a.inner_width(stage), a.outer_width(stage), a.blocks[stage]
+    inner, outer, blocks, c = a.inner_width(stage), a.outer_width(stage), a.blocks[stage], a.cardinality
+    shortcut = "" if a.residual else ", no shortcuts"
     if a.block == "basic":
-        return f"[3×3, {outer}; 3×3, {outer}] × {blocks}"
-    groups = f", C={a.cardinality}" if a.cardinality > 1 else ""
-    return f"[1×1, {inner}; 3×3, {inner}{groups}; 1×1, {outer}] × {blocks}"
+        return f"[3×3, {outer}; 3×3, {outer}] × {blocks}{shortcut}"
+    path = f"1×1, {inner // c}; 3×3, {inner // c}"
+    block = {
+        "a": f"[{c} paths of (1×1, {inner // c}; 3×3, {inner // c}; 1×1, {outer}), summed]",
+        "b": f"[{c} paths of ({path}), concatenated; 1×1, {outer}]",
+        "c": f"[1×1, {inner}; 3×3, {inner}{f', C={c}' if c > 1 else ''}; 1×1, {outer}]",
+    }[a.form]
+    return f"{block} × {blocks}{shortcut}"
+
+
+def _match(args: argparse.Namespace) -> None:
+    """Table 2 of the ResNeXt paper for any bottleneck network."""
+    from resnext_train.config import ModelSection
+    from resnext_train.errors import InputError
+    from resnext_train.models.architecture import architecture_of, library_of, matching_base_width
+    from resnext_train.models.complexity import measure
+
+    if args.network or args.config:
+        raise InputError("--match takes its network by itself; leave out the other one")
+    section = ModelSection(arch=args.match)
+    if library_of(section):
+        raise InputError(f"--match: {args.match} is another library's; give a ResNet or ResNeXt")
+    reference = architecture_of(section)
+    if reference.block == "basic":
+        raise InputError(
+            f"--match: {args.match} has two-layer blocks, for which cardinality is the same as width "
+            "(ResNeXt paper, Figure 4); give a network with bottlenecks, such as resnet50"
+        )
+    size = args.size or reference.image_size
+    classes = args.classes or (1000 if len(reference.blocks) == 4 else 10)
+    print(f"widths that keep the complexity of {args.match} (ResNeXt paper, equation 4 and Table 2)")
+    columns = f"{'C':>4s}{'d':>5s}{'C·d':>6s}{'block weights':>15s}{'parameters':>14s}{'multiply-adds':>15s}"
+    print(columns + "   network")
+    for cardinality in args.cardinality:
+        if cardinality < 1:
+            raise InputError(f"--cardinality {cardinality}: must be at least 1")
+        d = matching_base_width(reference, cardinality)
+        matched = section.model_copy(update={"cardinality": cardinality, "base_width": d})
+        width, outer = architecture_of(matched).inner_width(0), reference.outer_width(0)
+        weights = cardinality * (2 * outer * d + 9 * d * d)
+        cost = measure(matched, classes, size)
+        print(
+            f"{cardinality:4d}{d:5d}{width:6d}{weights:15,d}{cost.parameters:14,d}{cost.multiply_adds / 1e9:13.2f} G"
+            f"   resne{'xt' if cardinality > 1 else 't'}{reference.depth}_{cardinality}x{d}d"
+        )
 
 
 if __name__ == "__main__":

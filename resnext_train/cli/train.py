@@ -49,12 +49,13 @@ def _train(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from resnext_train.config import find_recipe, load_recipe
-    from resnext_train.models.architecture import architecture_of
+    from resnext_train.models.architecture import check_model
     from resnext_train.resume import ResumePoint, resume_point
     from resnext_train.runlog import RunFolder
 
     recipe = load_recipe(args.config, args.overrides)
-    architecture_of(recipe.model)
+    check_model(recipe.model)
+    _check_weights(recipe)
     _check_processes(recipe)
     folder = RunFolder(Path(args.out) if args.out else Path("runs") / find_recipe(args.config).stem)
     resume = ResumePoint(None) if args.dry_run else resume_point(folder, recipe, args.resume)
@@ -77,6 +78,15 @@ def _train(args: argparse.Namespace) -> None:
         _report(summary, folder.path)
 
 
+def _check_weights(recipe: Recipe) -> None:
+    from pathlib import Path
+
+    from resnext_train.errors import InputError
+
+    if recipe.model.weights and not Path(recipe.model.weights).is_file():
+        raise InputError(f"model.weights: {recipe.model.weights} not found")
+
+
 def _check_processes(recipe: Recipe) -> None:
     from resnext_train.errors import InputError
 
@@ -94,17 +104,17 @@ def _describe(setup: Setup) -> str:
 
     from resnext_train.data.loader import worker_count
     from resnext_train.data.sampler import deal
-    from resnext_train.models.build import build_model
-    from resnext_train.models.complexity import measure
+    from resnext_train.models.architecture import title_of
+    from resnext_train.models.complexity import check_training, measure
 
     recipe, plan, process = setup.recipe, setup.plan, setup.process
-    with torch.device("meta"):
-        size = measure(build_model(recipe.model, setup.num_classes), recipe.eval.crop)
+    size = measure(recipe.model, setup.num_classes, recipe.eval.crop)
+    check_training(recipe.model, setup.num_classes, recipe.augment.size)
     shares = [len(deal(plan.groups, process.world, r)) for r in range(process.world)]
     images = sorted({n * recipe.train.micro_batch for n in shares}, reverse=True)
     splits = setup.splits
     lines = {
-        "network": f"{recipe.model.arch}, {size.parameters:,} parameters, "
+        "network": f"{title_of(recipe.model)}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
         "data": f"{setup.num_classes} classes, {len(splits.train):,} training, {len(splits.val):,} validation images",
         "batch": f"{plan.batch_size} images a step over all processes, in {plan.groups} BN groups of "

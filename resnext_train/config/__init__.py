@@ -1,5 +1,10 @@
 """The recipe: everything that decides what a run computes, typed, validated and frozen. Never imports torch."""
 
+from resnext_train.config.catalogue import (
+    Entry,
+    catalogue,
+    read_entry,
+)
 from resnext_train.config.fields import (
     duration_in_steps,
 )
@@ -44,6 +49,7 @@ __all__ = [
     "CheckpointSection",
     "CosineSchedule",
     "DataSection",
+    "Entry",
     "EvalSection",
     "ExponentialSchedule",
     "FolderData",
@@ -59,10 +65,12 @@ __all__ = [
     "StepSchedule",
     "SyntheticData",
     "TrainSection",
+    "catalogue",
     "differences",
     "duration_in_steps",
     "find_recipe",
     "load_recipe",
+    "read_entry",
     "recipe_from_dict",
     "recipe_schema",
     "shipped_recipes",

@@ -1,16 +1,24 @@
-"""What a network's name says: block, depth, cardinality, base width. No torch, so that a wrong name fails at once."""
+"""What a network's name and hyper-parameters say; no torch, so that a wrong name fails at once.
+
+Names, as the papers write them: resnetDEPTH, plainDEPTH (no shortcuts), resnextDEPTH_CxDd (also resnetDEPTH_CxDd, for
+C = 1), wide_resnet50_2, wide_resnet101_2. `preact_` before a name means pre-activation blocks. A depth with customary
+blocks for ImageNet means that network; else a depth of 6n + 2 (or 9n + 2 where the name has a cardinality) means the
+three stages of the papers' CIFAR networks, and so does `cifar_` before any name.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from resnext_train.config import ModelSection
 from resnext_train.errors import InputError
 
-STAGE_WIDTHS = (64, 128, 256, 512)
-"""Width of the four stages before cardinality and base width (ResNet paper, Table 1)."""
+Block = Literal["basic", "bottleneck"]
+Shortcut = Literal["A", "B", "C"]
+Form = Literal["a", "b", "c"]
+Stem = Literal["imagenet", "cifar"]
 
 _BASIC_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 _BOTTLENECK_BLOCKS = {
@@ -19,94 +27,191 @@ _BOTTLENECK_BLOCKS = {
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
 }
-_NAME = re.compile(r"(?:(wide_)?resnet(N)(?:_2)?|resne(?:xt|t)(N)_(N)x(N)d)".replace("N", r"[1-9]\d*"))
+_LAYERS = {"basic": 2, "bottleneck": 3}
+"""Convolutions in a block."""
+
+_NAME = re.compile(
+    r"(?P<preact>preact_)?(?P<cifar>cifar_)?"
+    r"(?:(?P<wide>wide_)?resnet(?P<resnet>N)(?P<two>_2)?|plain(?P<plain>N)|"
+    r"resne(?:xt|t)(?P<grouped>N)_(?P<cardinality>N)x(?P<base_width>N)d)".replace("N", r"[1-9]\d*")
+)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A four-stage residual network for ImageNet-sized images.
+    """A residual network of four stages (ImageNet) or three (CIFAR), or its plain counterpart.
 
     `blocks` counts the blocks of each stage. `cardinality` (C) is the number of groups of a bottleneck's 3×3
     convolution and `base_width` (d) the width of one group in the first stage (ResNeXt paper, section 3.3); a ResNet
-    has C = 1 and d = 64.
+    has C = 1 and d = 64. `width` multiplies the channels of the stem and of all stages. `preactivation` is the order
+    of layers of "Identity Mappings in Deep Residual Networks" (arXiv 1603.05027).
     """
 
-    block: Literal["basic", "bottleneck"]
-    blocks: tuple[int, int, int, int]
+    block: Block
+    blocks: tuple[int, ...]
     cardinality: int = 1
     base_width: int = 64
+    width: float = 1.0
+    shortcut: Shortcut = "B"
+    form: Form = "c"
+    stem: Stem = "imagenet"
+    residual: bool = True
+    preactivation: bool = False
 
     @property
     def depth(self) -> int:
         """Convolutions on the longest path plus the classifier, as the papers count them."""
-        return sum(self.blocks) * (2 if self.block == "basic" else 3) + 2
+        return sum(self.blocks) * _LAYERS[self.block] + 2
 
     @property
     def expansion(self) -> int:
         """Output channels of a block over its stage's width."""
         return 1 if self.block == "basic" else 4
 
+    @property
+    def stem_width(self) -> int:
+        """Channels of the stem and of the first stage, before cardinality and base width (ResNet paper, Table 1)."""
+        return int((16 if len(self.blocks) == 3 and self.block == "basic" else 64) * self.width)
+
+    @property
+    def reduction(self) -> int:
+        """Pixels of the image, in each direction, to one of the last stage."""
+        return (4 if self.stem == "imagenet" else 1) << (len(self.blocks) - 1)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels of the images that the papers give these networks."""
+        return 224 if self.stem == "imagenet" else 32
+
     def inner_width(self, stage: int) -> int:
-        """Channels of the 3×3 convolution in stage 0 to 3: C·d in the first, doubled from stage to stage."""
-        return STAGE_WIDTHS[stage] * self.base_width // 64 * self.cardinality
+        """Channels of the 3×3 convolution in a stage, counted from 0: C·d in the first, doubled from stage to stage."""
+        group = int(self.stem_width * (1 << stage) * self.base_width / 64)
+        return group * self.cardinality
 
     def outer_width(self, stage: int) -> int:
-        """Output channels of stage 0 to 3."""
-        return STAGE_WIDTHS[stage] * self.expansion
+        """Output channels of a stage, counted from 0."""
+        return self.stem_width * (1 << stage) * self.expansion
 
 
-def parse_architecture(
-    name: str,
-    blocks: tuple[int, ...] | None = None,
-    cardinality: int | None = None,
-    base_width: int | None = None,
-) -> Architecture:
-    """The architecture that `name` means, with the hyper-parameters that are not None put in place of its own.
+def library_of(section: ModelSection) -> tuple[str, str] | None:
+    """Library and name of a network that this tool does not define: `torchvision/NAME` or `timm/NAME`, else None.
 
-    Names: resnetDEPTH, resnextDEPTH_CxDd (also resnetDEPTH_CxDd, for C = 1), wide_resnet50_2, wide_resnet101_2.
+    Raises:
+        InputError: another library, or hyper-parameters, which these networks take only as part of their names.
+    """
+    library, slash, name = section.arch.partition("/")
+    if not slash:
+        return None
+    if library not in ("torchvision", "timm"):
+        raise InputError(
+            f"model.arch: unknown library {library!r} in {section.arch!r}; use torchvision/NAME or timm/NAME"
+        )
+    changed = _hyper_parameters(section)
+    if changed:
+        raise InputError(
+            f"model.{changed[0]}: {section.arch} is {library}'s and takes no such hyper-parameter; remove it"
+        )
+    return library, name
+
+
+def title_of(section: ModelSection) -> str:
+    """The network in a few words: its name, and the hyper-parameters that differ from what the name says."""
+    return ", ".join([section.arch, *(f"{key} {getattr(section, key)}" for key in _hyper_parameters(section))])
+
+
+def _hyper_parameters(section: ModelSection) -> list[str]:
+    """The keys that change the network of the name."""
+    beside = {"arch", "num_classes", "weights", "auxiliary_weight"}
+    return [k for k, f in ModelSection.model_fields.items() if k not in beside and getattr(section, k) != f.default]
+
+
+def check_model(section: ModelSection) -> None:
+    """Find what is wrong with a model section without importing torch; raises InputError."""
+    if library_of(section) is None:
+        architecture_of(section)
+
+
+def architecture_of(section: ModelSection) -> Architecture:
+    """The architecture that a recipe's model section describes: its name, and what the other keys put in place of it.
 
     Raises:
         InputError: not such a name, a depth without customary blocks, or hyper-parameters that do not fit.
     """
+    name = section.arch
     match = _NAME.fullmatch(name)
-    if not match or (match[1] is not None) != name.endswith("_2"):
+    if not match or (match["wide"] is None) != (match["two"] is None):
         raise InputError(
-            f"model.arch: unknown network {name!r}; use resnetDEPTH or resnextDEPTH_CxDd, "
-            "such as resnet50 or resnext50_32x4d"
+            f"model.arch: unknown network {name!r}; use a name such as resnet50, resnext50_32x4d, plain34, "
+            "preact_resnet200, resnet110 (CIFAR) or torchvision/vgg16_bn; resnext-info lists all"
         )
-    depth = int(match[2] or match[3])
-    block: Literal["basic", "bottleneck"] = "basic" if depth in _BASIC_BLOCKS and match[2] else "bottleneck"
-    customary = _BASIC_BLOCKS if block == "basic" else _BOTTLENECK_BLOCKS
-    if blocks is None and depth not in customary:
-        depths = {*_BOTTLENECK_BLOCKS, *(_BASIC_BLOCKS if match[2] else ())}
-        known = ", ".join(str(d) for d in sorted(depths))
-        raise InputError(
-            f"model.arch: no customary blocks for depth {depth} (known: {known}); state model.blocks, "
-            "such as [3, 4, 6, 3]"
-        )
-    plan = blocks or customary[depth]
-    assert len(plan) == 4
-    architecture = Architecture(block, plan, int(match[4] or 1), int(match[5] or (128 if match[1] else 64)))
-    architecture = replace(
-        architecture,
-        cardinality=cardinality or architecture.cardinality,
-        base_width=base_width or architecture.base_width,
+    depth = section.depth or int(match["resnet"] or match["plain"] or match["grouped"])
+    block, blocks = _blocks(section, depth, grouped=match["grouped"] is not None, cifar=match["cifar"] is not None)
+    cifar = len(blocks) == 3
+    architecture = Architecture(
+        block,
+        blocks,
+        section.cardinality or int(match["cardinality"] or 1),
+        section.base_width or int(match["base_width"] or (128 if match["wide"] else 64)),
+        section.width,
+        section.shortcut or ("A" if cifar and block == "basic" else "B"),
+        section.form,
+        section.stem or ("cifar" if cifar else "imagenet"),
+        section.residual if section.residual is not None else match["plain"] is None,
+        match["preact"] is not None,
     )
-    _check(name, depth, architecture)
+    _check(name, architecture)
     return architecture
 
 
-def architecture_of(section: ModelSection) -> Architecture:
-    """The architecture that a recipe's model section describes; raises InputError where it describes none."""
-    return parse_architecture(section.arch, section.blocks, section.cardinality, section.base_width)
+def _blocks(section: ModelSection, depth: int, grouped: bool, cifar: bool) -> tuple[Block, tuple[int, ...]]:
+    """Kind and number of blocks of a depth; `grouped`: the name has a cardinality, which only bottlenecks have."""
+    kinds: tuple[Block, ...] = ("bottleneck",) if grouped else ("basic", "bottleneck")
+    if section.blocks:
+        fitting = [k for k in kinds if sum(section.blocks) * _LAYERS[k] + 2 == depth]
+        if not fitting:
+            made = " or ".join(str(sum(section.blocks) * _LAYERS[k] + 2) for k in kinds)
+            raise InputError(
+                f"model.blocks: {list(section.blocks)} make depth {made}, but model.arch {section.arch} says {depth}"
+            )
+        return fitting[0], section.blocks
+    customary = {k: {"basic": _BASIC_BLOCKS, "bottleneck": _BOTTLENECK_BLOCKS}[k] for k in kinds}
+    for kind in () if cifar else kinds:
+        if depth in customary[kind]:
+            return kind, customary[kind][depth]
+    in_three_stages, over = divmod(depth - 2, 3 * _LAYERS[kinds[0]])
+    if not over and in_three_stages:
+        return kinds[0], (in_three_stages,) * 3
+    known = ", ".join(str(d) for d in sorted({d for k in kinds for d in customary[k]}))
+    raise InputError(
+        f"model.arch: no customary blocks for depth {depth} in {section.arch} (known: {known}; for CIFAR "
+        f"{3 * _LAYERS[kinds[0]]}n + 2); state model.blocks, such as [3, 4, 6, 3]"
+    )
 
 
-def _check(name: str, depth: int, architecture: Architecture) -> None:
-    if architecture.depth != depth:
+def _check(name: str, architecture: Architecture) -> None:
+    a = architecture
+    if a.block == "basic" and (a.cardinality, a.base_width, a.form) != (1, 64, "c"):
         raise InputError(
-            f"model.blocks: {list(architecture.blocks)} make depth {architecture.depth}, "
-            f"but model.arch {name} says {depth}"
+            f"model.arch: {name} has two-layer blocks, which take no cardinality, base width or form: their paths are "
+            "one wide dense block (ResNeXt paper, Figure 4); use model.width"
         )
-    if architecture.block == "basic" and (architecture.cardinality, architecture.base_width) != (1, 64):
-        raise InputError(f"model.arch: {name} has basic blocks, which take no cardinality or base width")
+    if a.preactivation and a.form != "c":
+        raise InputError(f"model.form: {a.form} is a form of post-activation blocks; {name} is computed in form c")
+    if a.stem_width < 1 or (a.block == "bottleneck" and a.inner_width(0) < 1):
+        raise InputError(f"model.width: {a.width:g} leaves {name} without channels; make it larger")
+
+
+def matching_base_width(reference: Architecture, cardinality: int) -> int:
+    """The base width d whose bottleneck of `cardinality` C costs nearest to the reference's (ResNeXt paper, Table 2).
+
+    Equation 4 counts C·(256·d + 3·3·d·d + d·256) weights in a block of the first stage; 256 is its output width.
+    """
+    outer = reference.outer_width(0)
+
+    def weights(paths: int, d: int) -> int:
+        return paths * (2 * outer * d + 9 * d * d)
+
+    wanted = weights(reference.cardinality, reference.inner_width(0) // reference.cardinality)
+    return min(range(1, wanted // (2 * outer) + 2), key=lambda d: abs(weights(cardinality, d) - wanted))

@@ -1,11 +1,38 @@
-"""Residual blocks with shortcut B: a projection where the shape changes, the identity elsewhere.
+"""Shortcuts, the order of a block's layers, and the two-layer block; bottlenecks are in resnext.py.
 
 Parameter names equal torchvision's, so that weights move both ways without renaming.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from dataclasses import dataclass
+
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnext_train.models.architecture import Shortcut
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """Channels into, within and out of a block, its stride, its cardinality, and what goes around it.
+
+    `width` is the width of a bottleneck's 3×3 convolution over all groups: C·d.
+    """
+
+    inputs: int
+    width: int
+    outputs: int
+    stride: int = 1
+    cardinality: int = 1
+    shortcut: Shortcut = "B"
+    residual: bool = True
+
+    @property
+    def changes(self) -> bool:
+        """Whether the output has another shape than the input."""
+        return self.stride != 1 or self.inputs != self.outputs
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -13,54 +40,78 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
 
 
-def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    """Shortcut B (ResNet paper, section 3.3): 1×1 convolution and BN where the shape changes, else None: identity."""
-    if stride == 1 and inputs == outputs:
-        return None
-    return nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+class PaddedShortcut(nn.Module):
+    """Shortcut A (ResNet paper, section 3.3): every stride-th pixel, and zeros for the new channels; no parameters.
 
-
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions (ResNet paper, Figure 5 left). Input (N, inputs, H, W); output (N, outputs, H/s, W/s)."""
+    The zeros stand on both sides of the channels, as in the usual CIFAR ports; the Torch code of the papers has them
+    all behind. The networks are the same but for the order of channels.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = conv(inputs, outputs, 3, stride)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = conv(outputs, outputs, 3)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = projection(inputs, outputs, stride)
+        before = (outputs - inputs) // 2
+        self.stride, self.padding = stride, (before, outputs - inputs - before)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
-        return self.relu(x + shortcut)  # type: ignore[no-any-return]
+        """(N, inputs, H, W) to (N, outputs, H/s, W/s)."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.padding))
 
 
-class Bottleneck(nn.Module):
-    """1×1, grouped 3×3 with the stride, 1×1 (ResNeXt paper, Figure 3c).
+def make_shortcut(shape: BlockShape, norm: bool = True) -> nn.Module | None:
+    """Shortcut A, B or C of the ResNet paper, section 4.1; None is the identity, or none at all.
 
-    The stride is in the 3×3, as in the papers' code. Input (N, inputs, H, W); output (N, outputs, H/s, W/s).
+    A projection is a 1×1 convolution and BN; pre-activation blocks have theirs without BN.
+    """
+    if not shape.residual or not (shape.changes or shape.shortcut == "C"):
+        return None
+    if shape.shortcut == "A":
+        return PaddedShortcut(shape.inputs, shape.outputs, shape.stride)
+    projection = conv(shape.inputs, shape.outputs, 1, shape.stride)
+    return nn.Sequential(projection, *([nn.BatchNorm2d(shape.outputs)] if norm else []))
+
+
+class PostActivation(nn.Module):
+    """ReLU(F(x) + shortcut(x)), or ReLU(F(x)) without residual (ResNet paper, equations 1 and 2).
+
+    A subclass makes the layers of F, the last of which is a BN, and then `downsample`, so that the parameters come in
+    torchvision's order. Input (N, inputs, H, W); output (N, outputs, H/s, W/s).
     """
 
-    def __init__(self, inputs: int, width: int, outputs: int, stride: int, cardinality: int) -> None:
+    downsample: nn.Module | None
+
+    def __init__(self, shape: BlockShape) -> None:
         super().__init__()
-        self.conv1 = conv(inputs, width, 1)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv(width, width, 3, stride, cardinality)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = conv(width, outputs, 1)
-        self.bn3 = nn.BatchNorm2d(outputs)
+        self.residual = shape.residual
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = projection(inputs, outputs, stride)
+
+    @abstractmethod
+    def transform(self, x: Tensor) -> Tensor:
+        """F(x)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's output."""
-        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.transform(x)
+        if self.residual:
+            y = y + (x if self.downsample is None else self.downsample(x))
+        return self.relu(y)  # type: ignore[no-any-return]
+
+
+class BasicBlock(PostActivation):
+    """Two 3×3 convolutions (ResNet paper, Figure 5 left).
+
+    It has no cardinality: C paths of two layers whose outputs are summed are one dense block of width C·d (ResNeXt
+    paper, Figure 4), because the second layer sums over all channels of all paths anyway. `width` is not used.
+    """
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__(shape)
+        self.conv1 = conv(shape.inputs, shape.outputs, 3, shape.stride)
+        self.bn1 = nn.BatchNorm2d(shape.outputs)
+        self.conv2 = conv(shape.outputs, shape.outputs, 3)
+        self.bn2 = nn.BatchNorm2d(shape.outputs)
+        self.downsample = make_shortcut(shape)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """3×3, BN, ReLU, 3×3, BN."""
         x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        return self.relu(x + shortcut)  # type: ignore[no-any-return]
+        return self.bn2(self.conv2(x))  # type: ignore[no-any-return]

@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from resnext_train.config import ModelSection
+from resnext_train.errors import InputError
+from resnext_train.models.build import build_model
 
 
 @dataclass(frozen=True)
 class Part:
-    """One top-level module of a network: what it outputs for one image and what it costs."""
+    """One top-level module of a network: what it outputs for one image and what it costs.
+
+    `output` is empty for what takes no part in evaluation: an auxiliary classifier.
+    """
 
     name: str
     output: tuple[int, ...]
@@ -21,49 +28,67 @@ class Part:
 
 @dataclass(frozen=True)
 class Complexity:
-    """Learnable parameters, and multiply-adds for one image of `size` × `size` pixels."""
+    """Learnable parameters, and multiply-adds for one image of `size` × `size` pixels in evaluation."""
 
     parameters: int
     multiply_adds: int
     size: int
     parts: tuple[Part, ...]
 
+    @property
+    def auxiliary_parameters(self) -> int:
+        """Those of `parameters` that only training uses."""
+        return sum(p.parameters for p in self.parts if not p.output)
 
-def measure(model: nn.Module, size: int) -> Complexity:
-    """Count a network built on the meta device; nothing is computed.
 
-    Multiply-adds are those of convolutions and matrix products, half of what torch's counter calls FLOPs.
+def measure(section: ModelSection, num_classes: int, size: int) -> Complexity:
+    """Count the network of a recipe; nothing is computed.
+
+    Multiply-adds are those of convolutions and matrix products, half of what torch's counter calls FLOPs. Bottlenecks
+    are counted in form c, where that takes a fraction of the time: all forms have the same weights.
+
+    Raises:
+        InputError: no such network, or one that cannot take images of this size.
     """
-    assert all(p.is_meta for p in model.parameters())
+    model = _on_meta(section, num_classes).eval()
     outputs: dict[str, tuple[int, ...]] = {}
 
     def remember(name: str) -> object:
-        def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            outputs[name] = tuple(output.shape[1:])
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            outputs[name] = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else ()
 
         return hook
 
-    handles = [m.register_forward_hook(remember(n)) for n, m in model.named_children()]  # type: ignore[arg-type]
-    counter = FlopCounterMode(display=False)
-    was_training = model.training
-    model.eval()
-    with counter, torch.no_grad():
-        model(torch.empty(1, 3, size, size, device="meta"))
-    model.train(was_training)
-    for handle in handles:
-        handle.remove()
+    for name, module in model.named_children():
+        module.register_forward_hook(remember(name))  # type: ignore[arg-type]
+    with FlopCounterMode(display=False) as counter:
+        _run(model, section, 1, size)
     flops = {name.split(".", 1)[-1]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     parts = tuple(
-        Part(
-            name=name,
-            output=outputs[name],
-            parameters=_parameters(module),
-            multiply_adds=flops.get(name, 0) // 2,
-        )
+        Part(name, outputs.get(name, ()), _parameters(module), flops.get(name, 0) // 2)
         for name, module in model.named_children()
-        if name in outputs
+        if name in outputs or _parameters(module)
     )
     return Complexity(_parameters(model), counter.get_total_flops() // 2, size, parts)
+
+
+def check_training(section: ModelSection, num_classes: int, size: int) -> None:
+    """Raise InputError if the network of a recipe cannot be trained on images of `size` × `size` pixels."""
+    _run(_on_meta(section, num_classes).train(), section, 2, size)
+
+
+def _on_meta(section: ModelSection, num_classes: int) -> nn.Module:
+    with torch.device("meta"):
+        return build_model(section.model_copy(update={"form": "c"}), num_classes)
+
+
+def _run(model: nn.Module, section: ModelSection, images: int, size: int) -> None:
+    try:
+        with torch.no_grad():
+            model(torch.empty(images, 3, size, size, device="meta"))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{section.arch} cannot take images of {size} × {size} pixels: {reason}") from error
 
 
 def _parameters(module: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""ResNet and ResNeXt for ImageNet (ResNet paper, Table 1; ResNeXt paper, Table 1)."""
+"""ResNet and ResNeXt for ImageNet (both papers, Table 1) and CIFAR (ResNet paper, section 4.2; ResNeXt paper, 5.3)."""
 
 from __future__ import annotations
 
@@ -6,51 +6,77 @@ import torch
 from torch import Tensor, nn
 
 from resnext_train.models.architecture import Architecture
-from resnext_train.models.blocks import BasicBlock, Bottleneck, conv
+from resnext_train.models.blocks import BasicBlock, BlockShape, conv
+from resnext_train.models.preact import PreactBasicBlock, PreactBottleneck
+from resnext_train.models.resnext import FORMS
 
 
 class ResNet(nn.Module):
-    """Stem, four stages, global average pooling, linear classifier.
+    """Stem, three or four stages, global average pooling, linear classifier.
 
     Input (N, 3, H, W) normalised images; output (N, num_classes) logits. The classifier computes in the precision of
-    its weights even under autocast. State dict keys and shapes equal those of torchvision.models.resnet.
+    its weights even under autocast. State dict keys and shapes equal those of torchvision.models.resnet where that has
+    the network. Pre-activation networks have a last BN, `bn2`, behind the stages; with a CIFAR stem they have none in
+    the stem.
     """
 
     def __init__(self, architecture: Architecture, num_classes: int) -> None:
         super().__init__()
-        self.conv1 = conv(3, 64, 7, stride=2)
-        self.bn1 = nn.BatchNorm2d(64)
+        a = architecture
+        self.architecture = a
+        imagenet = a.stem == "imagenet"
+        self.conv1 = conv(3, a.stem_width, 7, stride=2) if imagenet else conv(3, a.stem_width, 3)
+        self.bn1 = None if a.preactivation and not imagenet else nn.BatchNorm2d(a.stem_width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(architecture, 0, 64)
-        self.layer2 = _stage(architecture, 1, architecture.outer_width(0))
-        self.layer3 = _stage(architecture, 2, architecture.outer_width(1))
-        self.layer4 = _stage(architecture, 3, architecture.outer_width(2))
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if imagenet else None
+        self.stages = [f"layer{i + 1}" for i in range(len(a.blocks))]
+        for i, name in enumerate(self.stages):
+            self.add_module(name, _stage(a, i))
+        self.bn2 = nn.BatchNorm2d(a.outer_width(len(a.blocks) - 1)) if a.preactivation else None
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(architecture.outer_width(3), num_classes)
+        self.fc = nn.Linear(a.outer_width(len(a.blocks) - 1), num_classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = self.conv1(x)
+        if self.bn1 is not None:
+            x = self.relu(self.bn1(x))
+        if self.maxpool is not None:
+            x = self.maxpool(x)
+        for name in self.stages:
+            x = getattr(self, name)(x)
+        if self.bn2 is not None:
+            x = self.relu(self.bn2(x))
         x = torch.flatten(self.avgpool(x), 1)
         with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):  # autocast knows no meta device
             return self.fc(x.to(self.fc.weight.dtype))  # type: ignore[no-any-return]
 
 
-def _stage(architecture: Architecture, stage: int, inputs: int) -> nn.Sequential:
-    outputs = architecture.outer_width(stage)
-    blocks: list[nn.Module] = []
-    for i in range(architecture.blocks[stage]):
-        stride = 2 if stage > 0 and i == 0 else 1
-        if architecture.block == "basic":
-            blocks.append(BasicBlock(inputs, outputs, stride))
-        else:
-            width = architecture.inner_width(stage)
-            blocks.append(Bottleneck(inputs, width, outputs, stride, architecture.cardinality))
-        inputs = outputs
+def _stage(a: Architecture, stage: int) -> nn.Sequential:
+    inputs = a.outer_width(stage - 1) if stage else a.stem_width
+    blocks = []
+    for i in range(a.blocks[stage]):
+        blocks.append(_block(a, stage, i, inputs))
+        inputs = a.outer_width(stage)
     return nn.Sequential(*blocks)
+
+
+def _block(a: Architecture, stage: int, i: int, inputs: int) -> nn.Module:
+    shape = BlockShape(
+        inputs,
+        a.inner_width(stage),
+        a.outer_width(stage),
+        2 if stage > 0 and i == 0 else 1,
+        a.cardinality,
+        a.shortcut,
+        a.residual,
+    )
+    if a.preactivation:
+        kind = PreactBasicBlock if a.block == "basic" else PreactBottleneck
+        after_stem = stage == 0 and i == 0 and a.stem == "imagenet"
+        return kind(shape, first=i == 0, activate=not after_stem)
+    return BasicBlock(shape) if a.block == "basic" else FORMS[a.form](shape)
 
 
 def initialise(model: nn.Module) -> None:

@@ -8,9 +8,14 @@ from torch import nn
 
 from resnext_train.config import ModelSection
 from resnext_train.errors import InputError
-from resnext_train.models.architecture import parse_architecture
-from resnext_train.models.blocks import Bottleneck
+from resnext_train.models.architecture import Architecture, architecture_of
+from resnext_train.models.blocks import BlockShape
 from resnext_train.models.build import build_model
+from resnext_train.models.resnext import FORMS
+
+
+def parse(name: str, **options: object) -> Architecture:
+    return architecture_of(ModelSection(arch=name, **options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -19,9 +24,9 @@ from resnext_train.models.build import build_model
 )
 def test_widths_of_table_2(cardinality: int, base_width: int, inner: int) -> None:
     """ResNeXt paper, Table 2: width of the group convolution, about 70 k parameters in each conv2 block."""
-    architecture = parse_architecture(f"resnext50_{cardinality}x{base_width}d")
+    architecture = parse(f"resnext50_{cardinality}x{base_width}d")
     assert architecture.inner_width(0) == inner
-    block = Bottleneck(256, architecture.inner_width(0), 256, 1, cardinality)
+    block = FORMS["c"](BlockShape(256, architecture.inner_width(0), 256, cardinality=cardinality))
     weights = sum(p.numel() for p in block.parameters() if p.ndim > 1)
     assert weights == cardinality * (256 * base_width + 9 * base_width**2 + base_width * 256)  # equation 4
     assert weights == pytest.approx(70_000, rel=0.05)
@@ -39,12 +44,12 @@ def test_widths_of_table_2(cardinality: int, base_width: int, inner: int) -> Non
     ],
 )
 def test_names(name: str, blocks: tuple[int, ...] | None, expected: tuple[object, ...]) -> None:
-    a = parse_architecture(name, blocks)
+    a = parse(name, blocks=blocks)
     assert (a.block, a.blocks, a.cardinality, a.base_width) == expected
 
 
 def test_hyper_parameters_replace_those_of_the_name() -> None:
-    assert parse_architecture("resnext50_32x4d", None, 8, 14) == parse_architecture("resnext50_8x14d")
+    assert parse("resnext50_32x4d", cardinality=8, base_width=14) == parse("resnext50_8x14d")
 
 
 @pytest.mark.parametrize(
@@ -58,13 +63,13 @@ def test_hyper_parameters_replace_those_of_the_name() -> None:
         ("resnext18_32x4d", {}, "known: 14, 26, 50, 101, 152"),
         ("resnext50_0x4d", {}, "unknown network"),
         ("resnet050", {}, "unknown network"),
-        ("resnet50", {"blocks": (1, 1, 1, 1)}, "make depth 14"),
+        ("resnet50", {"blocks": (1, 1, 1, 1)}, "make depth 10 or 14"),
         ("resnet18", {"cardinality": 2}, "no cardinality"),
     ],
 )
 def test_names_that_mean_nothing(name: str, options: dict[str, int], told: str) -> None:
     with pytest.raises(InputError) as error:
-        parse_architecture(name, **options)  # type: ignore[arg-type]
+        parse(name, **options)  # type: ignore[arg-type]
     assert told in str(error.value)
 
 

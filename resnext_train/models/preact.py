@@ -1,0 +1,76 @@
+"""Blocks of pre-activation: BN and ReLU come before each convolution (arXiv 1603.05027, Figure 4e).
+
+As in its authors' code (fb.resnet.torch, preresnet.lua): in the first block of a stage the shortcut starts behind the
+first BN and ReLU, elsewhere before them; projections have no BN; a stem that ends in BN and ReLU is followed by a block
+without its own.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+from resnext_train.models.blocks import BlockShape, conv, make_shortcut
+
+
+class PreActivation(nn.Module):
+    """F(x) + shortcut, without an activation behind it.
+
+    `first` is whether this is a stage's first block, whose shortcut starts behind BN and ReLU; `activate` is whether
+    the block starts with BN and ReLU at all. Input (N, inputs, H, W); output (N, outputs, H/s, W/s).
+    """
+
+    downsample: nn.Module | None
+
+    def __init__(self, shape: BlockShape, first: bool, activate: bool) -> None:
+        super().__init__()
+        self.residual, self.first = shape.residual, first
+        self.relu = nn.ReLU(inplace=True)
+        self.bn1 = nn.BatchNorm2d(shape.inputs) if activate else None
+
+    @abstractmethod
+    def transform(self, x: Tensor) -> Tensor:
+        """F, but for its first BN and ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's output."""
+        active = x if self.bn1 is None else self.relu(self.bn1(x))
+        y = self.transform(active)
+        if not self.residual:
+            return y
+        start = active if self.first else x
+        return y + (start if self.downsample is None else self.downsample(start))
+
+
+class PreactBasicBlock(PreActivation):
+    """Two 3×3 convolutions; `width` is not used."""
+
+    def __init__(self, shape: BlockShape, first: bool, activate: bool) -> None:
+        super().__init__(shape, first, activate)
+        self.conv1 = conv(shape.inputs, shape.outputs, 3, shape.stride)
+        self.bn2 = nn.BatchNorm2d(shape.outputs)
+        self.conv2 = conv(shape.outputs, shape.outputs, 3)
+        self.downsample = make_shortcut(shape, norm=False)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """3×3, BN, ReLU, 3×3."""
+        return self.conv2(self.relu(self.bn2(self.conv1(x))))  # type: ignore[no-any-return]
+
+
+class PreactBottleneck(PreActivation):
+    """1×1, grouped 3×3 with the stride, 1×1."""
+
+    def __init__(self, shape: BlockShape, first: bool, activate: bool) -> None:
+        super().__init__(shape, first, activate)
+        self.conv1 = conv(shape.inputs, shape.width, 1)
+        self.bn2 = nn.BatchNorm2d(shape.width)
+        self.conv2 = conv(shape.width, shape.width, 3, shape.stride, shape.cardinality)
+        self.bn3 = nn.BatchNorm2d(shape.width)
+        self.conv3 = conv(shape.width, shape.outputs, 1)
+        self.downsample = make_shortcut(shape, norm=False)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """1×1, BN, ReLU, grouped 3×3, BN, ReLU, 1×1."""
+        x = self.relu(self.bn2(self.conv1(x)))
+        return self.conv3(self.relu(self.bn3(self.conv2(x))))  # type: ignore[no-any-return]

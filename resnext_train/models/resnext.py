@@ -1,0 +1,146 @@
+"""The bottleneck of ResNeXt in its three equivalent forms, side by side (ResNeXt paper, Figure 3).
+
+All three compute the same function of the same weights, in training and in evaluation; `convert_form` moves weights
+between them. With C paths (the cardinality) of width d:
+
+    a   each path: 1×1 to d, 3×3 in d, 1×1 to the output width; the paths' outputs are summed
+    b   each path: 1×1 to d, 3×3 in d; the paths' outputs are concatenated; one 1×1 to the output width
+    c   one 1×1 to C·d; one 3×3 in C groups; one 1×1 to the output width
+
+Every convolution is followed by BN and ReLU, but for the last one of the block: there BN comes after the paths are
+aggregated and before the shortcut is added, and ReLU after that. So form a has one BN behind its sum, not one a path,
+which would be another network. The stride is in the 3×3 convolutions, as in the papers' code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from resnext_train.models.architecture import Form
+from resnext_train.models.blocks import BlockShape, PostActivation, conv, make_shortcut
+
+
+class Path(nn.Module):
+    """One path of forms a and b: 1×1 to `width`, 3×3; in form a also 1×1 to `outputs`, without BN."""
+
+    def __init__(self, inputs: int, width: int, stride: int, outputs: int | None = None) -> None:
+        super().__init__()
+        self.conv1 = conv(inputs, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = conv(width, width, 3, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = conv(width, outputs, 1) if outputs else nn.Identity()
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs or width, H/s, W/s)."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.conv3(x)  # type: ignore[no-any-return]
+
+
+class BottleneckA(PostActivation):
+    """Form a: paths whose outputs are summed (ResNeXt paper, Figure 3a; equation 2)."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__(shape)
+        width = shape.width // shape.cardinality
+        paths = (Path(shape.inputs, width, shape.stride, shape.outputs) for _ in range(shape.cardinality))
+        self.paths = nn.ModuleList(paths)
+        self.bn3 = nn.BatchNorm2d(shape.outputs)
+        self.downsample = make_shortcut(shape)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """The sum of all paths, then BN."""
+        total = self.paths[0](x)
+        for path in self.paths[1:]:
+            total = total + path(x)
+        return self.bn3(total)  # type: ignore[no-any-return]
+
+
+class BottleneckB(PostActivation):
+    """Form b: paths concatenated, then one 1×1 convolution (ResNeXt paper, Figure 3b)."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__(shape)
+        width = shape.width // shape.cardinality
+        self.paths = nn.ModuleList(Path(shape.inputs, width, shape.stride) for _ in range(shape.cardinality))
+        self.conv3 = conv(shape.width, shape.outputs, 1)
+        self.bn3 = nn.BatchNorm2d(shape.outputs)
+        self.downsample = make_shortcut(shape)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """All paths concatenated, 1×1, BN."""
+        x = torch.cat([path(x) for path in self.paths], 1)
+        return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
+
+
+class BottleneckC(PostActivation):
+    """Form c: grouped convolution (ResNeXt paper, Figure 3c); with cardinality 1 the bottleneck of ResNet."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__(shape)
+        self.conv1 = conv(shape.inputs, shape.width, 1)
+        self.bn1 = nn.BatchNorm2d(shape.width)
+        self.conv2 = conv(shape.width, shape.width, 3, shape.stride, shape.cardinality)
+        self.bn2 = nn.BatchNorm2d(shape.width)
+        self.conv3 = conv(shape.width, shape.outputs, 1)
+        self.bn3 = nn.BatchNorm2d(shape.outputs)
+        self.downsample = make_shortcut(shape)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """1×1, BN, ReLU, grouped 3×3, BN, ReLU, 1×1, BN."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
+
+
+FORMS: dict[Form, type[PostActivation]] = {"a": BottleneckA, "b": BottleneckB, "c": BottleneckC}
+
+
+def convert_form(weights: Mapping[str, Tensor], form: Form, cardinality: int) -> dict[str, Tensor]:
+    """The state dict of a network or a block, of any form, as the state dict of `form`.
+
+    Only bottlenecks are changed. The networks compute the same; tensors that did not have to be cut or joined are
+    shared with `weights`. `cardinality` is that of the network, whose weights in form c do not say it.
+    """
+    whole = _joined(weights)
+    return whole if form == "c" else _cut(whole, form, cardinality)
+
+
+_IN_PATH = re.compile(r"(.*?)paths\.(\d+)\.(.+)")
+
+
+def _joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Forms a and b to form c: the paths' output channels one after the other, for the last 1×1 its input channels."""
+    whole: dict[str, Tensor] = {}
+    paths: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in weights.items():
+        match = _IN_PATH.fullmatch(name)
+        if match:
+            paths.setdefault(match[1] + match[3], {})[int(match[2])] = tensor
+        else:
+            whole[name] = tensor
+    for name, by_number in paths.items():
+        tensors = [by_number[i] for i in sorted(by_number)]  # a file may hold them in another order
+        whole[name] = tensors[0] if tensors[0].ndim == 0 else torch.cat(tensors, 1 if "conv3." in name else 0)
+    return whole
+
+
+def _cut(whole: Mapping[str, Tensor], form: Form, cardinality: int) -> dict[str, Tensor]:
+    """Form c to form a or b: each tensor of a bottleneck in as many pieces along the same dimensions."""
+    inner = ("conv1", "bn1", "conv2", "bn2", *(("conv3",) if form == "a" else ()))
+    cut: dict[str, Tensor] = {}
+    for name, tensor in whole.items():
+        *block, layer, kind = name.split(".")
+        prefix = "".join(f"{part}." for part in block)
+        if f"{prefix}conv3.weight" not in whole or layer not in inner:
+            cut[name] = tensor
+            continue
+        pieces = tensor.chunk(cardinality, 1 if layer == "conv3" else 0) if tensor.ndim else [tensor] * cardinality
+        cut |= {f"{prefix}paths.{i}.{layer}.{kind}": piece for i, piece in enumerate(pieces)}
+    return cut

@@ -1,0 +1,58 @@
+"""Networks that other libraries keep well: all of torchvision's classification networks, and timm's if installed."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+
+import torch
+from torch import nn
+from torchvision import models as torchvision_models
+
+from resnext_train.errors import InputError
+
+AUXILIARY_WEIGHTS = {"torchvision/googlenet": 0.3, "torchvision/inception_v3": 0.4}
+"""Weight of each auxiliary classifier's loss: GoogLeNet paper (arXiv 1409.4842), section 5; for Inception-v3 that of
+the authors' TensorFlow code, the paper states none."""
+
+
+def build_third_party(library: str, name: str, num_classes: int) -> nn.Module:
+    """A freshly initialised network, by its library's own rule; input (N, 3, H, W), output (N, num_classes) logits.
+
+    In training mode GoogLeNet and Inception-v3 of torchvision return a tuple: the logits, then those of their auxiliary
+    classifiers.
+
+    Raises:
+        InputError: the library is not installed or has no such network.
+    """
+    return {"torchvision": _torchvision, "timm": _timm}[library](name, num_classes)
+
+
+def _torchvision(name: str, num_classes: int) -> nn.Module:
+    known = torchvision_models.list_models(module=torchvision_models)
+    if name not in known:
+        raise InputError(_unknown("torchvision", name, known))
+    options: dict[str, object] = {"weights": None, "num_classes": num_classes}
+    if "init_weights" in inspect.signature(torchvision_models.get_model_builder(name)).parameters:
+        options["init_weights"] = True
+    if f"torchvision/{name}" in AUXILIARY_WEIGHTS:
+        options |= {"aux_logits": True, "init_weights": torch.get_default_device().type != "meta"}
+    return torchvision_models.get_model(name, **options)  # type: ignore[no-any-return]
+
+
+def _timm(name: str, num_classes: int) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError(
+            f"model.arch: timm/{name} needs the library timm, which is not installed; pip install 'resnext-train[timm]'"
+        ) from error
+    if not timm.is_model(name):
+        raise InputError(_unknown("timm", name, timm.list_models()))
+    return timm.create_model(name, num_classes=num_classes, pretrained=False)  # type: ignore[no-any-return]
+
+
+def _unknown(library: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {len(known)}, such as {', '.join(known[:3])}"
+    return f"model.arch: {library} has no network {name!r}; {hint}"
