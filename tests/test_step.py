@@ -155,7 +155,7 @@ def test_autocast_keeps_weights_statistics_and_gradients_in_fp32(precision: Any)
         Precision(precision, "cpu"),
         process,
         GROUPS,
-        0.1,
+        TrainingLoss(0.1),
     )
     step(iter(step_images(20, 0)), 0, 20, lr=0.01)
     assert {t.dtype for t in model.state_dict().values()} == {torch.float32, torch.int64}
@@ -180,7 +180,7 @@ def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
         Precision(precision, "cuda"),
         process,
         GROUPS,
-        0.1,
+        TrainingLoss(0.1),
     )
     step.compute_gradients(iter(step_images(20, 0)), 0, 20)
     gradient = model.fc.weight.grad.double().cpu().flatten() / step.scaler.get_scale()
