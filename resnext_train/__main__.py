@@ -1,4 +1,4 @@
-"""python -m resnext_train train|eval|info ...: the commands for torchrun, which starts modules."""
+"""python -m resnext_train train|eval|info|export ...: the commands for torchrun, which starts modules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from importlib import import_module
 _COMMANDS = {
     "train": ("resnext_train.cli.train", "train a network from a recipe"),
     "eval": ("resnext_train.cli.eval", "evaluate a checkpoint"),
-    "info": ("resnext_train.cli.info", "parameters, multiply-adds and stages of a network"),
+    "info": ("resnext_train.cli.info", "the named networks, their sizes and stages"),
+    "export": ("resnext_train.cli.export", "write weights for other programs"),
 }
 
 

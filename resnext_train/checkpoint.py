@@ -24,13 +24,14 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy
 import torch
 from safetensors.torch import load_file as load_safetensors
+from safetensors.torch import save as to_safetensors
 
 from resnext_train.errors import InputError
 
@@ -43,15 +44,31 @@ def save(state: dict[str, Any], path: Path, names: Sequence[str] = ()) -> None:
     Each of them holds either its old or the new checkpoint at any moment. `path` comes last: when it is new, so are
     the others.
     """
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("wb") as file:
-        torch.save({"format": FORMAT, **_on_cpu(state)}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    fresh = _written(path, lambda file: torch.save({"format": FORMAT, **_on_cpu(state)}, file))
     for name in names:
         _link(fresh, path.with_name(name))
     fresh.replace(path)
     _sync_folder(path.parent)
+
+
+def save_weights(weights: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a bare state dict, at once or not at all: safetensors with `metadata` by that ending, else torch.save."""
+    if path.suffix == ".safetensors":
+        fresh = _written(path, lambda file: file.write(to_safetensors(weights, {"format": "pt", **metadata})))
+    else:
+        fresh = _written(path, lambda file: torch.save(weights, file))
+    fresh.replace(path)
+    _sync_folder(path.parent)
+
+
+def _written(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
+    """A file beside `path` with what `write` writes, on the disk for good."""
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    return fresh
 
 
 def _on_cpu(value: Any) -> Any:

@@ -1,0 +1,126 @@
+"""resnext-export: weights for other programs, checked by reading them back."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from resnext_train.cli.common import run_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from resnext_train.config import Recipe
+
+NAME = "resnext-export"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog=NAME,
+        description="Write a checkpoint's weights under torchvision's names, and check them by reading them back.",
+        epilog="example: resnext-export --ckpt runs/resnext50_32x4d/checkpoints/best.pt --out resnext50.safetensors",
+    )
+    p.add_argument("--ckpt", required=True, metavar="PATH", help="a checkpoint of resnext-train, or foreign weights")
+    p.add_argument("--config", metavar="NAME|PATH", help="recipe for foreign weights")
+    p.add_argument(
+        "--out",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="files to write: .safetensors, or .pth or .pt for a state dict that torch.load opens",
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = parser().parse_args(argv)
+    return run_command(NAME, lambda: _export(args))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from resnext_train.config import load_recipe
+    from resnext_train.errors import InputError
+
+    recipe = load_recipe(args.config) if args.config else None
+    source, targets = Path(args.ckpt), [Path(out) for out in args.out]
+    if not source.is_file():
+        raise InputError(f"--ckpt: checkpoint {source} not found")
+    for target in targets:
+        _check_target(target)
+    model, recipe, metadata = _load(source, recipe)
+    for target in targets:
+        _write(model, recipe, target, metadata)
+
+
+def _check_target(target: Path) -> None:
+    from resnext_train.errors import InputError
+
+    if target.suffix not in (".safetensors", ".pth", ".pt"):
+        raise InputError(f"--out: {target} should end in .safetensors, .pth or .pt")
+    if target.exists():
+        raise InputError(f"--out: {target} exists already; remove it or choose another name")
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"--out: the folder of {target} does not exist; make it first")
+
+
+def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[str, str]]:
+    """The network of a checkpoint with its weights, its recipe, and what to say of it in the exported file."""
+    import json
+
+    from resnext_train import __version__, checkpoint
+    from resnext_train.config import recipe_from_dict
+    from resnext_train.errors import InputError
+    from resnext_train.models.architecture import title_of
+    from resnext_train.models.build import build_model
+    from resnext_train.models.convert import classes_in, find_state_dict, load_weights
+
+    content: Any = checkpoint.load_file(path)
+    ours = checkpoint.is_ours(content)
+    weights = find_state_dict(content, str(path))
+    if ours:
+        recipe = recipe_from_dict(content["recipe"], f"recipe in {path}")
+    if recipe is None:
+        raise InputError(f"{path} was not written by resnext-train: say by --config which recipe fits its weights")
+    stated = recipe.model.num_classes
+    classes = len(content["classes"]) if ours else stated if stated != "auto" else classes_in(weights)
+    if classes is None:
+        raise InputError(f"{path} does not show its number of classes; state model.num_classes in the recipe")
+    model = build_model(recipe.model, classes)
+    told = load_weights(model, weights, str(path))
+    if not ours:
+        print(told)
+    metadata = {"network": title_of(recipe.model), "written_by": f"resnext-train {__version__}"}
+    if ours:
+        metadata["classes"] = json.dumps(content["classes"])
+    return model, recipe, metadata
+
+
+def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, str]) -> None:
+    """Write one file, read it back into a network of its own, and compare the logits."""
+    from resnext_train import checkpoint
+    from resnext_train.errors import InputError
+    from resnext_train.models.export import TOLERANCE, check_portable, portable_weights
+
+    weights = portable_weights(model)
+    try:
+        checkpoint.save_weights(weights, target, metadata)
+    except OSError as error:
+        raise InputError(f"--out: {target} cannot be written: {error.strerror}") from error
+    reader, difference = check_portable(model, recipe.model, checkpoint.load_file(target), recipe.eval.crop)
+    if not difference <= TOLERANCE:
+        target.unlink()
+        raise RuntimeError(f"{target}, read back into {reader}, gives other logits: they differ by {difference:.2g}")
+    count = sum(t.numel() for t in weights.values())
+    print(f"{target}: {count:,} numbers; read back into {reader}, its logits differ by {difference:.2g}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
