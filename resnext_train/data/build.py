@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from resnext_train.config import AreaAugment, DataSection, FolderData, Recipe, SyntheticData
+from resnext_train.data.cifar import CifarImages, find_cifar
 from resnext_train.data.folder import ImageFolder
 from resnext_train.data.loader import (
     EvalGroups,
@@ -45,7 +46,7 @@ def build_splits(section: DataSection) -> Splits:
     """Both splits of a recipe's data.
 
     Raises:
-        InputError: folders that are missing or empty, or classes that differ between the splits.
+        InputError: folders that are missing or empty, damaged files, or classes that differ between the splits.
     """
     if isinstance(section, SyntheticData):
         return Splits(
@@ -53,6 +54,8 @@ def build_splits(section: DataSection) -> Splits:
             SyntheticImages(section.classes, section.val_images, section.size, "val"),
         )
     root = _root(section)
+    if cifar := find_cifar(root):
+        return Splits(CifarImages(cifar, root, "train"), CifarImages(cifar, root, "val"))
     splits = Splits(ImageFolder(root / "train"), ImageFolder(root / "val"))
     train, val = set(splits.train.classes), set(splits.val.classes)
     if train != val:
@@ -63,10 +66,16 @@ def build_splits(section: DataSection) -> Splits:
 
 
 def build_val(section: DataSection) -> Source:
-    """The images to evaluate on: root/val, or root itself if that holds the class folders."""
+    """The images to evaluate on: CIFAR's test images, root/val, or root itself if that holds the class folders.
+
+    Raises:
+        InputError: folders that are missing or empty, or damaged files.
+    """
     if isinstance(section, SyntheticData):
         return SyntheticImages(section.classes, section.val_images, section.size, "val")
     root = _root(section)
+    if cifar := find_cifar(root):
+        return CifarImages(cifar, root, "val")
     return ImageFolder(root / "val" if (root / "val").is_dir() else root)
 
 
