@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader
 
-from resnext_train.config import AreaAugment, DataSection, FolderData, Recipe, SyntheticData
+from resnext_train.config import DataSection, FolderData, PadAugment, Recipe, SyntheticData
 from resnext_train.data.cifar import CifarImages, find_cifar
 from resnext_train.data.folder import ImageFolder
 from resnext_train.data.loader import (
@@ -24,7 +24,7 @@ from resnext_train.data.loader import (
 from resnext_train.data.photometric import Photometric
 from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, deal
 from resnext_train.data.synthetic import SyntheticImages
-from resnext_train.data.transforms import EvalTransform, TrainTransform
+from resnext_train.data.transforms import Augmentation, EvalTransform, PadTransform, TrainTransform
 from resnext_train.distributed import Process
 from resnext_train.errors import InputError
 
@@ -95,14 +95,20 @@ def build_photometric(recipe: Recipe) -> Photometric:
     return Photometric(augment.brightness, augment.contrast, augment.saturation, augment.lighting, data.mean, data.std)
 
 
+def build_augmentation(recipe: Recipe) -> Augmentation:
+    """The crop and flip of a recipe."""
+    a = recipe.augment
+    if isinstance(a, PadAugment):
+        r, g, b = (min(max(round(255 * mean), 0), 255) for mean in recipe.data.mean)
+        return PadTransform(a.size, a.padding, (r, g, b), a.interpolation, a.flip)
+    return TrainTransform(a.size, a.area, a.aspect, a.interpolation, a.flip)
+
+
 def build_train_loader(
     recipe: Recipe, source: Source, plan: StepPlan, process: Process, start: int, stop: int
 ) -> DataLoader[Group | Unreadable]:
     """This process's groups of steps `start` to `stop`."""
-    a = recipe.augment
-    assert isinstance(a, AreaAugment)
-    transform = TrainTransform(a.size, a.area, a.aspect, a.interpolation, a.flip)
-    dataset = TrainGroups(source, transform, build_photometric(recipe), recipe.train.seed)
+    dataset = TrainGroups(source, build_augmentation(recipe), build_photometric(recipe), recipe.train.seed)
     share = deal(plan.groups, process.world, process.rank)
     sampler = TrainSampler(plan, recipe.train.seed, share, start, stop)
     return groups_from(dataset, sampler, _options(recipe, process))

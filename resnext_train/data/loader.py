@@ -17,7 +17,7 @@ from resnext_train.data.jpeg import BadImageError, Picture
 from resnext_train.data.photometric import Photometric
 from resnext_train.data.randomness import uniforms
 from resnext_train.data.sampler import Indices
-from resnext_train.data.transforms import COLOUR_DRAWS, DRAWS, EvalTransform, TrainTransform, empty_batch
+from resnext_train.data.transforms import COLOUR_DRAWS, DRAWS, Augmentation, EvalTransform, empty_batch
 from resnext_train.errors import LocalInputError
 
 
@@ -58,7 +58,7 @@ class Unreadable(NamedTuple):
 class TrainGroups(Dataset[Group | Unreadable]):
     """Augmented groups; how an image is augmented is a function of (seed, epoch, image)."""
 
-    def __init__(self, source: Source, transform: TrainTransform, photometric: Photometric, seed: int) -> None:
+    def __init__(self, source: Source, transform: Augmentation, photometric: Photometric, seed: int) -> None:
         self.source, self.transform, self.photometric, self.seed = source, transform, photometric, seed
 
     def __getitem__(self, indices: Indices) -> Group | Unreadable:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import MakeCifar
+from conftest import SMALL, MakeCifar, events
 from torchvision.transforms.v2 import functional as F
 
+from resnext_train.cli.train import main as train
 from resnext_train.config import FolderData
 from resnext_train.data.build import build_splits, build_val
 from resnext_train.data.loader import Source
@@ -92,3 +93,14 @@ def test_a_root_one_folder_too_deep(title: str, tmp_path: Path, make_cifar: Make
     (folder,) = tmp_path.glob("cifar-*")
     with pytest.raises(InputError, match="to the folder that it lies in"):
         build_splits(FolderData(root=str(folder)))
+
+
+def test_a_run_on_cifar_with_padded_crops(tmp_path: Path, make_cifar: MakeCifar) -> None:
+    make_cifar(tmp_path / "data", "CIFAR-10")
+    (tmp_path / "r.yaml").write_text("model: {arch: resnext14_2x4d}\naugment: {crop: pad}\n")
+    shared = [a for a in SMALL if not a.startswith(("data.", "eval.resize", "train.batch", "train.epochs"))]
+    options = [f"data.root={tmp_path / 'data'}", "data.workers=1", "eval.resize=32", "train.batch_size=8"]
+    out = tmp_path / "run"
+    assert train(["--config", str(tmp_path / "r.yaml"), *shared, *options, "train.epochs=1", "--out", str(out)]) == 0
+    (epoch,) = events(out, "epoch")
+    assert (epoch["step"], epoch["val_count"]) == (3, 6)  # 20 training images are 8 + 8 + 4, two in each group
