@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from resnext_train.config import DataSection, FolderData, PadAugment, Recipe, SyntheticData
+from resnext_train.config import DataSection, EvalSection, FolderData, PadAugment, Recipe, SyntheticData
 from resnext_train.data.cifar import CifarImages, find_cifar
+from resnext_train.data.classes import ClassImages, read_class_names
 from resnext_train.data.folder import ImageFolder
 from resnext_train.data.loader import (
     EvalGroups,
@@ -31,7 +34,7 @@ from resnext_train.errors import InputError
 
 @dataclass(frozen=True)
 class Splits:
-    """Training and validation images of the same classes."""
+    """Training images, and validation images of the same classes or of some of them."""
 
     train: Source
     val: Source
@@ -57,12 +60,23 @@ def build_splits(section: DataSection) -> Splits:
     if cifar := find_cifar(root):
         return Splits(CifarImages(cifar, root, "train"), CifarImages(cifar, root, "val"))
     splits = Splits(ImageFolder(root / "train"), ImageFolder(root / "val"))
-    train, val = set(splits.train.classes), set(splits.val.classes)
-    if train != val:
-        only = {"train": sorted(train - val), "val": sorted(val - train)}
-        told = "; ".join(f"only in {k}: {_some(v)}" for k, v in only.items() if v)
-        raise InputError(f"train and val under {root} hold different classes ({told}); they must be the same")
+    _check_classes(splits, root, subset=section.val_classes == "subset")
     return splits
+
+
+def _check_classes(splits: Splits, root: Path, subset: bool) -> None:
+    """Refuse splits whose classes differ, but for those that val may lack if it may be a `subset`."""
+    train, val = set(splits.train.classes), set(splits.val.classes)
+    only = {"train": [] if subset else sorted(train - val), "val": sorted(val - train)}
+    told = "; ".join(f"only in {k}: {_some(v)}" for k, v in only.items() if v)
+    if only["val"]:
+        wanted = "val may hold no others than train" if subset else "they must be the same"
+        raise InputError(f"train and val under {root} hold different classes ({told}); {wanted}")
+    if only["train"]:
+        raise InputError(
+            f"train and val under {root} hold different classes ({told}); they must be the same, "
+            "unless data.val_classes=subset lets val lack some"
+        )
 
 
 def build_val(section: DataSection) -> Source:
@@ -114,22 +128,52 @@ def build_train_loader(
     return groups_from(dataset, sampler, _options(recipe, process))
 
 
-def build_eval_loader(
-    recipe: Recipe, source: Source, classes: tuple[str, ...], process: Process
-) -> DataLoader[Group | Unreadable]:
-    """This process's blocks of `source`, labelled by the position of each class's name in `classes`.
+@dataclass(frozen=True)
+class Evaluation:
+    """The images to count, labelled by position among the classes that predictions are made among."""
+
+    images: Source
+    outputs: Tensor | None
+    """The network's outputs for those classes, int64, ascending; None: all outputs."""
+    protocol: str
+    """What is done, in one line."""
+
+
+def build_evaluation(section: EvalSection, source: Source, classes: tuple[str, ...]) -> Evaluation:
+    """What an eval section means for `source` and for a network whose outputs are `classes`.
 
     Raises:
-        InputError: a class of `source` is not among `classes`.
+        InputError: a class that counts is not among `classes`, no image counts, or eval.classes cannot be used.
     """
-    unknown = [name for name in source.classes if name not in set(classes)]
-    if unknown:
+    if section.classes is not None:
+        return _restricted(section, Path(section.classes).expanduser(), source, classes)
+    if unknown := _missing(source.classes, classes):
         raise InputError(f"the images have classes that the network does not know: {_some(unknown)}")
-    position = {name: i for i, name in enumerate(classes)}
-    label_of = np.array([position[name] for name in source.classes], np.int64)
+    return Evaluation(ClassImages(source, classes), None, section.protocol)
+
+
+def _restricted(section: EvalSection, path: Path, source: Source, classes: tuple[str, ...]) -> Evaluation:
+    """Evaluation on the classes that the file or folder `path` names, and among these."""
+    listed = read_class_names(path)
+    if unknown := _missing(listed, classes):
+        raise InputError(f"eval.classes: {path} names classes that the network does not know: {_some(unknown)}")
+    outputs = torch.tensor([classes.index(name) for name in listed]).sort().values
+    images = ClassImages(source, tuple(classes[i] for i in outputs.tolist()))
+    if not len(images):
+        raise InputError(f"eval.classes: the data holds no image of a class that {path} names")
+    return Evaluation(images, outputs, f"{section.protocol}, among {len(outputs)} of {len(classes)} classes")
+
+
+def _missing(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    among = set(known)
+    return [name for name in names if name not in among]
+
+
+def build_eval_loader(recipe: Recipe, images: Source, process: Process) -> DataLoader[Group | Unreadable]:
+    """This process's blocks of `images`."""
     e = recipe.eval
-    dataset = EvalGroups(source, EvalTransform(e.resize, e.crop, e.interpolation), label_of)
-    sampler = EvalSampler(len(source), e.batch_size, process.world, process.rank)
+    dataset = EvalGroups(images, EvalTransform(e.resize, e.crop, e.interpolation))
+    sampler = EvalSampler(len(images), e.batch_size, process.world, process.rank)
     return groups_from(dataset, sampler, _options(recipe, process))
 
 

@@ -76,16 +76,16 @@ class TrainGroups(Dataset[Group | Unreadable]):
 
 
 class EvalGroups(Dataset[Group | Unreadable]):
-    """Evaluation blocks; `label_of` maps the source's labels to the network's outputs."""
+    """Evaluation blocks."""
 
-    def __init__(self, source: Source, transform: EvalTransform, label_of: NDArray[np.int64]) -> None:
-        self.source, self.transform, self.label_of = source, transform, label_of
+    def __init__(self, source: Source, transform: EvalTransform) -> None:
+        self.source, self.transform = source, transform
 
     def __getitem__(self, indices: Indices) -> Group | Unreadable:
         images = _gather(self.source, indices, self.transform.crop, lambda picture, _: self.transform(picture))
         if isinstance(images, Unreadable):
             return images
-        return Group(images, torch.from_numpy(self.label_of[self.source.labels[indices.images]]), None)
+        return Group(images, torch.from_numpy(self.source.labels[indices.images]), None)
 
 
 def _gather(
