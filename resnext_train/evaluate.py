@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resnext_train.data.loader import Group
 from resnext_train.data.photometric import Photometric
@@ -16,13 +16,22 @@ from resnext_train.precision import Precision
 
 
 def evaluate(
-    model: nn.Module, blocks: Iterable[Group], normalise: Photometric, precision: Precision, process: Process
+    model: nn.Module,
+    blocks: Iterable[Group],
+    normalise: Photometric,
+    precision: Precision,
+    process: Process,
+    outputs: Tensor | None = None,
 ) -> Counts:
     """Counts over all processes' blocks; leaves the model in training mode if it was.
 
     Which images form a block does not depend on the number of processes, so neither do the logits. Top-5 is top-k
     with k the number of classes where there are fewer than five.
+
+    Predictions are made among the network's `outputs` (int64, None: all of them), and labels are positions there: the
+    softmax knows no other class, as in the 1K-way evaluation of ImageNet-5K (ResNeXt paper, Table 6).
     """
+    among = None if outputs is None else outputs.to(process.device)
     was_training = model.training
     model.eval()
     totals = torch.zeros(3, dtype=torch.int64, device=process.device)
@@ -32,7 +41,7 @@ def evaluate(
             images, labels, _ = block.to(process.device)
             pixels = normalise(images, None)  # outside autocast, which would round the colours
             with precision.autocast():
-                logits = model(pixels)
+                logits = model(pixels) if among is None else model(pixels)[:, among]
             rank = target_rank(logits, labels)
             totals += torch.stack((torch.ones_like(rank).sum(), (rank < 1).sum(), (rank < 5).sum()))
             loss += cross_entropy_sum(logits, labels)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from resnext_train.config import Recipe
-from resnext_train.data.build import Splits, build_splits
+from resnext_train.data.build import Evaluation, Splits, build_evaluation, build_splits
 from resnext_train.data.loader import Group, Unreadable
 from resnext_train.data.sampler import StepPlan
 from resnext_train.distributed import Process
@@ -29,6 +29,7 @@ class Setup:
     recipe: Recipe
     process: Process
     splits: Splits
+    evaluation: Evaluation
     plan: StepPlan
     total_steps: int
     precision: Precision
@@ -60,10 +61,12 @@ def set_up(recipe: Recipe, process: Process) -> Setup:
         raise InputError(
             f"model.num_classes is {wanted} but the data has {len(splits.classes)} classes; correct it or use auto"
         )
+    evaluation = process.together(lambda: build_evaluation(recipe.eval, splits.val, splits.classes))
     plan = StepPlan(len(splits.train), recipe.train.batch_size, recipe.train.groups)
     total = recipe.train.epochs * plan.steps_per_epoch
     total = min(total, recipe.train.max_steps or total)
-    return Setup(recipe, process, splits, plan, total, resolve_precision(recipe.train.precision, process.device))
+    precision = resolve_precision(recipe.train.precision, process.device)
+    return Setup(recipe, process, splits, evaluation, plan, total, precision)
 
 
 @dataclass

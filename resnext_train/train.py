@@ -97,7 +97,7 @@ def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
         log = open_log(folder, recipe.log.tensorboard, logged, epochs, per_epoch, setup.total_steps)
         folder.write_state("running", progress.step)
     log.write("start", step=progress.step, **environment(), **_effective(setup))
-    val_loader = build_eval_loader(recipe, setup.splits.val, setup.splits.classes, process)
+    val_loader = build_eval_loader(recipe, setup.evaluation.images, process)
     return Run(setup, folder, log, step, schedule, val_loader, progress)
 
 
@@ -162,7 +162,8 @@ def _end_epoch(run: Run, at_end: bool) -> None:
     counts = None
     if at_end or epoch % recipe.eval.every_epochs == 0:
         blocks = readable(run.val_loader)
-        counts = evaluate(run.model, blocks, build_photometric(recipe), run.setup.precision, run.setup.process)
+        normalise, setup = build_photometric(recipe), run.setup
+        counts = evaluate(run.model, blocks, normalise, setup.precision, setup.process, setup.evaluation.outputs)
         run.schedule.observe(100 - counts.top1)
         run.progress.last = {"epoch": epoch, **counts.to_dict()}
     is_best = counts is not None and counts.top1_correct > (run.progress.best or {"top1_correct": -1})["top1_correct"]

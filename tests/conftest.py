@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100
 
 SMALL = [
     "data.train_images=52",
@@ -69,6 +74,63 @@ def image_root(tmp_path: Path) -> Path:
                 seed += 1
                 save_image(root / split / name / f"{i}.JPEG", (40 + 3 * i, 60 - 2 * i), seed)
     return root
+
+
+class _PickleOfPython2(pickle.Pickler):
+    """Arrays as in the published CIFAR files, which were written by Python 2.
+
+    They hold 0 for the flag `align` of the array's type, which releases of NumPy 2.4 warn of unless it is False;
+    later ones let 0 pass. 1, which means the same for bytes, is warned of by them all.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, np.dtype):
+            return np.dtype, (value.str[1:], 1, 1), (3, "|", None, None, None, -1, -1, 0)
+        return NotImplemented
+
+
+def _write_pickle(path: Path, content: dict[str, Any]) -> str:
+    """Write `content` as Python 2 would; the MD5 sum of the file."""
+    file = io.BytesIO()
+    _PickleOfPython2(file, protocol=2).dump(content)
+    data = file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    path.write_bytes(data)
+    return hashlib.md5(data).hexdigest()
+
+
+MakeCifar = Callable[[Path, str], dict[str, NDArray[np.uint8]]]
+
+
+@pytest.fixture
+def make_cifar(monkeypatch: pytest.MonkeyPatch) -> MakeCifar:
+    """Write a CIFAR of 20 training and 6 test images in the published format, which torchvision then takes for it.
+
+    Returns the rows of 3072 bytes of each split.
+    """
+
+    def make(root: Path, title: str) -> dict[str, NDArray[np.uint8]]:
+        dataset, label_key = (CIFAR10, "labels") if title == "CIFAR-10" else (CIFAR100, "fine_labels")
+        classes = int(title.removeprefix("CIFAR-"))
+        folder = root / dataset.base_folder
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(classes)
+        written = {}
+        for split, listed, images in (("train", dataset.train_list, 20), ("test", dataset.test_list, 6)):
+            rows = rng.integers(0, 256, (images, 3072), dtype=np.uint8)
+            labels = rng.integers(0, classes, images)
+            parts = zip(listed, np.array_split(rows, len(listed)), np.array_split(labels, len(listed)), strict=True)
+            sums = [
+                [name, _write_pickle(folder / name, {"data": data, label_key: label.tolist(), "batch_label": ""})]
+                for (name, _), data, label in parts
+            ]
+            monkeypatch.setattr(dataset, f"{split}_list", sums)
+            written[split] = rows
+        names = {dataset.meta["key"]: [f"class {c}" for c in range(classes)]}
+        md5 = _write_pickle(folder / dataset.meta["filename"], names)
+        monkeypatch.setattr(dataset, "meta", {**dataset.meta, "md5": md5})
+        return written
+
+    return make
 
 
 def run_module(*arguments: str, processes: int = 1, threads: int = 1, cwd: Path | None = None) -> str:

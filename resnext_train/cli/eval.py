@@ -75,7 +75,7 @@ def _result(path: Path, recipe: Recipe | None, overrides: list[str], process: Pr
     import torch
 
     from resnext_train import checkpoint
-    from resnext_train.data.build import build_eval_loader, build_photometric, build_val
+    from resnext_train.data.build import build_eval_loader, build_evaluation, build_photometric, build_val
     from resnext_train.data.loader import readable
     from resnext_train.evaluate import evaluate
     from resnext_train.models.build import build_model
@@ -89,15 +89,16 @@ def _result(path: Path, recipe: Recipe | None, overrides: list[str], process: Pr
     model = build_model(recipe.model, len(classes))
     load_weights(model, weights, str(path))
     model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader = build_eval_loader(recipe, source, classes, process)
+    evaluation = process.together(lambda: build_evaluation(recipe.eval, source, classes))
+    loader = build_eval_loader(recipe, evaluation.images, process)
     precision = resolve_precision(recipe.train.precision, process.device)
     started = time.perf_counter()
-    counts = evaluate(model, readable(loader), build_photometric(recipe), precision, process)
+    counts = evaluate(model, readable(loader), build_photometric(recipe), precision, process, evaluation.outputs)
     seconds = time.perf_counter() - started
     return {
         **counts.to_dict(),
         "images_per_s": counts.count / seconds,
-        "protocol": f"{recipe.eval.protocol}, {precision.name}",
+        "protocol": f"{evaluation.protocol}, {precision.name}",
         "checkpoint": str(path),
         "arch": recipe.model.arch,
     }

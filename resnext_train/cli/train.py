@@ -112,11 +112,11 @@ def _describe(setup: Setup) -> str:
     check_training(recipe.model, setup.num_classes, recipe.augment.size)
     shares = [len(deal(plan.groups, process.world, r)) for r in range(process.world)]
     images = sorted({n * recipe.train.micro_batch for n in shares}, reverse=True)
-    splits = setup.splits
+    training, counted = len(setup.splits.train), len(setup.evaluation.images)
     lines = {
         "network": f"{title_of(recipe.model)}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
-        "data": f"{setup.num_classes} classes, {len(splits.train):,} training, {len(splits.val):,} validation images",
+        "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images",
         "batch": f"{plan.batch_size} images a step over all processes, in {plan.groups} BN groups of "
         f"{recipe.train.micro_batch}",
         "processes": f"{process.world} with {' or '.join(map(str, images))} images of a step each, "
@@ -124,7 +124,7 @@ def _describe(setup: Setup) -> str:
         "device": f"{process.device.type}, {setup.precision.name}, {torch.get_num_threads()} threads",
         "length": f"{plan.steps_per_epoch} steps an epoch, {setup.total_steps} steps in all"
         + (f"; {plan.dropped} images of each epoch dropped, too few for a step" if plan.dropped else ""),
-        "evaluation": f"{recipe.eval.protocol}, every {recipe.eval.every_epochs} epochs",
+        "evaluation": f"{setup.evaluation.protocol}, every {recipe.eval.every_epochs} epochs",
         "learning rate": _lr_table(setup),
     }
     return "\n".join(f"{name:14s}{text}" for name, text in lines.items())

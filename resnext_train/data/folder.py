@@ -84,7 +84,7 @@ def _scan(root: Path) -> tuple[_Index, dict[str, int]]:
     if not root.is_dir():
         raise InputError(f"data folder {root} not found; set data.root to a folder that holds train/ and val/")
     folders = {".": root.stat().st_mtime_ns}
-    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    classes = class_folders(root)
     if not classes:
         loose = sum(_is_image(entry.name) for entry in os.scandir(root))
         found = (
@@ -103,6 +103,11 @@ def _scan(root: Path) -> tuple[_Index, dict[str, int]]:
         labels += [label] * len(files)
     ends = np.cumsum([len(path) for path in paths], dtype=np.int64)
     return _Index(classes, np.frombuffer(b"".join(paths), np.uint8), ends, np.array(labels, np.int64)), folders
+
+
+def class_folders(root: Path) -> list[str]:
+    """Names of the class folders in `root`, sorted; hidden folders are none. Raises OSError where it cannot be read."""
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _images_below(root: Path, name: str, folders: dict[str, int]) -> list[bytes]:

@@ -17,7 +17,7 @@ from resnext_train.data.jpeg import BadImageError, Picture
 from resnext_train.data.photometric import Photometric
 from resnext_train.data.randomness import uniforms
 from resnext_train.data.sampler import Indices
-from resnext_train.data.transforms import COLOUR_DRAWS, DRAWS, EvalTransform, TrainTransform, empty_batch
+from resnext_train.data.transforms import COLOUR_DRAWS, DRAWS, Augmentation, EvalTransform, empty_batch
 from resnext_train.errors import LocalInputError
 
 
@@ -58,7 +58,7 @@ class Unreadable(NamedTuple):
 class TrainGroups(Dataset[Group | Unreadable]):
     """Augmented groups; how an image is augmented is a function of (seed, epoch, image)."""
 
-    def __init__(self, source: Source, transform: TrainTransform, photometric: Photometric, seed: int) -> None:
+    def __init__(self, source: Source, transform: Augmentation, photometric: Photometric, seed: int) -> None:
         self.source, self.transform, self.photometric, self.seed = source, transform, photometric, seed
 
     def __getitem__(self, indices: Indices) -> Group | Unreadable:
@@ -76,16 +76,16 @@ class TrainGroups(Dataset[Group | Unreadable]):
 
 
 class EvalGroups(Dataset[Group | Unreadable]):
-    """Evaluation blocks; `label_of` maps the source's labels to the network's outputs."""
+    """Evaluation blocks."""
 
-    def __init__(self, source: Source, transform: EvalTransform, label_of: NDArray[np.int64]) -> None:
-        self.source, self.transform, self.label_of = source, transform, label_of
+    def __init__(self, source: Source, transform: EvalTransform) -> None:
+        self.source, self.transform = source, transform
 
     def __getitem__(self, indices: Indices) -> Group | Unreadable:
         images = _gather(self.source, indices, self.transform.crop, lambda picture, _: self.transform(picture))
         if isinstance(images, Unreadable):
             return images
-        return Group(images, torch.from_numpy(self.label_of[self.source.labels[indices.images]]), None)
+        return Group(images, torch.from_numpy(self.source.labels[indices.images]), None)
 
 
 def _gather(

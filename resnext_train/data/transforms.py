@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -65,6 +65,17 @@ def _round(value: float) -> int:
     return math.floor(value + 0.5)
 
 
+class Augmentation(Protocol):
+    """How a picture becomes a training crop."""
+
+    @property
+    def size(self) -> int:
+        """Height and width of the crop in pixels."""
+
+    def __call__(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
+        """uint8 (3, size, size), a function of the picture and of DRAWS numbers in [0, 1)."""
+
+
 @dataclass(frozen=True)
 class TrainTransform:
     """Random crop resized to `size` × `size`, and a flip with probability `flip`."""
@@ -85,6 +96,37 @@ class TrainTransform:
             antialias=True,
         )
         return image.flip(-1) if draws[CROP_DRAWS] < self.flip else image
+
+
+@dataclass(frozen=True)
+class PadTransform:
+    """The image padded by `padding` pixels of the colour `fill`, a random crop of `size` × `size` from it, and a flip.
+
+    An image of another size is first resized, short side to `size`, and centre-cropped. The papers' code pads with
+    zeros after the normalisation, and so with the data's mean colour. Pixels are whole levels here until they are
+    normalised on the device: with `fill` the mean rounded to levels, the padding is within 0.5 / 255 / std of zero.
+    """
+
+    size: int
+    padding: int
+    fill: tuple[int, int, int]
+    interpolation: str
+    flip: float
+
+    def __call__(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
+        """uint8 (3, size, size); the first two of the DRAWS numbers in [0, 1) say where the crop lies."""
+        image = EvalTransform(self.size, self.size, self.interpolation)(picture)
+        top, left = (int(d * (2 * self.padding + 1)) - self.padding for d in draws[:2].tolist())
+        (rows, to_rows), (columns, to_columns) = self._overlap(top), self._overlap(left)
+        crop = torch.tensor(self.fill, dtype=torch.uint8).view(3, 1, 1).repeat(1, self.size, self.size)
+        crop[:, to_rows, to_columns] = image[:, rows, columns]
+        return crop.flip(-1) if draws[CROP_DRAWS] < self.flip else crop
+
+    def _overlap(self, start: int) -> tuple[slice, slice]:
+        """What a crop that begins at `start` shares with the image along one side: in the image, and in the crop."""
+        first = max(start, 0)
+        last = max(first, min(start, 0) + self.size)
+        return slice(first, last), slice(first - start, last - start)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from resnext_train.config import load_recipe
-from resnext_train.data.build import build_eval_loader, build_splits, build_train_loader
+from resnext_train.data.build import build_eval_loader, build_evaluation, build_splits, build_train_loader
 from resnext_train.data.loader import Group, readable, worker_count
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.synthetic import SyntheticImages
@@ -67,7 +67,8 @@ def test_each_image_keeps_its_label(image_root: Path) -> None:
 def test_evaluation_blocks_are_whole_and_in_order(image_root: Path) -> None:
     recipe = load_recipe("resnet18.yaml", [f"data.root={image_root}", "data.workers=2", "eval.batch_size=4"])
     val = build_splits(recipe.data).val
-    blocks = list(readable(build_eval_loader(recipe, val, ("dog", "cat", "yak", "emu"), ONE)))
+    images = build_evaluation(recipe.eval, val, ("dog", "cat", "yak", "emu")).images
+    blocks = list(readable(build_eval_loader(recipe, images, ONE)))
     assert [len(b.labels) for b in blocks] == [4, 4, 1]
     assert torch.cat([b.labels for b in blocks]).tolist() == [1, 1, 1, 0, 0, 0, 3, 3, 3]
 

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import io
+import itertools
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 
+from resnext_train.config import load_recipe
+from resnext_train.data.build import build_augmentation, build_photometric
 from resnext_train.data.jpeg import Pixels, open_picture
 from resnext_train.data.randomness import uniforms
 from resnext_train.data.transforms import (
     CROP_DRAWS,
     DRAWS,
     EvalTransform,
+    PadTransform,
     TrainTransform,
     empty_batch,
     sample_box,
@@ -113,6 +120,76 @@ def test_the_crop_is_the_resized_box_and_flips_by_its_own_draw() -> None:
     assert torch.equal(transform(picture, draws), expected)
     draws[CROP_DRAWS] = 0.4
     assert torch.equal(transform(picture, draws), expected.flip(-1))
+
+
+def offset_draws(down: int, right: int, positions: int) -> NDArray[np.float64]:
+    """Draws in the middle of what stands for an offset, and no flip."""
+    draws = np.full(DRAWS, 0.99)
+    draws[:2] = (down + 0.5) / positions, (right + 0.5) / positions
+    return draws
+
+
+FILL = (125, 7, 200)
+
+
+@pytest.mark.parametrize(("size", "padding"), [(6, 2), (3, 5), (8, 0)])
+def test_a_padded_crop_at_every_offset(size: int, padding: int) -> None:
+    """Of the whole padded image, as torchvision makes it; with much padding, some crops hold nothing of the image."""
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, size, size), dtype=np.uint8))
+    transform = PadTransform(size, padding, FILL, "bicubic", flip=0.5)
+    padded = v2.functional.pad(image, [padding] * 4, fill=list(FILL))
+    positions = 2 * padding + 1
+    for down, right in itertools.product(range(positions), repeat=2):
+        draws = offset_draws(down, right, positions)
+        expected = v2.functional.crop(padded, down, right, size, size)
+        assert torch.equal(transform(Pixels(image), draws), expected)
+        draws[CROP_DRAWS] = 0.49
+        assert torch.equal(transform(Pixels(image), draws), expected.flip(-1))
+
+
+def test_padded_crops_reach_every_offset_equally_often() -> None:
+    image = torch.arange(1, 26, dtype=torch.uint8).view(1, 5, 5).expand(3, 5, 5)
+    transform = PadTransform(5, 2, (0, 0, 0), "bicubic", flip=0.0)
+    draws = uniforms(0, 0, np.arange(10_000), DRAWS)
+    counts = Counter(transform(Pixels(image), d).numpy().tobytes() for d in draws)
+    assert len(counts) == 25
+    # 400 expected at each of 25 offsets: within five standard deviations
+    assert all(abs(n - 400) < 5 * np.sqrt(10_000 * (1 / 25) * (24 / 25)) for n in counts.values())
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 40), (32, 33), (20, 28)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_images_of_other_sizes_are_resized_before_padding(size: tuple[int, int], interpolation: str) -> None:
+    picture = open_picture(jpeg(*size))
+    reference = v2.Compose(
+        [
+            v2.Resize(32, interpolation=v2.InterpolationMode(interpolation), antialias=True),
+            v2.CenterCrop(32),
+            v2.Pad(4, fill=list(FILL)),
+        ]
+    )
+    padded = reference(picture.region(0, 0, picture.height, picture.width))
+    crop = PadTransform(32, 4, FILL, interpolation, flip=0.0)(picture, offset_draws(1, 7, 9))
+    assert torch.equal(crop, padded[:, 1:33, 7:39])
+
+
+@pytest.mark.parametrize("mean", [(0.4914, 0.4822, 0.4465), (0.0, 1.0, 0.123)])
+def test_the_padding_is_zero_after_normalisation_up_to_half_a_level(
+    mean: tuple[float, float, float], tmp_path: Path
+) -> None:
+    std = (0.247, 0.2435, 0.2616)
+    (tmp_path / "r.yaml").write_text(
+        f"model: {{arch: resnet18}}\ntrain: {{epochs: 1}}\ndata: {{mean: {list(mean)}, std: {list(std)}}}\n"
+        "augment: {crop: pad, size: 32, padding: 4}\n"
+    )
+    recipe = load_recipe(str(tmp_path / "r.yaml"))
+    crop = build_augmentation(recipe)(Pixels(torch.full((3, 32, 32), 99, dtype=torch.uint8)), offset_draws(0, 8, 9))
+    normalised = build_photometric(recipe)(crop.unsqueeze(0), None)[0]
+    border = torch.ones(32, 32, dtype=torch.bool)
+    border[4:, :28] = False
+    assert (crop[:, ~border] == 99).all()
+    half_a_level = torch.tensor([0.5 / 255 / s for s in std]).view(3, 1)
+    assert (normalised[:, border].abs() <= half_a_level + 1e-6).all()
 
 
 def test_batches_are_channels_last_and_shared_on_demand() -> None:
