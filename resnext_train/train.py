@@ -70,7 +70,7 @@ def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
     state = process.together(lambda: checkpoint.load(resume.checkpoint) if resume.checkpoint else None)
     model = build_model(recipe.model, setup.num_classes, recipe.train.seed)
     if state is None and recipe.model.weights:
-        _fine_tune(model, Path(recipe.model.weights), process)
+        _fine_tune(model, Path(recipe.model.weights).expanduser(), process)
     model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.train.compile:
         model.compile()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 
 
@@ -19,6 +20,8 @@ def run_command(name: str, command: Callable[[], None]) -> int:
     except InputError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, LocalInputError):
             print(f"{name}: error: {error}", file=sys.stderr)
+        else:
+            time.sleep(5)  # torchrun ends all processes as soon as one leaves: let the first one speak
         return 2
     except KeyboardInterrupt:
         if is_main():

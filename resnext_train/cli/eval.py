@@ -47,12 +47,15 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     from resnext_train.config import load_recipe
     from resnext_train.errors import InputError
+    from resnext_train.models.architecture import check_model
 
     overrides = [
         *args.overrides,
         *([] if args.data is None else ["data.source=folder", f"data.root={args.data}"]),
     ]
     recipe = load_recipe(args.config, overrides) if args.config else None
+    if recipe:
+        check_model(recipe.model)
     path = Path(args.ckpt)
     if not path.is_file():
         raise InputError(f"--ckpt: checkpoint {path} not found")
@@ -78,6 +81,7 @@ def _result(path: Path, recipe: Recipe | None, overrides: list[str], process: Pr
     from resnext_train.data.build import build_eval_loader, build_evaluation, build_photometric, build_val
     from resnext_train.data.loader import readable
     from resnext_train.evaluate import evaluate
+    from resnext_train.models.architecture import title_of
     from resnext_train.models.build import build_model
     from resnext_train.models.convert import load_weights
     from resnext_train.precision import resolve_precision
@@ -87,7 +91,9 @@ def _result(path: Path, recipe: Recipe | None, overrides: list[str], process: Pr
     source = process.host_first(lambda: build_val(recipe.data))
     classes = classes or _classes_of_foreign(recipe, source.classes)
     model = build_model(recipe.model, len(classes))
-    load_weights(model, weights, str(path))
+    told = load_weights(model, weights, str(path))
+    if process.is_main and not checkpoint.is_ours(content):
+        print(f"weights: {told}", flush=True)
     model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     evaluation = process.together(lambda: build_evaluation(recipe.eval, source, classes))
     loader = build_eval_loader(recipe, evaluation.images, process)
@@ -100,7 +106,7 @@ def _result(path: Path, recipe: Recipe | None, overrides: list[str], process: Pr
         "images_per_s": counts.count / seconds,
         "protocol": f"{evaluation.protocol}, {precision.name}",
         "checkpoint": str(path),
-        "arch": recipe.model.arch,
+        "arch": title_of(recipe.model),
     }
 
 

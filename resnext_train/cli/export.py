@@ -48,8 +48,11 @@ def _export(args: argparse.Namespace) -> None:
 
     from resnext_train.config import load_recipe
     from resnext_train.errors import InputError
+    from resnext_train.models.architecture import check_model
 
     recipe = load_recipe(args.config) if args.config else None
+    if recipe:
+        check_model(recipe.model)
     source, targets = Path(args.ckpt), [Path(out) for out in args.out]
     if not source.is_file():
         raise InputError(f"--ckpt: checkpoint {source} not found")

@@ -55,10 +55,11 @@ def _train(args: argparse.Namespace) -> None:
 
     recipe = load_recipe(args.config, args.overrides)
     check_model(recipe.model)
-    _check_weights(recipe)
     _check_processes(recipe)
     folder = RunFolder(Path(args.out) if args.out else Path("runs") / find_recipe(args.config).stem)
     resume = ResumePoint(None) if args.dry_run else resume_point(folder, recipe, args.resume)
+    if resume.checkpoint is None:
+        _check_weights(recipe)
 
     from resnext_train.distributed import connect
     from resnext_train.run import set_up
@@ -83,7 +84,7 @@ def _check_weights(recipe: Recipe) -> None:
 
     from resnext_train.errors import InputError
 
-    if recipe.model.weights and not Path(recipe.model.weights).is_file():
+    if recipe.model.weights and not Path(recipe.model.weights).expanduser().is_file():
         raise InputError(f"model.weights: {recipe.model.weights} not found")
 
 

@@ -1,0 +1,68 @@
+"""Runs that start from weights in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from conftest import SMALL, Refuses
+
+from resnext_train import checkpoint
+from resnext_train.cli.eval import main as evaluate
+from resnext_train.cli.train import main as train
+
+RUN = ["--config", "smoke.yaml", *SMALL, "model.arch=resnet18", "optimizer.lr=1e-8", "train.epochs=1"]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path / "resnet18.pth"
+    torch.save({"state_dict": torchvision.models.resnet18(num_classes=1000).state_dict()}, path)
+    return path
+
+
+def test_a_run_starts_from_the_weights_and_says_so(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train([*RUN, f"model.weights={weights}", "--out", str(out)]) == 0
+    told = f"weights: {weights}: names of torchvision and timm; classifier fc of 1000 classes left out, a new one of 4"
+    assert told in capsys.readouterr().out
+    start = torch.load(weights, weights_only=True)["state_dict"]
+    end = checkpoint.load(out / "checkpoints" / "last.pt")["model"]
+    for name in ("conv1.weight", "layer4.1.conv2.weight", "layer2.0.downsample.0.weight"):
+        torch.testing.assert_close(end[name], start[name], rtol=0, atol=1e-6)
+    assert end["fc.weight"].shape == (4, 512)
+    assert torch.all(end["bn1.running_mean"] != 0), "statistics have moved by three steps"
+
+
+def test_a_continued_run_needs_the_weights_no_more(weights: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    arguments = [*RUN, f"model.weights={weights}", "--out", out]
+    assert train(arguments) == 0
+    weights.unlink()
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    assert train([*arguments, "--resume", str(last), "train.epochs=2"]) == 0
+    assert checkpoint.load(last)["progress"]["step"] == 6
+
+
+def test_weights_that_cannot_be_used(weights: Path, tmp_path: Path, refuses: Refuses) -> None:
+    out = tmp_path / "run"
+    error = refuses(train, *RUN, "model.weights=/nowhere/w.pth", "--out", str(out))
+    assert "model.weights: /nowhere/w.pth not found" in error
+    error = refuses(train, *RUN, "model.arch=resnet34", f"model.weights={weights}", "--out", str(out))
+    assert f"{weights} does not fit the network: it lacks layer1.2.conv1.weight" in error
+    assert not out.exists()
+
+
+def test_an_evaluation_of_foreign_weights_says_whose_they_are(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["data.classes=1000", "data.val_images=20", "data.size=40", "eval.resize=36", "eval.crop=32"]
+    assert evaluate(["--ckpt", str(weights), "--config", "smoke.yaml", "model.arch=resnet18", *data]) == 0
+    out = capsys.readouterr().out
+    assert f"weights: {weights}: names of torchvision and timm\n" in out
+    assert "of 20)" in out
