@@ -48,7 +48,7 @@ def _train(args: argparse.Namespace) -> None:
     # Everything that needs no torch comes first: most mistakes are found in a fraction of a second.
     from pathlib import Path
 
-    from resnext_train.config import find_recipe, load_recipe
+    from resnext_train.config import load_recipe, run_name
     from resnext_train.models.architecture import check_model
     from resnext_train.resume import ResumePoint, resume_point
     from resnext_train.runlog import RunFolder
@@ -56,7 +56,7 @@ def _train(args: argparse.Namespace) -> None:
     recipe = load_recipe(args.config, args.overrides)
     check_model(recipe.model)
     _check_processes(recipe)
-    folder = RunFolder(Path(args.out) if args.out else Path("runs") / find_recipe(args.config).stem)
+    folder = RunFolder(Path(args.out) if args.out else Path("runs") / run_name(args.config))
     resume = ResumePoint(None) if args.dry_run else resume_point(folder, recipe, args.resume)
     if resume.checkpoint is None:
         _check_weights(recipe)
@@ -138,6 +138,8 @@ def _lr_table(setup: Setup, rows: int = 8) -> str:
     changes = [e for e, lr in enumerate(rates) if e == 0 or lr != rates[e - 1]]
     stays = {e for e in changes if rates[e : e + 2] == [rates[e]] * 2} | {0, changes[-1]}
     stride = -(-len(changes) // rows)
+    if len(stays) > 2 * rows:  # stairs throughout
+        stays = {0, changes[-1]}
     told = ", ".join(f"{rates[e]:.4g} at epoch {e + 1}" for i, e in enumerate(changes) if i % stride == 0 or e in stays)
     if setup.recipe.schedule.name == "plateau":
         told += f", × {setup.recipe.schedule.factor:g} on each plateau"

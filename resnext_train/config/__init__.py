@@ -23,6 +23,7 @@ from resnext_train.config.loading import (
     load_recipe,
     recipe_from_dict,
     recipe_schema,
+    run_name,
     shipped_recipes,
 )
 from resnext_train.config.sections import (
@@ -73,5 +74,6 @@ __all__ = [
     "read_entry",
     "recipe_from_dict",
     "recipe_schema",
+    "run_name",
     "shipped_recipes",
 ]

@@ -58,6 +58,17 @@ def find_recipe(name: str) -> Path:
     raise InputError(f"recipe {name} not found, neither as a path nor among the shipped recipes; {hint}")
 
 
+def run_name(name: str) -> str:
+    """What a run of the recipe `name` is called unless the user says otherwise: its file name without the ending.
+
+    Shipped recipes keep their data set's folder, but for ImageNet-1K's: those of two data sets may share a name.
+    """
+    path, shipped = find_recipe(name).resolve(), shipped_recipes().resolve()
+    if path.is_relative_to(shipped):
+        return str(path.relative_to(shipped).with_suffix("")).removeprefix("imagenet/")
+    return path.stem
+
+
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Find, merge, validate and freeze the recipe `name` with `section.key=value` overrides.
 

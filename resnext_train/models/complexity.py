@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from resnext_train.config import ModelSection
 from resnext_train.errors import InputError
 from resnext_train.models.build import build_model
+from resnext_train.models.resnet import ResNet
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ def _on_meta(section: ModelSection, num_classes: int) -> nn.Module:
 
 
 def _run(model: nn.Module, section: ModelSection, images: int, size: int) -> None:
+    if isinstance(model, ResNet) and size < model.architecture.reduction:
+        least = model.architecture.reduction
+        raise InputError(f"{section.arch} divides an image by {least}; images of {size} × {size} pixels are too small")
     try:
         with torch.no_grad():
             model(torch.empty(images, 3, size, size, device="meta"))

@@ -140,4 +140,4 @@ def test_a_missing_section_is_laid_to_the_file_not_to_an_override(tmp_path: Path
 
 def test_info(refuses: Refuses) -> None:
     assert "unknown network 'resnext'" in refuses(info, "resnext")
-    assert "use at least 32" in refuses(info, "resnet18", "--size", "8")
+    assert "divides an image by 32; images of 8 × 8 pixels are too small" in refuses(info, "resnet18", "--size", "8")
