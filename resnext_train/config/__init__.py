@@ -1,10 +1,5 @@
 """The recipe: everything that decides what a run computes, typed, validated and frozen. Never imports torch."""
 
-from resnext_train.config.catalogue import (
-    Entry,
-    catalogue,
-    read_entry,
-)
 from resnext_train.config.fields import (
     duration_in_steps,
 )
@@ -31,6 +26,11 @@ from resnext_train.config.sections import (
     LogSection,
     ModelSection,
     Recipe,
+)
+from resnext_train.config.shipped import (
+    Entry,
+    catalogue,
+    read_entry,
 )
 from resnext_train.config.training import (
     CosineSchedule,

@@ -9,7 +9,6 @@ import pytest
 import torch
 from conftest import start_module
 
-from resnext_train.cli.info import main as info
 from resnext_train.cli.train import main as train
 
 
@@ -56,27 +55,8 @@ def test_the_learning_rate_table_keeps_every_drop_and_thins_ramps(capsys: pytest
     assert out.count(" at epoch ") < 20
 
 
-def test_info_prints_the_papers_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert info(["resnext50_32x4d"]) == 0
-    out = capsys.readouterr().out
-    assert "25,028,904" in out
-    assert "4.23 G" in out
-    # ResNeXt paper, Table 1, right column
-    rows = ["128; 3×3, 128, C=32; 1×1, 256] × 3", "256; 3×3, 256, C=32; 1×1, 512] × 4"]
-    rows += ["512; 3×3, 512, C=32; 1×1, 1024] × 6", "1024; 3×3, 1024, C=32; 1×1, 2048] × 3"]
-    for stage, block in enumerate(rows):
-        assert f"[1×1, {block}" in next(line for line in out.splitlines() if line.startswith(f"layer{stage + 1}"))
-
-
-def test_info_of_a_recipe_and_of_basic_blocks(capsys: pytest.CaptureFixture[str]) -> None:
-    assert info(["--config", "resnet18.yaml", "--size", "64"]) == 0
-    out = capsys.readouterr().out
-    assert "[3×3, 512; 3×3, 512] × 2" in out
-    assert "512 × 2 × 2" in out
-
-
 def test_the_module_lists_its_commands() -> None:
     done = start_module()
     assert done.returncode == 2
-    assert all(command in done.stderr for command in ("train", "eval", "info"))
+    assert all(command in done.stderr for command in ("train", "eval", "info", "export"))
     assert start_module("--help").returncode == 0

@@ -10,7 +10,6 @@ import torch
 from conftest import SMALL, Refuses, save_image, start_module
 
 from resnext_train.cli.eval import main as evaluate
-from resnext_train.cli.info import main as info
 from resnext_train.cli.train import main as train
 
 FOLDER = ["--config", "resnet18.yaml", "train.batch_size=8", "train.micro_batch=4", "augment.size=32"]
@@ -136,8 +135,3 @@ def test_a_missing_section_is_laid_to_the_file_not_to_an_override(tmp_path: Path
     (tmp_path / "r.yaml").write_text("train: {epochs: 2}\n")
     error = refuses(train, "--config", str(tmp_path / "r.yaml"), "data.root=/x")
     assert f"error: {tmp_path / 'r.yaml'}: model: is missing" in error
-
-
-def test_info(refuses: Refuses) -> None:
-    assert "unknown network 'resnext'" in refuses(info, "resnext")
-    assert "divides an image by 32; images of 8 × 8 pixels are too small" in refuses(info, "resnet18", "--size", "8")
