@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
 
 
 def run_command(name: str, command: Callable[[], None]) -> int:
-    """Run `command`; the exit code is 0, or 2 after one sentence about bad input.
+    """Run `command`; the exit code is 0, 2 after one sentence about bad input, or 141 if nobody reads on.
 
     Under torchrun each host's first process speaks for its others, but for what one of them met alone.
     """
@@ -17,6 +18,11 @@ def run_command(name: str, command: Callable[[], None]) -> int:
 
     try:
         command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        return 141  # as a shell says it of a program that ends so
     except InputError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, LocalInputError):
             print(f"{name}: error: {error}", file=sys.stderr)
@@ -28,6 +34,16 @@ def run_command(name: str, command: Callable[[], None]) -> int:
             print(f"{name}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _reader_left() -> bool:
+    """Whether what reads our output is gone, as `head` is after ten lines; then nothing more is written to it."""
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)
+    left = any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left
 
 
 def is_main() -> bool:

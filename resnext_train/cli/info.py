@@ -64,7 +64,7 @@ def _list() -> None:
     from resnext_train.errors import InputError
     from resnext_train.models.complexity import measure
 
-    print(f"{'recipe':40s}{'parameters':>14s}{'multiply-adds':>15s}   published error, or what to expect")
+    print(f"{'recipe':40s}{'parameters':>14s}{'multiply-adds':>15s}   published error, or what to expect", flush=True)
     for entry in catalogue():
         try:
             size = measure(entry.recipe.model, entry.classes or 1000, entry.recipe.eval.crop)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 
-import torch
 from torch import nn
 from torchvision import models as torchvision_models
 
@@ -33,10 +31,8 @@ def _torchvision(name: str, num_classes: int) -> nn.Module:
     if name not in known:
         raise InputError(_unknown("torchvision", name, known))
     options: dict[str, object] = {"weights": None, "num_classes": num_classes}
-    if "init_weights" in inspect.signature(torchvision_models.get_model_builder(name)).parameters:
-        options["init_weights"] = True
     if f"torchvision/{name}" in AUXILIARY_WEIGHTS:
-        options |= {"aux_logits": True, "init_weights": torch.get_default_device().type != "meta"}
+        options |= {"aux_logits": True, "init_weights": True}
     return torchvision_models.get_model(name, **options)  # type: ignore[no-any-return]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -117,6 +118,17 @@ def test_refusals(arguments: list[str], told: str, refuses: Refuses) -> None:
     if arguments[0].startswith("timm/"):
         pytest.importorskip("timm")
     assert told in refuses(info, *arguments)
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = "from resnext_train.cli.info import main; raise SystemExit(main([]))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"recipe")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
 
 
 def test_a_recipe_of_ones_own_needs_no_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,7 @@ def test_checkpoints_that_are_none(
     error = refuses(evaluate, "--ckpt", str(path), "--config", "smoke.yaml")
     assert str(path) in error
     assert ("not found" if kind == "missing" else "is not a checkpoint") in error
+    assert ("only running code could restore" in error) == (kind in ("code", "text"))
     assert not (tmp_path / "evil").exists()
     if kind != "missing":
         error = refuses(train, "--config", "smoke.yaml", *SMALL, "--out", str(tmp_path / "r"), "--resume", str(path))
