@@ -8,6 +8,7 @@ import yaml
 
 from resnext_train.config import (
     CosineSchedule,
+    RmspropSection,
     StepSchedule,
     SyntheticData,
     differences,
@@ -16,6 +17,7 @@ from resnext_train.config import (
     load_recipe,
     recipe_from_dict,
     recipe_schema,
+    run_name,
     shipped_recipes,
 )
 from resnext_train.errors import InputError
@@ -239,3 +241,31 @@ def test_the_schema_describes_every_key() -> None:
 def test_yaml_of_shipped_recipes_has_no_unknown_form() -> None:
     for path in shipped_recipes().rglob("*.yaml"):
         assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ("resnext50_32x4d.yaml", "resnext50_32x4d"),
+        ("imagenet5k/resnet50", "imagenet5k/resnet50"),
+        ("resnet110", "cifar/resnet110"),
+        ("smoke.yaml", "smoke"),
+    ],
+)
+def test_runs_of_recipes_of_the_same_name_get_folders_of_their_own(config: str, name: str) -> None:
+    assert run_name(config) == name
+
+
+def test_a_run_of_ones_own_recipe_is_called_like_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "cifar" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text("model: {arch: resnet20}\n")
+    assert run_name(str(path)) == "mine"
+
+
+def test_another_optimizer_leaves_the_keys_of_the_first_behind() -> None:
+    recipe = load_recipe("smoke.yaml", ["optimizer.name=rmsprop", "optimizer.lr=0.01"])
+    assert isinstance(recipe.optimizer, RmspropSection)
+    assert recipe.optimizer.lr == 0.01
+    with pytest.raises(InputError, match=r"optimizer\.nesterov does not belong to the chosen optimizer\.name"):
+        load_recipe("smoke.yaml", ["optimizer.name=rmsprop", "optimizer.nesterov=true"])

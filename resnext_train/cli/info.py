@@ -61,7 +61,7 @@ def _info(args: argparse.Namespace) -> None:
 
 def _list() -> None:
     from resnext_train.config import catalogue
-    from resnext_train.errors import InputError
+    from resnext_train.errors import MissingLibraryError
     from resnext_train.models.complexity import measure
 
     print(f"{'recipe':40s}{'parameters':>14s}{'multiply-adds':>15s}   published error, or what to expect", flush=True)
@@ -69,10 +69,8 @@ def _list() -> None:
         try:
             size = measure(entry.recipe.model, entry.classes or 1000, entry.recipe.eval.crop)
             costs = f"{size.parameters:14,d}{size.multiply_adds / 1e9:11.2f} G   "
-        except InputError as error:
-            if not entry.recipe.model.arch.startswith("timm/"):
-                raise
-            costs = f"{'needs timm' if 'not installed' in str(error) else str(error):>27s}   "
+        except MissingLibraryError:
+            costs = f"{'needs timm':>27s}     "
         print(f"{entry.name:40s}{costs} {entry.result.partition(' (')[0].rstrip('.')}", flush=True)
 
 

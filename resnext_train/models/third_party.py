@@ -7,7 +7,7 @@ import difflib
 from torch import nn
 from torchvision import models as torchvision_models
 
-from resnext_train.errors import InputError
+from resnext_train.errors import InputError, MissingLibraryError
 
 AUXILIARY_WEIGHTS = {"torchvision/googlenet": 0.3, "torchvision/inception_v3": 0.4}
 """Weight of each auxiliary classifier's loss: GoogLeNet paper (arXiv 1409.4842), section 5; for Inception-v3 that of
@@ -21,7 +21,7 @@ def build_third_party(library: str, name: str, num_classes: int) -> nn.Module:
     classifiers.
 
     Raises:
-        InputError: the library is not installed or has no such network.
+        InputError: the library is not installed (MissingLibraryError) or has no such network.
     """
     return {"torchvision": _torchvision, "timm": _timm}[library](name, num_classes)
 
@@ -40,7 +40,7 @@ def _timm(name: str, num_classes: int) -> nn.Module:
     try:
         import timm
     except ImportError as error:
-        raise InputError(
+        raise MissingLibraryError(
             f"model.arch: timm/{name} needs the library timm, which is not installed; pip install 'resnext-train[timm]'"
         ) from error
     if not timm.is_model(name):

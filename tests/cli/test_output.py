@@ -53,6 +53,10 @@ def test_the_learning_rate_table_keeps_every_drop_and_thins_ramps(capsys: pytest
     for drop in ("0.1 at epoch 21", "0.01 at epoch 31", "0.001 at epoch 61", "0.0001 at epoch 91"):
         assert drop in out
     assert out.count(" at epoch ") < 20
+    assert train([*arguments, "schedule.name=exponential", "schedule.warmup=0", "schedule.every=2"]) == 0
+    out = capsys.readouterr().out
+    assert "0.1 at epoch 1, " in out
+    assert out.count(" at epoch ") < 20
 
 
 def test_the_module_lists_its_commands() -> None:
