@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 from conftest import SMALL, Refuses
+from torchvision.transforms.v2 import functional as F
 
 from resnext_train import checkpoint
 from resnext_train.cli.eval import main as evaluate
@@ -56,6 +58,35 @@ def test_weights_that_cannot_be_used(weights: Path, tmp_path: Path, refuses: Ref
     error = refuses(train, *RUN, "model.arch=resnet34", f"model.weights={weights}", "--out", str(out))
     assert f"{weights} does not fit the network: it lacks layer1.2.conv1.weight" in error
     assert not out.exists()
+
+
+def test_foreign_weights_on_some_of_their_classes(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refuses: Refuses
+) -> None:
+    """Outputs 4, 1, 2 of six are what --classes calls cat, dog and emu: counted in plain torch from the same logits."""
+    torch.manual_seed(3)
+    network = torchvision.models.resnet18(num_classes=6).eval()
+    weights, names = tmp_path / "w.pth", tmp_path / "names.txt"
+    torch.save(network.state_dict(), weights)
+    names.write_text("ant\ndog\nemu\nfox\ncat\ngnu\n")
+    arguments = ["--ckpt", str(weights), "--config", "resnet18", "--data", str(image_root / "val")]
+    sizes = ["eval.resize=36", "eval.crop=32", "eval.interpolation=bilinear", "train.precision=fp32"]
+    error = refuses(evaluate, *arguments, *sizes)
+    assert "fc.weight (6, 512) instead of (3, 512)" in error
+    out = tmp_path / "result.json"
+    assert evaluate([*arguments, *sizes, "--classes", str(names), "--json", str(out)]) == 0
+    correct = total = 0
+    for label, name in ((4, "cat"), (1, "dog"), (2, "emu")):
+        for file in sorted((image_root / "val" / name).iterdir()):
+            image = F.resize(torchvision.io.decode_image(str(file)), [36], antialias=True)
+            pixels = F.center_crop(image, [32, 32]).float().div(255)
+            pixels = F.normalize(pixels, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+            with torch.no_grad():
+                correct += int(network(pixels[None]).argmax() == label)
+            total += 1
+    result = json.loads(out.read_text())
+    assert (result["count"], result["top1_correct"]) == (total, correct)
+    assert "--classes: " in refuses(evaluate, *arguments, *sizes, "--classes", str(tmp_path / "none.txt"))
 
 
 def test_an_evaluation_of_foreign_weights_says_whose_they_are(

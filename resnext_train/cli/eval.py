@@ -31,6 +31,12 @@ def parser() -> argparse.ArgumentParser:
         help="recipe for foreign weights; for our own checkpoints, in place of all but the model",
     )
     p.add_argument("--data", metavar="DIR", help="folder with val/, or of classes (default: the recipe's data)")
+    p.add_argument(
+        "--classes",
+        metavar="PATH",
+        help="for foreign weights of more classes than the data: all their classes in order, a file with a name a line "
+        "or a folder with a folder per class",
+    )
     p.add_argument("--json", metavar="FILE", help="write the result to this file as well")
     p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
     return p
@@ -66,12 +72,14 @@ def _evaluate(args: argparse.Namespace) -> None:
     from resnext_train.distributed import connect
 
     with connect() as process:
-        result = _result(path, recipe, overrides, process)
+        result = _result(path, recipe, overrides, process, args.classes)
     if is_main():
         _report(result, args.json)
 
 
-def _result(path: Path, recipe: Recipe | None, overrides: list[str], process: Process) -> dict[str, Any]:
+def _result(
+    path: Path, recipe: Recipe | None, overrides: list[str], process: Process, named: str | None
+) -> dict[str, Any]:
     """Load, evaluate, and describe the result."""
     import time
 
@@ -80,6 +88,7 @@ def _result(path: Path, recipe: Recipe | None, overrides: list[str], process: Pr
     from resnext_train import checkpoint
     from resnext_train.data.build import build_eval_loader, build_evaluation, build_photometric, build_val
     from resnext_train.data.loader import readable
+    from resnext_train.errors import InputError
     from resnext_train.evaluate import evaluate
     from resnext_train.models.architecture import title_of
     from resnext_train.models.build import build_model
@@ -88,8 +97,10 @@ def _result(path: Path, recipe: Recipe | None, overrides: list[str], process: Pr
 
     content = process.together(lambda: checkpoint.load_file(path))
     recipe, weights, classes = _understand(content, path, recipe, overrides)
+    if classes and named:
+        raise InputError(f"--classes is for foreign weights; {path} knows the names of its classes")
     source = process.host_first(lambda: build_val(recipe.data))
-    classes = classes or _classes_of_foreign(recipe, source.classes)
+    classes = classes or process.together(lambda: _classes_of_foreign(recipe, source.classes, named))
     model = build_model(recipe.model, len(classes))
     told = load_weights(model, weights, str(path))
     if process.is_main and not checkpoint.is_ours(content):
@@ -132,17 +143,21 @@ def _understand(
     return used, content["model"], tuple(content["classes"])
 
 
-def _classes_of_foreign(recipe: Recipe, found: tuple[str, ...]) -> tuple[str, ...]:
-    """Class names for weights that bring none: those of the data, if their number is the recipe's."""
+def _classes_of_foreign(recipe: Recipe, found: tuple[str, ...], named: str | None) -> tuple[str, ...]:
+    """Class names for weights that bring none: those of --classes, else of the data, if they are as many as outputs."""
+    from pathlib import Path
+
+    from resnext_train.data.classes import read_class_names
     from resnext_train.errors import InputError
 
+    classes = tuple(read_class_names(Path(named).expanduser(), "--classes")) if named else found
     wanted = recipe.model.num_classes
-    if wanted not in ("auto", len(found)):
+    if wanted not in ("auto", len(classes)):
         raise InputError(
-            f"model.num_classes is {wanted} but the data has {len(found)} classes, and foreign weights do not say "
-            "which is which; evaluate them on all their classes"
+            f"model.num_classes is {wanted} but {named or 'the data'} has {len(classes)} classes, and foreign weights "
+            "do not say which is which; name all their classes by --classes"
         )
-    return found
+    return classes
 
 
 def _report(result: dict[str, Any], json_file: str | None) -> None:

@@ -154,7 +154,7 @@ def build_evaluation(section: EvalSection, source: Source, classes: tuple[str, .
 
 def _restricted(section: EvalSection, path: Path, source: Source, classes: tuple[str, ...]) -> Evaluation:
     """Evaluation on the classes that the file or folder `path` names, and among these."""
-    listed = read_class_names(path)
+    listed = read_class_names(path, "eval.classes")
     if unknown := _missing(listed, classes):
         raise InputError(f"eval.classes: {path} names classes that the network does not know: {_some(unknown)}")
     outputs = torch.tensor([classes.index(name) for name in listed]).sort().values

@@ -36,10 +36,10 @@ class ClassImages:
         return self._source.picture(int(self._images[i]))
 
 
-def read_class_names(path: Path) -> list[str]:
+def read_class_names(path: Path, what: str) -> list[str]:
     """Class names from a text file with one a line, or those of a folder's class folders.
 
-    Blank lines and space around a name are ignored.
+    Blank lines and space around a name are ignored. `what` is the key or option that gave the path, for messages.
 
     Raises:
         InputError: no such file or folder, or it cannot be read, names no class, or names one twice.
@@ -47,16 +47,16 @@ def read_class_names(path: Path) -> list[str]:
     try:
         names = class_folders(path) if path.is_dir() else _lines(path)
     except FileNotFoundError as error:
-        raise InputError(f"eval.classes: {path} not found; give a file of class names, a folder, or null") from error
+        raise InputError(f"{what}: {path} not found; give a file of class names, or a folder") from error
     except OSError as error:
-        raise InputError(f"eval.classes: {path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{what}: {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"eval.classes: {path} is not a text file in UTF-8") from error
+        raise InputError(f"{what}: {path} is not a text file in UTF-8") from error
     if not names:
-        raise InputError(f"eval.classes: {path} names no class; give a class name a line, or a folder per class")
+        raise InputError(f"{what}: {path} names no class; give a class name a line, or a folder per class")
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
-        raise InputError(f"eval.classes: {path} names the class {name} {times} times; name it once")
+        raise InputError(f"{what}: {path} names the class {name} {times} times; name it once")
     return names
 
 
