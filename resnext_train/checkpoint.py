@@ -24,6 +24,7 @@ import os
 import pickle
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -104,7 +105,7 @@ def _sync_folder(folder: Path) -> None:
 def load_file(path: Path) -> Any:
     """Whatever tensors and plain types a file holds, on the CPU; nothing in it is ever executed.
 
-    Safetensors by that ending, else what torch.save wrote, legacy files included. Besides tensors and plain types only
+    Safetensors, else what torch.save wrote, legacy files included. Besides tensors and plain types only
     what other trainers keep beside their weights is let through: parsed arguments and NumPy's numbers.
 
     Raises:
@@ -113,12 +114,20 @@ def load_file(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"checkpoint {path} not found")
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return load_safetensors(path)
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the age or kind of the file; what matters becomes an error
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what the readers make of arbitrary bytes is unbounded: IndexError, KeyError, ...
         raise InputError(f"{path} is not a checkpoint: {_reason(error)}") from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the ending, or by the first bytes: the length of a header, and the brace that it starts with."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return path.suffix.lower() == ".safetensors" or (start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**27)
 
 
 _NUMPY_SCALAR = numpy.float64(0).__reduce__()[0]
@@ -135,7 +144,7 @@ def _reason(error: Exception) -> str:
     code = re.search(r"GLOBAL (\S+)", str(error))
     if code:
         return f"it holds {code[1]}, which only running code could restore; save its state dict alone and use that"
-    if isinstance(error, pickle.UnpicklingError):
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
         return "it is damaged, no checkpoint, or holds objects that only running code could restore"
     return str(error).partition("\n")[0] or type(error).__name__
 

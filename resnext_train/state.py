@@ -98,3 +98,6 @@ def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     optimizer.load_state_dict(state)
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
+        for parameter in group["params"] if group.get("momentum") else ():
+            # Momentum that was off until now starts from zero, as in a new run.
+            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))

@@ -17,7 +17,6 @@ from resnext_train.data.build import (
     build_train_loader,
 )
 from resnext_train.data.loader import Group, readable
-from resnext_train.distributed import Process
 from resnext_train.errors import InputError
 from resnext_train.evaluate import evaluate
 from resnext_train.losses import TrainingLoss
@@ -70,7 +69,7 @@ def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
     state = process.together(lambda: checkpoint.load(resume.checkpoint) if resume.checkpoint else None)
     model = build_model(recipe.model, setup.num_classes, recipe.train.seed)
     if state is None and recipe.model.weights:
-        _fine_tune(model, Path(recipe.model.weights).expanduser(), process)
+        _fine_tune(model, setup)
     model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.train.compile:
         model.compile()
@@ -101,11 +100,23 @@ def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
     return Run(setup, folder, log, step, schedule, val_loader, progress)
 
 
-def _fine_tune(model: nn.Module, path: Path, process: Process) -> None:
-    """Start from the weights in a file, and print what was found there."""
-    content = process.together(lambda: checkpoint.load_file(path))
-    told = load_weights(model, find_state_dict(content, str(path)), str(path), new_classifier=True)
-    if process.is_main:
+def _fine_tune(model: nn.Module, setup: Setup) -> None:
+    """Start from the weights that the recipe names, and print what was found there.
+
+    A checkpoint of this tool says which classes it knows: where the data has others, its classifier is left out even if
+    they are as many.
+    """
+    section = setup.recipe.model
+    path = Path(section.weights or "").expanduser()
+    content = setup.process.together(lambda: checkpoint.load_file(path))
+    weights = find_state_dict(content, str(path))
+    if checkpoint.is_ours(content):
+        same = tuple(content["classes"]) == setup.splits.classes
+        kind = "a checkpoint of resnext-train"
+        told = load_weights(model, weights, str(path), section, "fitting" if same else "new", kind)
+    else:
+        told = load_weights(model, weights, str(path), section, "fitting")
+    if setup.process.is_main:
         print(f"weights: {told}", flush=True)
 
 

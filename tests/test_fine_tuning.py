@@ -41,6 +41,22 @@ def test_a_run_starts_from_the_weights_and_says_so(
     assert torch.all(end["bn1.running_mean"] != 0), "statistics have moved by three steps"
 
 
+def test_a_checkpoint_of_other_classes_gives_no_classifier_even_if_they_are_as_many(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, last = tmp_path / "first", tmp_path / "first" / "checkpoints" / "last.pt"
+    three = [*RUN, "data.classes=3", "model.arch=resnext14_2x4d"]
+    assert train([*three, "--out", str(first)]) == 0
+    again = [*three, f"model.weights={last}", "train.max_steps=1"]
+    assert train([*again, "--out", str(tmp_path / "same")]) == 0
+    assert f"weights: {last}: a checkpoint of resnext-train\n" in capsys.readouterr().out
+    images = ["data.source=folder", f"data.root={image_root}"]
+    own = [a for a in again if not a.startswith(("data.classes", "data.train", "data.val", "data.size"))]
+    assert train([*own, *images, "--out", str(tmp_path / "other")]) == 0
+    told = "a checkpoint of resnext-train; classifier fc of other classes left out, a new one of 3 starts untrained"
+    assert told in capsys.readouterr().out
+
+
 def test_a_continued_run_needs_the_weights_no_more(weights: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     arguments = [*RUN, f"model.weights={weights}", "--out", out]

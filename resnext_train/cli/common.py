@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 def run_command(name: str, command: Callable[[], None]) -> int:
-    """Run `command`; the exit code is 0, 2 after one sentence about bad input, or 141 if nobody reads on.
+    """Run `command`; the exit code is 0, 2 after one sentence about bad input, or 141 if nobody reads its output on.
 
     Under torchrun each host's first process speaks for its others, but for what one of them met alone.
     """
@@ -22,6 +22,8 @@ def run_command(name: str, command: Callable[[], None]) -> int:
     except BrokenPipeError:
         if not _reader_left():
             raise
+        if name != "resnext-info":  # which has nothing to lose
+            print(f"{name}: ended, because nobody reads its output any more", file=sys.stderr)
         return 141  # as a shell says it of a program that ends so
     except InputError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, LocalInputError):

@@ -102,7 +102,7 @@ def _result(
     source = process.host_first(lambda: build_val(recipe.data))
     classes = classes or process.together(lambda: _classes_of_foreign(recipe, source.classes, named))
     model = build_model(recipe.model, len(classes))
-    told = load_weights(model, weights, str(path))
+    told = load_weights(model, weights, str(path), recipe.model)
     if process.is_main and not checkpoint.is_ours(content):
         print(f"weights: {told}", flush=True)
     model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -137,6 +137,9 @@ def _understand(
         if recipe is None:
             raise InputError(f"{path} was not written by resnext-train: say by --config which recipe fits its weights")
         return recipe, find_state_dict(content, str(path)), None
+    for override in overrides:
+        if override.startswith("model."):
+            raise InputError(f"override {override!r}: {path} brings its own network, which stays as it was trained")
     own = recipe_from_dict(content["recipe"], f"recipe in {path}", overrides)
     stored = recipe_from_dict(content["recipe"], f"recipe in {path}")
     used = (recipe or own).model_copy(update={"model": stored.model})

@@ -83,21 +83,25 @@ def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[st
     from resnext_train.errors import InputError
     from resnext_train.models.architecture import title_of
     from resnext_train.models.build import build_model
+    from resnext_train.models.complexity import measure
     from resnext_train.models.convert import classes_in, find_state_dict, load_weights
 
     content: Any = checkpoint.load_file(path)
     ours = checkpoint.is_ours(content)
     weights = find_state_dict(content, str(path))
     if ours:
+        if recipe is not None:
+            raise InputError(f"--config is for foreign weights; {path} brings its own recipe")
         recipe = recipe_from_dict(content["recipe"], f"recipe in {path}")
     if recipe is None:
         raise InputError(f"{path} was not written by resnext-train: say by --config which recipe fits its weights")
     stated = recipe.model.num_classes
-    classes = len(content["classes"]) if ours else stated if stated != "auto" else classes_in(weights)
+    classes = len(content["classes"]) if ours else stated if stated != "auto" else classes_in(weights, recipe.model)
     if classes is None:
         raise InputError(f"{path} does not show its number of classes; state model.num_classes in the recipe")
+    measure(recipe.model, classes, recipe.eval.crop)  # refuses a size that the network cannot take
     model = build_model(recipe.model, classes)
-    told = load_weights(model, weights, str(path))
+    told = load_weights(model, weights, str(path), recipe.model)
     if not ours:
         print(told)
     metadata = {"network": title_of(recipe.model), "written_by": f"resnext-train {__version__}"}
@@ -117,10 +121,17 @@ def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, s
         checkpoint.save_weights(weights, target, metadata)
     except OSError as error:
         raise InputError(f"--out: {target} cannot be written: {error.strerror}") from error
-    reader, difference = check_portable(model, recipe.model, checkpoint.load_file(target), recipe.eval.crop)
+    try:
+        reader, difference = check_portable(model, recipe.model, checkpoint.load_file(target), recipe.eval.crop)
+    except InputError:
+        target.unlink()
+        raise
     if not difference <= TOLERANCE:
         target.unlink()
-        raise RuntimeError(f"{target}, read back into {reader}, gives other logits: they differ by {difference:.2g}")
+        raise InputError(
+            f"{target}, read back into {reader}, gave other logits (they differ by {difference:.2g}) and was removed; "
+            "the disk or the file system may be at fault"
+        )
     count = sum(t.numel() for t in weights.values())
     print(f"{target}: {count:,} numbers; read back into {reader}, its logits differ by {difference:.2g}")
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from resnext_train.cli.common import run_command
 
 if TYPE_CHECKING:
-    from resnext_train.config import Entry, ModelSection
+    from resnext_train.config import ModelSection
     from resnext_train.models.architecture import Architecture
-    from resnext_train.models.complexity import Complexity
+    from resnext_train.models.complexity import Complexity, Part
 
 NAME = "resnext-info"
 
@@ -75,24 +75,32 @@ def _list() -> None:
 
 
 def _describe(args: argparse.Namespace) -> None:
-    from resnext_train.config import read_entry
+    from resnext_train.config import catalogue, read_entry
     from resnext_train.models.architecture import architecture_of, check_model, library_of
     from resnext_train.models.complexity import measure
 
-    section, size = _network(args)
+    section = _network(args)
     check_model(section)
     architecture = None if library_of(section) else architecture_of(section)
     entry = read_entry(args.config) if args.config else None
-    classes = args.classes or (section.num_classes if section.num_classes != "auto" else entry and entry.classes)
-    classes = classes or (10 if architecture and len(architecture.blocks) == 3 else 1000)
-    size = args.size or size or (architecture.image_size if architecture else 224)
-    print(_table(section, classes, measure(section, classes, size), architecture))
-    for known in _published(section, entry):
-        print(f"{known.name}: {known.reproduces} {known.result}")
+    named = [e for e in ([entry] if entry else catalogue()) if _same(e.recipe.model, section)]
+    shown = entry or next(iter(named), None)
+    size = args.size or (shown.recipe.eval.crop if shown else architecture.image_size if architecture else 224)
+    stated = section.num_classes if section.num_classes != "auto" else entry and entry.classes
+    classes = args.classes or stated or _classes(architecture)
+    print(_table(section, measure(section, classes, size), classes, architecture))
+    for known in named:
+        if known.result and known.recipe.eval.crop == size and known.classes == classes:
+            print(f"{known.name}: {known.reproduces} {known.result}")
 
 
-def _network(args: argparse.Namespace) -> tuple[ModelSection, int | None]:
-    """The model section that the command line describes, and the image size of its recipe."""
+def _classes(architecture: Architecture | None) -> int:
+    """Classes of the data set that a network is meant for."""
+    return 10 if architecture and len(architecture.blocks) == 3 else 1000
+
+
+def _network(args: argparse.Namespace) -> ModelSection:
+    """The model section that the command line describes."""
     from resnext_train.config import load_recipe, recipe_from_dict
     from resnext_train.errors import InputError
 
@@ -100,25 +108,22 @@ def _network(args: argparse.Namespace) -> tuple[ModelSection, int | None]:
     names = [word for word in args.network if "=" not in word]
     if len(names) + (args.config is not None) != 1:
         raise InputError("give one network, by name or by --config")
+    for override in overrides:
+        if not override.startswith("model."):
+            raise InputError(f"override {override!r} does not change the network; only model.key=value does")
     if args.config:
-        recipe = load_recipe(args.config, overrides)
-        return recipe.model, recipe.eval.crop
-    return recipe_from_dict({"model": {"arch": names[0]}}, names[0], overrides).model, None
+        return load_recipe(args.config, overrides).model
+    return recipe_from_dict({"model": {"arch": names[0]}}, names[0], overrides).model
 
 
-def _published(section: ModelSection, entry: Entry | None) -> list[Entry]:
-    """Shipped recipes of this very network, or the one that was asked for."""
-    from resnext_train.config import catalogue
-
-    if entry is not None:
-        return [entry] if entry.result else []
-    same = {"num_classes": "auto", "weights": None}
-    wanted = section.model_copy(update=same)
-    return [e for e in catalogue() if e.recipe.model.model_copy(update=same) == wanted]
+def _same(one: ModelSection, other: ModelSection) -> bool:
+    """Whether two sections describe the same network but for its classes."""
+    beside = {"num_classes": "auto", "weights": None}
+    return one.model_copy(update=beside) == other.model_copy(update=beside)
 
 
-def _table(section: ModelSection, classes: int, complexity: Complexity, architecture: Architecture | None) -> str:
-    """The stages as in Table 1 of the ResNeXt paper, with the costs of each."""
+def _table(section: ModelSection, complexity: Complexity, classes: int, architecture: Architecture | None) -> str:
+    """The stages as in Table 1 of the ResNeXt paper, with the costs of each; BN counts with the row before it."""
     from resnext_train.models.architecture import title_of
 
     auxiliary = complexity.auxiliary_parameters
@@ -131,13 +136,17 @@ def _table(section: ModelSection, classes: int, complexity: Complexity, architec
         "",
         f"{'stage':14s}{'output':>18s}{'parameters':>14s}{'multiply-adds':>16s}   layers",
     ]
+    rows: list[tuple[Part, int]] = []
     for part in complexity.parts:
         if architecture and part.name in ("bn1", "relu", "bn2"):
-            continue
-        output = " × ".join(str(n) for n in part.output) or "training only"
-        costs = f"{part.parameters:14,d}{part.multiply_adds:16,d}"
+            before, parameters = rows.pop()
+            rows.append((before, parameters + part.parameters))
+        else:
+            rows.append((part, part.parameters))
+    for part, parameters in rows:
+        output = "training only" if part.training_only else " × ".join(str(n) for n in part.output)
         layers = _layers(architecture, part.name) if architecture else ""
-        lines.append(f"{part.name:14s}{output:>18s}{costs}   {layers}".rstrip())
+        lines.append(f"{part.name:14s}{output:>18s}{parameters:14,d}{part.multiply_adds:16,d}   {layers}".rstrip())
     return "\n".join(lines)
 
 
@@ -169,12 +178,36 @@ def _match(args: argparse.Namespace) -> None:
     """Table 2 of the ResNeXt paper for any bottleneck network."""
     from resnext_train.config import ModelSection
     from resnext_train.errors import InputError
-    from resnext_train.models.architecture import architecture_of, library_of, matching_base_width
+    from resnext_train.models.architecture import architecture_of, block_weights, matched_section
     from resnext_train.models.complexity import measure
+
+    section = ModelSection(arch=args.match)
+    reference = _reference(args, section)
+    size = args.size or reference.image_size
+    classes = args.classes or _classes(reference)
+    for cardinality in args.cardinality:
+        if cardinality < 1:
+            raise InputError(f"--cardinality {cardinality}: must be at least 1")
+    print(f"widths that keep the complexity of {args.match} (ResNeXt paper, equation 4 and Table 2)")
+    columns = f"{'C':>4s}{'d':>5s}{'C·d':>6s}{'block weights':>15s}{'parameters':>14s}{'multiply-adds':>15s}"
+    print(columns + "   network")
+    for cardinality in args.cardinality:
+        matched = matched_section(section, cardinality)
+        a, cost = architecture_of(matched), measure(matched, classes, size)
+        print(
+            f"{cardinality:4d}{a.base_width:5d}{a.inner_width(0):6d}"
+            f"{block_weights(reference, cardinality, a.base_width):15,d}{cost.parameters:14,d}"
+            f"{cost.multiply_adds / 1e9:13.2f} G   {matched.arch}{'' if a.residual else ' model.residual=false'}"
+        )
+
+
+def _reference(args: argparse.Namespace, section: ModelSection) -> Architecture:
+    """The network that others are to match."""
+    from resnext_train.errors import InputError
+    from resnext_train.models.architecture import architecture_of, library_of
 
     if args.network or args.config:
         raise InputError("--match takes its network by itself; leave out the other one")
-    section = ModelSection(arch=args.match)
     if library_of(section):
         raise InputError(f"--match: {args.match} is another library's; give a ResNet or ResNeXt")
     reference = architecture_of(section)
@@ -183,23 +216,7 @@ def _match(args: argparse.Namespace) -> None:
             f"--match: {args.match} has two-layer blocks, for which cardinality is the same as width "
             "(ResNeXt paper, Figure 4); give a network with bottlenecks, such as resnet50"
         )
-    size = args.size or reference.image_size
-    classes = args.classes or (1000 if len(reference.blocks) == 4 else 10)
-    print(f"widths that keep the complexity of {args.match} (ResNeXt paper, equation 4 and Table 2)")
-    columns = f"{'C':>4s}{'d':>5s}{'C·d':>6s}{'block weights':>15s}{'parameters':>14s}{'multiply-adds':>15s}"
-    print(columns + "   network")
-    for cardinality in args.cardinality:
-        if cardinality < 1:
-            raise InputError(f"--cardinality {cardinality}: must be at least 1")
-        d = matching_base_width(reference, cardinality)
-        matched = section.model_copy(update={"cardinality": cardinality, "base_width": d})
-        width, outer = architecture_of(matched).inner_width(0), reference.outer_width(0)
-        weights = cardinality * (2 * outer * d + 9 * d * d)
-        cost = measure(matched, classes, size)
-        print(
-            f"{cardinality:4d}{d:5d}{width:6d}{weights:15,d}{cost.parameters:14,d}{cost.multiply_adds / 1e9:13.2f} G"
-            f"   resne{'xt' if cardinality > 1 else 't'}{reference.depth}_{cardinality}x{d}d"
-        )
+    return reference
 
 
 if __name__ == "__main__":

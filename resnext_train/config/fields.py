@@ -28,6 +28,16 @@ Duration = Annotated[
 """A number of epochs, or "N epochs", or "N steps"."""
 
 
+def _check_above_zero(value: float | str) -> float | str:
+    if value == 0 or (isinstance(value, str) and float(value.split(" ")[0]) == 0):
+        raise ValueError("must be longer than nothing")
+    return value
+
+
+PositiveDuration = Annotated[Duration, AfterValidator(_check_above_zero)]
+"""A duration above zero."""
+
+
 def duration_in_steps(duration: float | str, steps_per_epoch: int) -> int:
     """Optimizer steps in `duration`, rounded to the nearest; the only place where durations become steps."""
     if isinstance(duration, str):

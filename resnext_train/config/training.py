@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from resnext_train.config.fields import AboveZero, Duration, Natural, NonNegative, Positive, Section
+from resnext_train.config.fields import AboveZero, Duration, Natural, NonNegative, Positive, PositiveDuration, Section
 
 
 class _Optimizer(Section):
@@ -98,7 +98,7 @@ class ExponentialSchedule(_Schedule):
     """Kind of schedule."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.94
     """What to multiply by."""
-    every: Duration = 2.0
+    every: PositiveDuration = 2.0
     """Epochs (or steps) between two reductions."""
 
 

@@ -32,6 +32,9 @@ _BOTTLENECK_BLOCKS = {
 _LAYERS = {"basic": 2, "bottleneck": 3}
 """Convolutions in a block."""
 
+_DEEPEST, _WIDEST = 10_000, 100_000
+"""Layers and channels beyond which a number in a recipe is surely a slip."""
+
 _NAME = re.compile(
     r"(?P<preact>preact_)?(?P<cifar>cifar_)?"
     r"(?:(?P<wide>wide_)?resnet(?P<resnet>N)(?P<two>_2)?|plain(?P<plain>N)|"
@@ -86,7 +89,10 @@ class Architecture:
         return 224 if self.stem == "imagenet" else 32
 
     def inner_width(self, stage: int) -> int:
-        """Channels of the 3×3 convolution in a stage, counted from 0: C·d in the first, doubled from stage to stage."""
+        """Channels of the 3×3 convolution in a stage, counted from 0: C·d in the first, doubled from stage to stage.
+
+        The width of a group is rounded down where factors leave a fraction, as torchvision does.
+        """
         group = int(self.stem_width * (1 << stage) * self.base_width / 64)
         return group * self.cardinality
 
@@ -131,6 +137,8 @@ def check_model(section: ModelSection) -> None:
     """Find what is wrong with a model section without importing torch; raises InputError."""
     if library_of(section) is None:
         architecture_of(section)
+        if section.auxiliary_weight is not None:
+            raise InputError(f"model.auxiliary_weight: {section.arch} has no auxiliary classifiers; remove it")
 
 
 def architecture_of(section: ModelSection) -> Architecture:
@@ -161,7 +169,7 @@ def architecture_of(section: ModelSection) -> Architecture:
         section.residual if section.residual is not None else match["plain"] is None,
         match["preact"] is not None,
     )
-    _check(name, architecture)
+    _check(name, architecture, section)
     return architecture
 
 
@@ -190,8 +198,16 @@ def _blocks(section: ModelSection, depth: int, grouped: bool, cifar: bool) -> tu
     )
 
 
-def _check(name: str, architecture: Architecture) -> None:
+def _check(name: str, architecture: Architecture, section: ModelSection) -> None:
     a = architecture
+    if section.shortcut and not a.residual:
+        raise InputError(f"model.shortcut: {name} has no shortcuts here; remove it, or set model.residual to true")
+    widest = max(a.outer_width(len(a.blocks) - 1), a.inner_width(len(a.blocks) - 1))
+    if a.depth > _DEEPEST or widest > _WIDEST:
+        raise InputError(
+            f"model.arch: {name} would have {a.depth} layers of up to {widest} channels; at most {_DEEPEST} and "
+            f"{_WIDEST} are built"
+        )
     if a.block == "basic" and (a.cardinality, a.base_width, a.form) != (1, 64, "c"):
         raise InputError(
             f"model.arch: {name} has two-layer blocks, which take no cardinality, base width or form: their paths are "
@@ -203,15 +219,29 @@ def _check(name: str, architecture: Architecture) -> None:
         raise InputError(f"model.width: {a.width:g} leaves {name} without channels; make it larger")
 
 
-def matching_base_width(reference: Architecture, cardinality: int) -> int:
-    """The base width d whose bottleneck of `cardinality` C costs nearest to the reference's (ResNeXt paper, Table 2).
+def block_weights(reference: Architecture, cardinality: int, base_width: int) -> int:
+    """Weights of a bottleneck of the reference's first stage (ResNeXt paper, equation 4): C·(256·d + 3·3·d·d + d·256).
 
-    Equation 4 counts C·(256·d + 3·3·d·d + d·256) weights in a block of the first stage; 256 is its output width.
+    256 stands for the stage's output width.
     """
-    outer = reference.outer_width(0)
+    return cardinality * (2 * reference.outer_width(0) * base_width + 9 * base_width**2)
 
-    def weights(paths: int, d: int) -> int:
-        return paths * (2 * outer * d + 9 * d * d)
 
-    wanted = weights(reference.cardinality, reference.inner_width(0) // reference.cardinality)
-    return min(range(1, wanted // (2 * outer) + 2), key=lambda d: abs(weights(cardinality, d) - wanted))
+def matching_base_width(reference: Architecture, cardinality: int) -> int:
+    """The base width d whose block of `cardinality` C costs nearest to the reference's (ResNeXt paper, Table 2)."""
+    c = reference.cardinality
+    wanted = block_weights(reference, c, reference.inner_width(0) // c)
+    largest = wanted // (2 * reference.outer_width(0)) + 1
+    return min(range(1, largest + 1), key=lambda d: abs(block_weights(reference, cardinality, d) - wanted))
+
+
+def matched_section(section: ModelSection, cardinality: int) -> ModelSection:
+    """The network of `section` at another cardinality and the matching base width, under a name that says both."""
+    match = _NAME.fullmatch(section.arch)
+    assert match
+    reference = architecture_of(section)
+    d = matching_base_width(reference, cardinality)
+    cifar = "cifar_" if len(reference.blocks) == 3 and reference.depth in _BOTTLENECK_BLOCKS else ""
+    kind = "resnext" if cardinality > 1 else "resnet"
+    name = f"{match['preact'] or ''}{cifar}{kind}{reference.depth}_{cardinality}x{d}d"
+    return ModelSection(arch=name, residual=None if reference.residual else False)

@@ -45,6 +45,26 @@ def _build_resnet(architecture: Architecture, num_classes: int) -> ResNet:
     return model
 
 
+def build_on_meta(section: ModelSection, num_classes: int) -> nn.Module:
+    """The network without memory for its weights, bottlenecks in form c: for its shapes and sizes.
+
+    Raises:
+        InputError: as build_model.
+    """
+    section = section.model_copy(update={"form": "c"})
+    try:
+        with torch.device("meta"):
+            return build_model(section, num_classes)
+    except NotImplementedError:  # constructors that compute with tensors, such as torchvision's RegNet
+        return build_model(section, num_classes).to("meta")
+
+
+def classifier_names(section: ModelSection) -> tuple[str, ...]:
+    """The parameters whose shapes depend on the number of classes, auxiliary classifiers included."""
+    few, more = (build_on_meta(section, n).state_dict() for n in (7, 11))
+    return tuple(name for name, tensor in few.items() if tensor.shape != more[name].shape)
+
+
 def auxiliary_weight(section: ModelSection) -> float:
     """Weight of each auxiliary classifier's loss; 0 for networks that have none."""
     if section.auxiliary_weight is not None:

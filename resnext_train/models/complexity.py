@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnext_train.config import ModelSection
 from resnext_train.errors import InputError
-from resnext_train.models.build import build_model
+from resnext_train.models.build import build_on_meta
 from resnext_train.models.resnet import ResNet
 
 
@@ -18,13 +19,15 @@ from resnext_train.models.resnet import ResNet
 class Part:
     """One top-level module of a network: what it outputs for one image and what it costs.
 
-    `output` is empty for what takes no part in evaluation: an auxiliary classifier.
+    `output` is empty where that is no single tensor. `training_only` parts take no part in evaluation: auxiliary
+    classifiers.
     """
 
     name: str
     output: tuple[int, ...]
     parameters: int
     multiply_adds: int
+    training_only: bool
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Complexity:
     @property
     def auxiliary_parameters(self) -> int:
         """Those of `parameters` that only training uses."""
-        return sum(p.parameters for p in self.parts if not p.output)
+        return sum(p.parameters for p in self.parts if p.training_only)
 
 
 def measure(section: ModelSection, num_classes: int, size: int) -> Complexity:
@@ -51,36 +54,36 @@ def measure(section: ModelSection, num_classes: int, size: int) -> Complexity:
     Raises:
         InputError: no such network, or one that cannot take images of this size.
     """
-    model = _on_meta(section, num_classes).eval()
+    model = build_on_meta(section, num_classes).eval()
     outputs: dict[str, tuple[int, ...]] = {}
-
-    def remember(name: str) -> object:
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            outputs[name] = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else ()
-
-        return hook
-
-    for name, module in model.named_children():
-        module.register_forward_hook(remember(name))  # type: ignore[arg-type]
+    used: set[str] = set()
+    for name, module in model.named_modules():
+        module.register_forward_hook(_watch(name, outputs, used))
     with FlopCounterMode(display=False) as counter:
         _run(model, section, 1, size)
     flops = {name.split(".", 1)[-1]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     parts = tuple(
-        Part(name, outputs.get(name, ()), _parameters(module), flops.get(name, 0) // 2)
+        Part(name, outputs.get(name, ()), _parameters(module), flops.get(name, 0) // 2, name not in used)
         for name, module in model.named_children()
-        if name in outputs or _parameters(module)
+        if name in used or _parameters(module)
     )
     return Complexity(_parameters(model), counter.get_total_flops() // 2, size, parts)
 
 
+def _watch(name: str, outputs: dict[str, tuple[int, ...]], used: set[str]) -> Callable[..., None]:
+    """A hook that notes the shape of a module's output, and that the top-level module it belongs to is in use."""
+
+    def hook(module: nn.Module, inputs: object, output: object) -> None:
+        used.add(name.partition(".")[0])
+        if isinstance(output, torch.Tensor):
+            outputs[name] = tuple(output.shape[1:])
+
+    return hook
+
+
 def check_training(section: ModelSection, num_classes: int, size: int) -> None:
     """Raise InputError if the network of a recipe cannot be trained on images of `size` × `size` pixels."""
-    _run(_on_meta(section, num_classes).train(), section, 2, size)
-
-
-def _on_meta(section: ModelSection, num_classes: int) -> nn.Module:
-    with torch.device("meta"):
-        return build_model(section.model_copy(update={"form": "c"}), num_classes)
+    _run(build_on_meta(section, num_classes).train(), section, 2, size)
 
 
 def _run(model: nn.Module, section: ModelSection, images: int, size: int) -> None:

@@ -13,33 +13,50 @@ Recognised by their keys and shapes:
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from resnext_train.config import ModelSection
 from resnext_train.errors import InputError
+from resnext_train.models.build import build_on_meta, classifier_names
 from resnext_train.models.resnet import ResNet
 from resnext_train.models.resnext import convert_form
+from resnext_train.models.third_party import AUXILIARY_MODULES
 
 _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")
 
 
 def find_state_dict(content: Any, where: str) -> dict[str, Tensor]:
-    """The state dict in a loaded file: bare, or under one of the customary keys; wrappers' prefixes removed.
+    """The state dict in a loaded file: bare, or under customary keys; wrappers' prefixes removed.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, a name comes twice, or a tensor is not an ordinary one.
     """
-    for key in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    named = isinstance(content, dict) and all(isinstance(k, str) for k in content)
-    if not named or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"{where} is not a checkpoint: it holds no state dict of named tensors")
-    return {_bare(name): tensor for name, tensor in content.items()}
+    found = _unwrapped(content)
+    if found is None:
+        held = f"; it has {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) and content else ""
+        raise InputError(f"{where} is not a checkpoint: it holds no state dict of named tensors{held}")
+    bare: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        if _bare(name) in bare:
+            raise InputError(f"{where} holds {_bare(name)} twice, with and without a prefix; keep one of them")
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise InputError(f"{where}: {name} is no dense tensor of numbers; save it as one")
+        bare[_bare(name)] = tensor
+    return bare
+
+
+def _unwrapped(content: Any) -> dict[str, Tensor] | None:
+    """The first state dict in `content` or under one of the customary keys, however deep."""
+    if not isinstance(content, dict) or not content:
+        return None
+    if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        return content
+    inside = (_unwrapped(content.get(key)) for key in _WRAPPERS)
+    return next((found for found in inside if found is not None), None)
 
 
 def _bare(name: str) -> str:
@@ -48,34 +65,66 @@ def _bare(name: str) -> str:
     return name
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str, new_classifier: bool = False) -> str:
+def load_weights(
+    model: nn.Module,
+    weights: dict[str, Tensor],
+    where: str,
+    section: ModelSection | None = None,
+    classifier: Literal["same", "fitting", "new"] = "same",
+    named: str | None = None,
+) -> str:
     """Copy `weights` into `model`, and say in one line what was found; every name and shape must match.
 
-    With `new_classifier`, a classifier of another number of classes is left out, and the model keeps its own.
+    With `section`, which the model was built from, two things may differ: auxiliary classifiers, which evaluation does
+    not use, may be absent altogether; and a classifier of another number of classes is left out if `classifier` is
+    "fitting", or any if it is "new": the model then keeps its own. `named` replaces what is said of the names.
 
     Raises:
         InputError: the first names or shapes that differ.
     """
     weights, told = _translated(weights, model)
+    told = named or told
     own = model.state_dict()
     for name, tensor in own.items():
         if name.endswith("num_batches_tracked") and name not in weights:  # PyTorch before 0.4.1 had none
             weights[name] = torch.zeros_like(tensor)
-    classifier = _other_classifier(own, weights) if new_classifier else {}
-    kept = {k: v for k, v in weights.items() if k not in classifier}
-    _check_fit({k: v for k, v in own.items() if k not in classifier}, kept, where)
-    model.load_state_dict(kept, strict=not classifier)
-    if classifier:
-        there, here = next(iter(classifier.values()))
-        layers = ", ".join(sorted({name.rpartition(".")[0] for name in classifier}))
-        told += f"; classifier {layers} of {there} classes left out, a new one of {here} starts untrained"
+    missing: set[str] = set()
+    if section is not None:
+        missing, beside = _left_out(own, weights, section, classifier)
+        told += beside
+    kept = {name: tensor for name, tensor in weights.items() if name not in missing}
+    _check_fit({name: tensor for name, tensor in own.items() if name not in missing}, kept, where)
+    model.load_state_dict(kept, strict=not missing)
     return f"{where}: {told}"
 
 
-def classes_in(weights: dict[str, Tensor]) -> int | None:
-    """Outputs of the classifier in a state dict: the rows of its last matrix; None where it holds none."""
-    matrices = [t for t in weights.values() if t.ndim == 2]
-    return matrices[-1].shape[0] if matrices else None
+def classes_in(weights: dict[str, Tensor], section: ModelSection) -> int | None:
+    """Classes that the network of `section` has in a state dict; None where that lacks its classifier."""
+    names = classifier_names(section)
+    translated, _ = _translated(weights, build_on_meta(section, 2))
+    return translated[names[-1]].shape[0] if names and names[-1] in translated else None
+
+
+def _left_out(
+    own: dict[str, Tensor], weights: dict[str, Tensor], section: ModelSection, classifier: str
+) -> tuple[set[str], str]:
+    """The parameters that the model keeps its own of, and what to say about them."""
+    missing: set[str] = set()
+    told = ""
+    prefixes = AUXILIARY_MODULES.get(section.arch, ())
+    auxiliary = {name for name in own if prefixes and name.startswith(prefixes)}
+    if auxiliary and not any(name.startswith(prefixes) and "num_batches" not in name for name in weights):
+        missing |= auxiliary
+        told += "; without auxiliary classifiers, which start untrained"
+    heads = [name for name in classifier_names(section) if name in weights and name not in missing]
+    differ = any(weights[name].shape != own[name].shape for name in heads)
+    if heads and (classifier == "new" or (classifier == "fitting" and differ)):
+        missing |= set(heads)
+        layers = ", ".join(sorted({name.rpartition(".")[0] for name in heads}))
+        there, here = weights[heads[-1]].shape[0], own[heads[-1]].shape[0]
+        of = f"of {there} classes" if differ else "of other classes"
+        told += f"; classifier {layers} {of} left out, a new one of {here} starts untrained"
+    return missing, told
 
 
 def _translated(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], str]:
@@ -133,17 +182,6 @@ def _from_pycls(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     return renamed, told
 
 
-def _other_classifier(own: dict[str, Tensor], weights: dict[str, Tensor]) -> dict[str, tuple[int, int]]:
-    """The tensors of a classifier of another number of classes, each with that number in the file and in the model.
-
-    They are all those whose shapes differ, and must differ in nothing but their rows, by the same two numbers.
-    """
-    differing = {k: (weights[k].shape, t.shape) for k, t in own.items() if k in weights and weights[k].shape != t.shape}
-    rows = {(there[0], here[0]) for there, here in differing.values() if len(there) and there[1:] == here[1:]}
-    same_kind = len(rows) == 1 and all(there[1:] == here[1:] for there, here in differing.values())
-    return {k: next(iter(rows)) for k in differing} if same_kind else {}
-
-
 def _check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], where: str) -> None:
     missing = [k for k in own if k not in weights]
     extra = [k for k in weights if k not in own]
@@ -152,7 +190,12 @@ def _check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], where: str) -
         for k in own
         if k in weights and weights[k].shape != own[k].shape
     ]
-    kinds = {"lacks": missing, "has unknown": extra, "has": shapes}
+    types = [
+        f"{k} of type {str(weights[k].dtype).removeprefix('torch.')}"
+        for k in own
+        if k in weights and own[k].is_floating_point() and not weights[k].is_floating_point()
+    ]
+    kinds = {"lacks": missing, "has unknown": extra, "has": [*shapes, *types]}
     problems = [f"{kind} {', '.join(names[:3])}{_more(names)}" for kind, names in kinds.items() if names]
     if problems:
         raise InputError(f"{where} does not fit the network: it {'; '.join(problems)}")

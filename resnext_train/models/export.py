@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
 from resnext_train.config import ModelSection
+from resnext_train.errors import InputError
 from resnext_train.models.architecture import Architecture
 from resnext_train.models.build import build_model
 from resnext_train.models.resnet import ResNet
@@ -42,6 +43,9 @@ def check_portable(model: nn.Module, section: ModelSection, weights: dict[str, T
 
     Returns that network in words, and the largest difference of its logits from the model's on two random images in
     fp64, relative to the largest logit. ResNets see images of at most 96 × 96 pixels, for speed.
+
+    Raises:
+        InputError: the model's own logits are not finite.
     """
     other, reader = None, "resnext-train's own network"
     if isinstance(model, ResNet):
@@ -58,4 +62,7 @@ def check_portable(model: nn.Module, section: ModelSection, weights: dict[str, T
     images = torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected, actual = (deepcopy(m).double().eval()(images) for m in (model, other))
-    return reader, float((expected - actual).abs().max() / expected.abs().max())
+    if not torch.isfinite(expected).all():
+        raise InputError("the weights give logits that are not finite; there is nothing to compare")
+    largest = expected.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    return reader, float((expected - actual).abs().max() / largest)

@@ -13,6 +13,9 @@ AUXILIARY_WEIGHTS = {"torchvision/googlenet": 0.3, "torchvision/inception_v3": 0
 """Weight of each auxiliary classifier's loss: GoogLeNet paper (arXiv 1409.4842), section 5; for Inception-v3 that of
 the authors' TensorFlow code, the paper states none."""
 
+AUXILIARY_MODULES = {"torchvision/googlenet": ("aux1.", "aux2."), "torchvision/inception_v3": ("AuxLogits.",)}
+"""How the names of auxiliary classifiers' parameters begin."""
+
 
 def build_third_party(library: str, name: str, num_classes: int) -> nn.Module:
     """A freshly initialised network, by its library's own rule; input (N, 3, H, W), output (N, num_classes) logits.

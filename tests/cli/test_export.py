@@ -112,6 +112,40 @@ def test_networks_that_torchvision_has_not_and_foreign_weights(
     assert "resnext-train's own network" in capsys.readouterr().out
 
 
+def test_a_file_that_reads_back_otherwise_is_removed(
+    tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, out = tmp_path / "w.pth", tmp_path / "o.safetensors"
+    torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), weights)
+    whole = checkpoint.save_weights
+
+    def spoils(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        whole({**tensors, "layer3.0.bn2.bias": tensors["layer3.0.bn2.bias"] + 1e-3}, path, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_weights", spoils)
+    error = refuses(export, "--ckpt", str(weights), "--config", "resnet18", "--out", str(out))
+    assert f"{out}, read back into torchvision's network, gave other logits" in error
+    assert not out.exists()
+
+
+def test_third_party_networks(tmp_path: Path, refuses: Refuses, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model: {arch: torchvision/squeezenet1_1}\neval: {resize: 64, crop: 64}\n")
+    weights, out = tmp_path / "w.pth", tmp_path / "o.pth"
+    network = torchvision.models.squeezenet1_1(num_classes=6)
+    torch.save(network.state_dict(), weights)
+    assert export(["--ckpt", str(weights), "--config", str(recipe), "--out", str(out)]) == 0
+    assert "a copy of torchvision/squeezenet1_1" in capsys.readouterr().out
+    for tensor in network.parameters():
+        torch.nn.init.zeros_(tensor)
+    torch.save(network.state_dict(), weights)  # logits of 0 everywhere are equal, too
+    assert export(["--ckpt", str(weights), "--config", str(recipe), "--out", str(tmp_path / "zero.pth")]) == 0
+    torch.save({k: v * torch.nan for k, v in network.state_dict().items()}, weights)
+    error = refuses(export, "--ckpt", str(weights), "--config", str(recipe), "--out", str(tmp_path / "nan.pth"))
+    assert "logits that are not finite" in error
+    assert not (tmp_path / "nan.pth").exists()
+
+
 def test_refusals(tmp_path: Path, refuses: Refuses) -> None:
     weights = tmp_path / "w.pth"
     torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), weights)

@@ -57,6 +57,29 @@ def test_a_match_can_start_from_any_bottleneck_network(capsys: pytest.CaptureFix
     assert [row[1] for row in rows] == ["64", "4"], "the paper's Table 4 has both"
 
 
+@pytest.mark.parametrize("arch", ["preact_resnet50", "plain50", "cifar_resnet101_1x64d", "wide_resnet50_2"])
+def test_a_match_says_the_name_of_the_network_it_counted(arch: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert info(["--match", arch, "--cardinality", "4"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    parameters, name = re.split(r"\s+", line.strip())[4], line.partition(" G   ")[2].split()
+    assert info(name) == 0
+    assert f"parameters     {parameters}\n" in capsys.readouterr().out
+
+
+def test_the_rows_add_up_to_the_total(capsys: pytest.CaptureFixture[str]) -> None:
+    """BN between the stages counts with the row before it: preact_resnet200 has one behind the last stage."""
+    assert info(["preact_resnet200"]) == 0
+    rows = re.findall(r"^\S+ +[\d× ]+? {2,}([\d,]+) +[\d,]+   ", capsys.readouterr().out, re.MULTILINE)
+    assert len(rows) == 8
+    assert sum(int(n.replace(",", "")) for n in rows) == 64_666_152
+
+
+def test_a_changed_network_has_no_published_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--config", "resnext50_32x4d", "model.arch=resnet18"], ["resnet50", "--size", "320"]):
+        assert info(arguments) == 0
+        assert "top-1" not in capsys.readouterr().out
+
+
 def test_the_list_has_every_recipe_with_size_and_error(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("timm")
     assert info([]) == 0
@@ -87,7 +110,8 @@ def test_the_list_does_without_timm(capsys: pytest.CaptureFixture[str], monkeypa
         (["resnet110"], "[3×3, 16; 3×3, 16] × 18"),
         (["resnext29_8x64d"], "34,426,698"),
         (["resnext29_8x64d", "--classes", "100"], "34,518,948"),  # 1024 · 90 + 90 more
-        (["torchvision/inception_v3", "--size", "299"], "3,326,696 in auxiliary classifiers that only training uses"),
+        (["torchvision/inception_v3"], "(5.71 G) at 299 × 299"),
+        (["torchvision/inception_v3"], "3,326,696 in auxiliary classifiers that only training uses"),
         (["--config", "imagenet5k/resnet50"], "resnet50, 5000 classes"),
         (["resnet34", "model.shortcut=C"], "resnet34, shortcut C, 1000 classes"),
         (["resnext50_32x4d"], "resnext50_32x4d.yaml: ResNeXt paper, Table 3. 22.2 % top-1"),
@@ -106,6 +130,7 @@ def test_one_network(arguments: list[str], told: str, capsys: pytest.CaptureFixt
         (["resnet18", "--classes", "0"], "--classes 0: must be at least 1"),
         (["resnet18", "resnet34"], "give one network"),
         (["resnet18", "--config", "smoke"], "give one network"),
+        (["resnet18", "train.epochs=5"], "does not change the network"),
         (["resnet18", "model.shortcut=D"], "should be 'A', 'B' or 'C'"),
         (["--match", "resnet50"], "belong together"),
         (["--match", "resnet18", "--cardinality", "2"], "cardinality is the same as width"),

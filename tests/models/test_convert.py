@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from resnext_train.checkpoint import load_file
 from resnext_train.config import ModelSection
 from resnext_train.errors import InputError
-from resnext_train.models.build import build_model
-from resnext_train.models.convert import find_state_dict, load_weights
+from resnext_train.models.build import build_model, build_on_meta
+from resnext_train.models.convert import classes_in, find_state_dict, load_weights
 
 
 def randomised(model: nn.Module) -> nn.Module:
@@ -189,12 +189,12 @@ def test_files_from_before_batch_counters() -> None:
     assert torch.equal(model.state_dict()["layer4.1.bn2.weight"], weights["layer4.1.bn2.weight"])
 
 
-@pytest.mark.parametrize("ending", [".pth", ".th", ".pt", ".safetensors", "legacy.pth"])
+@pytest.mark.parametrize("ending", [".pth", ".th", ".pt", ".safetensors", "legacy.pth", ".SAFETENSORS", ".bin"])
 def test_every_kind_of_file(ending: str, tmp_path: Path) -> None:
     weights = torchvision.models.resnet18(num_classes=7).state_dict()
     path = tmp_path / f"file{ending}"
     content = {"model": weights, "args": argparse.Namespace(lr=0.1), "best": np.float64(3.5), "epoch": 3}
-    if ending == ".safetensors":
+    if ending.lower() in (".safetensors", ".bin"):
         safetensors.torch.save_file(weights, path)
     else:
         torch.save(content, path, _use_new_zipfile_serialization="legacy" not in ending)
@@ -221,7 +221,7 @@ def test_another_number_of_classes_gets_a_new_classifier(arch: str, layers: str)
     weights = {k: torch.rand(v.shape) for k, v in shapes.items()}
     model = build_model(section, 7)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    told = load_weights(model, weights, "file", new_classifier=True)
+    told = load_weights(model, weights, "file", section, "fitting")
     assert layers in told
     assert "of 9 classes left out, a new one of 7 starts untrained" in told
     for name, tensor in model.state_dict().items():
@@ -233,11 +233,71 @@ def test_another_number_of_classes_gets_a_new_classifier(arch: str, layers: str)
 
 def test_a_new_classifier_excuses_no_other_mismatch() -> None:
     weights = torchvision.models.resnet34(num_classes=9).state_dict()
+    section = ModelSection(arch="resnet18")
     with pytest.raises(InputError, match=r"has unknown layer1\.2"):
-        load_weights(build_model(ModelSection(arch="resnet18"), 7), weights, "file", new_classifier=True)
+        load_weights(build_model(section, 7), weights, "file", section, "fitting")
+    section = ModelSection(arch="resnet50")
     wide = torchvision.models.wide_resnet50_2(num_classes=9).state_dict()
     with pytest.raises(InputError, match=r"has layer1\.0\.conv1\.weight \(128, 64, 1, 1\) instead of \(64, 64, 1, 1\)"):
-        load_weights(build_model(ModelSection(arch="resnet50"), 7), wide, "file", new_classifier=True)
+        load_weights(build_model(section, 7), wide, "file", section, "fitting")
+
+
+def test_a_classifier_of_other_classes_can_be_left_out_even_if_they_are_as_many() -> None:
+    section = ModelSection(arch="resnet18")
+    weights = build_model(section, 7, seed=1).state_dict()
+    model = build_model(section, 7, seed=2)
+    own = model.state_dict()["fc.weight"].clone()
+    told = load_weights(model, weights, "file", section, "new", "a checkpoint")
+    assert told == "file: a checkpoint; classifier fc of other classes left out, a new one of 7 starts untrained"
+    assert torch.equal(model.state_dict()["fc.weight"], own)
+    assert torch.equal(model.state_dict()["conv1.weight"], weights["conv1.weight"])
+
+
+def test_auxiliary_classifiers_may_be_absent_but_not_by_halves() -> None:
+    """torchvision's published GoogLeNet has lost them."""
+    section = ModelSection(arch="torchvision/googlenet")
+    weights = dict(torchvision.models.googlenet(num_classes=7, aux_logits=False, init_weights=False).state_dict())
+    model = build_model(section, 7)
+    told = load_weights(model, weights, "file", section)
+    assert "without auxiliary classifiers, which start untrained" in told
+    assert torch.equal(model.state_dict()["fc.weight"], weights["fc.weight"])
+    half = {k: v for k, v in model.state_dict().items() if not k.startswith("aux2.")}
+    with pytest.raises(InputError, match=r"lacks aux2\.conv\.conv\.weight"):
+        load_weights(model, half, "file", section)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "torchvision/squeezenet1_1", "torchvision/inception_v3"])
+def test_the_classes_of_a_file_are_counted_at_its_classifier(arch: str) -> None:
+    """Also where the classifier is a convolution, and in a file sorted by name, as safetensors is."""
+    section = ModelSection(arch=arch)
+    weights = {k: torch.zeros(v.shape) for k, v in build_on_meta(section, 9).state_dict().items()}
+    assert classes_in({k: weights[k] for k in sorted(weights)}, section) == 9
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"w": torch.zeros(2).to_sparse()}, "w is no dense tensor"),
+        ({"w": torch.zeros(2, device="meta")}, "w is no dense tensor"),
+        ({"w": torch.zeros(2), "module.w": torch.zeros(2)}, "holds w twice, with and without a prefix"),
+        ({"epoch": 3, "ema": {}}, "it has epoch, ema"),
+    ],
+)
+def test_odd_files(content: object, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        find_state_dict(content, "file")
+
+
+def test_the_first_wrapper_that_holds_a_state_dict_counts() -> None:
+    weights = {"w": torch.ones(2)}
+    for content in ({"state_dict": {}, "model": weights}, {"state_dict": {"epoch": 3, "model": weights}}):
+        assert find_state_dict(content, "file") == weights
+
+
+def test_whole_numbers_are_no_weights() -> None:
+    weights = {k: v.int() for k, v in torchvision.models.resnet18(num_classes=7).state_dict().items()}
+    with pytest.raises(InputError, match=r"has conv1\.weight of type int32"):
+        load_weights(build_model(ModelSection(arch="resnet18"), 7), weights, "file")
 
 
 @pytest.mark.parametrize("content", [None, 3, {}, {"epoch": 3}, [torch.zeros(1)], {1: torch.zeros(1)}])

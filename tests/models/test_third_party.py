@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from ranks import run_ranks, single
 from torch import Tensor
 from torch.nn import functional as F
@@ -119,6 +120,10 @@ def test_a_step_scales_its_gradient_down_to_the_clip_norm(tmp_path: Path) -> Non
         ),
         ({"arch": "resnet18", "form": "a"}, "Figure 4"),
         ({"arch": "preact_resnet50", "form": "b"}, "post-activation"),
+        ({"arch": "resnet50", "width": 1e9}, "at most 10000 and 100000 are built"),
+        ({"arch": "resnet99999998"}, "at most 10000 and 100000 are built"),
+        ({"arch": "resnet50", "auxiliary_weight": 0.3}, "resnet50 has no auxiliary classifiers"),
+        ({"arch": "plain34", "shortcut": "A"}, "model.shortcut: plain34 has no shortcuts here"),
         ({"arch": "resnet50", "width": 0.01}, "leaves resnet50 without channels"),
     ],
 )
@@ -157,6 +162,28 @@ def test_images_that_a_network_cannot_take() -> None:
         check_training(section, 10, 128)  # its auxiliary classifier, which evaluation does not use
     with pytest.raises(InputError, match="torchvision/vit_b_16 cannot take images of 64 × 64 pixels"):
         measure(ModelSection(arch="torchvision/vit_b_16"), 10, 64)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet"),
+        *("inception_v3", "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf"),
+        *("regnet_y_400mf", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t"),
+        *("swin_v2_t", "vgg11", "vgg11_bn", "vit_b_32", "wide_resnet50_2"),
+    ],
+)
+def test_every_family_of_torchvision_can_be_measured(name: str) -> None:
+    """Against the parameters that torchvision publishes with the weights."""
+    published = next(iter(torchvision.models.get_model_weights(name))).meta
+    size = measure(
+        ModelSection(arch=f"torchvision/{name}"),
+        1000,
+        299 if "inception" in name else 256 if "swin_v2" in name else 224,
+    )
+    without = size.auxiliary_parameters if name == "googlenet" else 0
+    assert size.parameters - without == published["num_params"]
+    assert (size.auxiliary_parameters > 0) == (name in ("googlenet", "inception_v3"))
 
 
 def test_auxiliary_classifiers_are_counted_apart() -> None:
