@@ -374,13 +374,17 @@ def test_training_is_the_published_one(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "images", "mini_batches"),
-    [(RESNET, 1_281_167, 600_000), (CIFAR, 50_000, 64_000), (FIVE, 6_800_000, 100 * 1_281_167 / 256)],
+    ("name", "images", "mini_batches"),
+    [
+        ("plain34", 1_281_167, 600_000),
+        ("cifar/resnet20", 50_000, 64_000),
+        ("imagenet5k/resnet50", 6_800_000, 100 * 1_281_167 / 256),
+    ],
 )
-def test_epochs_are_as_many_mini_batches_as_in_the_papers(family: str, images: int, mini_batches: float) -> None:
+def test_epochs_are_as_many_mini_batches_as_in_the_papers(name: str, images: int, mini_batches: float) -> None:
     """ResNet paper, sections 3.4 and 4.2; ResNeXt paper, section 5.2: as many on ImageNet-5K as on ImageNet-1K."""
-    train = TRAINING[family]["train"]
-    assert train["epochs"] * images / train["batch_size"] == pytest.approx(mini_batches, rel=0.07)
+    train = load_recipe(name).train
+    assert train.epochs * images / train.batch_size == pytest.approx(mini_batches, rel=0.07)
 
 
 def test_headers_state_what_was_published() -> None:
@@ -423,7 +427,10 @@ def test_the_readme_lists_all_recipes_with_their_sizes() -> None:
     for called, (_, _, parameters, multiply_adds, error) in zip(names, rows, strict=True):
         name = called if called in RECIPES else f"imagenet/{called}"
         stated = re.findall(r"\d+\.\d+", error)
-        assert stated == RECIPES[name][2].split()[: len(stated)] or name == "imagenet/googlenet.yaml", name
+        published = RECIPES[name][2].split()
+        assert stated == published[: len(stated)] or name == "imagenet/googlenet.yaml", name
+        expected_only = name.startswith(("tiny_imagenet/", "smoke"))
+        assert stated or not published or expected_only or error == "none by itself", name
         try:
             size = measured(name)
         except pytest.skip.Exception:

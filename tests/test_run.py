@@ -152,6 +152,39 @@ def test_evaluation_repeats_the_logged_counts(single: Path, tmp_path: Path, proc
 def test_a_killed_run_continues_bit_identically(single: Path, tmp_path: Path, processes: int, every_steps: str) -> None:
     out = tmp_path / "killed"
     arguments = ["train", *RUN, "--out", str(out), f"checkpoint.every_steps={every_steps}"]
+    kill_after_a_checkpoint(arguments, out, processes)
+    run_module(*arguments, processes=processes)
+    assert comparable(out, "step", "epoch") == comparable(single, "step", "epoch")
+    one, two = final_tensors(single), final_tensors(out)
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_so_does_one_with_rmsprop_clipping_stairs_padding_and_dropout(tmp_path: Path) -> None:
+    options = ["model.arch=torchvision/squeezenet1_1", "augment.crop=pad", "optimizer.name=rmsprop"]
+    options += ["optimizer.lr=0.001", "optimizer.clip_norm=0.5", "schedule.name=exponential", "schedule.every=2 steps"]
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    arguments = ["train", *RUN, *options, "checkpoint.every_steps=1"]
+    run_module(*arguments, "--out", str(whole))
+    kill_after_a_checkpoint([*arguments, "--out", str(out)], out, 1)
+    run_module(*arguments, "--out", str(out))
+    assert comparable(out, "step", "epoch") == comparable(whole, "step", "epoch")
+    one, two = final_tensors(whole), final_tensors(out)
+    assert "/optimizer/state/0/square_avg" in one
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_momentum_that_is_turned_on_later_starts_from_zero(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = [*RUN, "--out", str(out), "optimizer.name=rmsprop", "optimizer.lr=0.001"]
+    assert train([*arguments, "optimizer.momentum=0", "train.epochs=1"]) == 0
+    last = out / "checkpoints" / "last.pt"
+    assert train([*arguments, "optimizer.momentum=0.9", "--resume", str(last)]) == 0
+    state = torch.load(last, weights_only=True)["optimizer"]["state"]
+    assert all(float(s["momentum_buffer"].abs().sum()) > 0 for s in state.values())
+
+
+def kill_after_a_checkpoint(arguments: list[str], out: Path, processes: int) -> None:
+    """Start a run and end it by SIGKILL as soon as it has a checkpoint, before its last step."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if processes == 2 else []
     process = subprocess.Popen(
         [sys.executable, *torchrun, "-m", "resnext_train", *arguments],
@@ -167,10 +200,6 @@ def test_a_killed_run_continues_bit_identically(single: Path, tmp_path: Path, pr
     process.wait()
     first = torch.load(out / "checkpoints" / "last.pt", weights_only=True)["progress"]["step"]
     assert first < 6, "killed too late to prove anything"
-    run_module(*arguments, processes=processes)
-    assert comparable(out, "step", "epoch") == comparable(single, "step", "epoch")
-    one, two = final_tensors(single), final_tensors(out)
-    assert all(torch.equal(one[k], two[k]) for k in one)
 
 
 def test_a_finished_run_is_left_as_it_is(single: Path, capsys: pytest.CaptureFixture[str]) -> None:
