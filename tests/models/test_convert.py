@@ -146,8 +146,8 @@ def pycls_names(stem: str, first: int, blocks: tuple[int, ...], letters: str, wi
 
 @pytest.mark.parametrize(("stem", "first"), [("stem", 1), ("s1", 2)])
 def test_pycls_for_imagenet_sees_blue_first(stem: str, first: int) -> None:
-    theirs = randomised(pycls_names(stem, first, (2, 2, 2, 2), "abc", 4))
-    ours = build_model(ModelSection(arch="resnext26_32x4d"), 10)
+    theirs = randomised(pycls_names(stem, first, (1, 1, 1, 1), "abc", 4))
+    ours = build_model(ModelSection(arch="resnext14_32x4d"), 10)
     told = load_weights(ours, theirs.state_dict(), "file")
     assert "names of pycls" in told
     assert "blue, green, red" in told
@@ -161,13 +161,13 @@ def test_pycls_for_cifar() -> None:
     same_outputs(theirs, ours, 32)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet26", "resnext50_32x4d"])
 def test_timm(name: str) -> None:
     timm = pytest.importorskip("timm")
     theirs = randomised(timm.create_model(name, num_classes=7))
     ours = build_model(ModelSection(arch=name), 7)
     assert load_weights(ours, theirs.state_dict(), "file") == "file: names of torchvision and timm"
-    same_outputs(theirs, ours, 64)
+    same_outputs(theirs, ours, 32)
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_state", "net"])
