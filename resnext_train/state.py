@@ -48,7 +48,7 @@ def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainS
     if tuple(state["classes"]) != setup.splits.classes:
         raise InputError("the checkpoint was trained on other classes than the data has; use the same data.root")
     progress = _position(state, setup)
-    if progress.best is not None and _best_in(folder) != progress.best:
+    if progress.best is not None and not _same_evaluation(_best_in(folder), progress.best):
         progress.best = None  # best.pt is elsewhere, or of a later epoch: the next evaluation makes a new one
     try:
         step.model.load_state_dict(state["model"])
@@ -90,6 +90,12 @@ def _best_in(folder: RunFolder) -> dict[str, Any] | None:
     """The evaluation that the run folder's best.pt is the best of, or None where there is no best.pt."""
     path = folder.checkpoints / "best.pt"
     return checkpoint.load(path)["progress"]["best"] if path.is_file() else None
+
+
+def _same_evaluation(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
+    """Whether two results are of one evaluation; the loss may be not a number, which equals nothing."""
+    keys = ("epoch", "count", "top1_correct", "top5_correct")
+    return one is not None and all(one[key] == other[key] for key in keys)
 
 
 def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:

@@ -211,6 +211,22 @@ def test_a_finished_run_is_left_as_it_is(single: Path, capsys: pytest.CaptureFix
     assert len(events(single, "epoch")) == 2
 
 
+def test_a_finished_run_without_a_best_or_with_a_loss_that_is_no_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    arguments = [*RUN, "--out", str(out), "train.epochs=1", "optimizer.lr=1e30"]
+    assert train(arguments) == 0
+    best = out / "checkpoints" / "best.pt"
+    assert math.isnan(torch.load(best, weights_only=True)["progress"]["best"]["loss"])
+    capsys.readouterr()
+    assert train(arguments) == 0
+    assert "best  top-1 0.00 %" in capsys.readouterr().out
+    best.unlink()
+    assert train(arguments) == 0
+    assert "best  top-1" not in capsys.readouterr().out
+
+
 def test_more_epochs_only_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert train([*RUN, "--out", str(out), "train.epochs=1"]) == 0

@@ -163,10 +163,9 @@ def _suggest_torchrun(setup: Setup) -> None:
 
 
 def _report(summary: dict[str, object], folder: object) -> None:
-    best, last = summary["best"], summary["last"]
-    assert isinstance(best, dict)
-    assert isinstance(last, dict)
-    for name, result in (("final", last), ("best", best)):
+    for name, result in (("final", summary["last"]), ("best", summary["best"])):
+        if not isinstance(result, dict):
+            continue  # a finished run was continued whose best.pt is gone
         print(
             f"{name:6s}top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % "
             f"({result['top1_correct']} and {result['top5_correct']} of {result['count']}), epoch {result['epoch']}"
