@@ -256,6 +256,13 @@ def test_runs_of_recipes_of_the_same_name_get_folders_of_their_own(config: str, 
     assert run_name(config) == name
 
 
+def test_a_name_that_is_almost_right_is_suggested_once() -> None:
+    with pytest.raises(InputError) as error:
+        find_recipe("resnext50_32x4.yaml")
+    assert "did you mean resnext50_32x4d.yaml or " in str(error.value)
+    assert str(error.value).count("resnext50_32x4d.yaml") == 1
+
+
 def test_a_run_of_ones_own_recipe_is_called_like_its_file(tmp_path: Path) -> None:
     path = tmp_path / "cifar" / "mine.yaml"
     path.parent.mkdir()

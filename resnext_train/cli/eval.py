@@ -92,7 +92,7 @@ def _result(
     from resnext_train.evaluate import evaluate
     from resnext_train.models.architecture import title_of
     from resnext_train.models.build import build_model
-    from resnext_train.models.convert import load_weights
+    from resnext_train.models.convert import classes_in, load_weights
     from resnext_train.precision import resolve_precision
 
     content = process.together(lambda: checkpoint.load_file(path))
@@ -101,6 +101,8 @@ def _result(
         raise InputError(f"--classes is for foreign weights; {path} knows the names of its classes")
     source = process.host_first(lambda: build_val(recipe.data))
     classes = classes or process.together(lambda: _classes_of_foreign(recipe, source.classes, named))
+    if not checkpoint.is_ours(content):
+        _check_classes(path, classes_in(weights, recipe.model), len(classes))
     model = build_model(recipe.model, len(classes))
     told = load_weights(model, weights, str(path), recipe.model)
     if process.is_main and not checkpoint.is_ours(content):
@@ -161,6 +163,16 @@ def _classes_of_foreign(recipe: Recipe, found: tuple[str, ...], named: str | Non
             "do not say which is which; name all their classes by --classes"
         )
     return classes
+
+
+def _check_classes(path: Path, outputs: int | None, known: int) -> None:
+    """Refuse foreign weights with another number of outputs than class names; None: they do not show theirs."""
+    from resnext_train.errors import InputError
+
+    if outputs not in (None, known):
+        raise InputError(
+            f"{path} has {outputs} classes, but the names of {known} are known; name all of them in order by --classes"
+        )
 
 
 def _report(result: dict[str, Any], json_file: str | None) -> None:

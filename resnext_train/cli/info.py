@@ -21,7 +21,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Parameters, multiply-adds and stages of a network; without a network, a list of all shipped ones.",
-        epilog="examples: resnext-info resnext50_32x4d    resnext-info --match resnet50 --cardinality 1 2 4 8 32",
+        epilog="examples: resnext-info resnext50_32x4d; resnext-info --config smoke.yaml; "
+        "resnext-info --match resnet50 --cardinality 1 2 4 8 32",
     )
     p.add_argument(
         "network",
@@ -106,6 +107,8 @@ def _network(args: argparse.Namespace) -> ModelSection:
 
     overrides = [word for word in args.network if "=" in word]
     names = [word for word in args.network if "=" not in word]
+    if args.config is None and len(names) == 1 and names[0].endswith((".yaml", ".yml")):
+        args.config = names.pop()  # a line of the list
     if len(names) + (args.config is not None) != 1:
         raise InputError("give one network, by name or by --config")
     for override in overrides:
@@ -188,7 +191,7 @@ def _match(args: argparse.Namespace) -> None:
     for cardinality in args.cardinality:
         if cardinality < 1:
             raise InputError(f"--cardinality {cardinality}: must be at least 1")
-    print(f"widths that keep the complexity of {args.match} (ResNeXt paper, equation 4 and Table 2)")
+    print(f"widths that come nearest to the complexity of {args.match} (ResNeXt paper, equation 4 and Table 2)")
     columns = f"{'C':>4s}{'d':>5s}{'C·d':>6s}{'block weights':>15s}{'parameters':>14s}{'multiply-adds':>15s}"
     print(columns + "   network")
     for cardinality in args.cardinality:

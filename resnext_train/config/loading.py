@@ -53,7 +53,10 @@ def find_recipe(name: str) -> Path:
         return shipped / matches[0]
     if matches:
         raise InputError(f"recipe {name} is ambiguous: give one of {', '.join(matches)}")
-    near = difflib.get_close_matches(file, known + [k.rsplit("/", 1)[-1] for k in known], n=3, cutoff=0.5)
+    names = dict.fromkeys(k.removeprefix("imagenet/") for k in known)
+    bare = {name.rsplit("/", 1)[-1]: name for name in reversed(names)}
+    near = [bare.get(match, match) for match in difflib.get_close_matches(file, [*bare, *names], n=6, cutoff=0.5)]
+    near = list(dict.fromkeys(near))[:3]
     hint = f"did you mean {' or '.join(near)}?" if near else f"shipped recipes: {', '.join(known)}"
     raise InputError(f"recipe {name} not found, neither as a path nor among the shipped recipes; {hint}")
 

@@ -118,6 +118,7 @@ def test_the_list_does_without_timm(capsys: pytest.CaptureFixture[str], monkeypa
         (["torchvision/inception_v3"], "(5.71 G) at 299 × 299"),
         (["torchvision/inception_v3"], "3,326,696 in auxiliary classifiers that only training uses"),
         (["--config", "imagenet5k/resnet50"], "resnet50, 5000 classes"),
+        (["imagenet5k/resnet50.yaml"], "resnet50, 5000 classes"),
         (["resnet34", "model.shortcut=C"], "resnet34, shortcut C, 1000 classes"),
         (["resnext50_32x4d"], "resnext50_32x4d.yaml: ResNeXt paper, Table 3. 22.2 % top-1"),
     ],
