@@ -116,9 +116,11 @@ def _left_out(
     if auxiliary and not any(name.startswith(prefixes) and "num_batches" not in name for name in weights):
         missing |= auxiliary
         told += "; without auxiliary classifiers, which start untrained"
+    if classifier == "same":
+        return missing, told
     heads = [name for name in classifier_names(section) if name in weights and name not in missing]
     differ = any(weights[name].shape != own[name].shape for name in heads)
-    if heads and (classifier == "new" or (classifier == "fitting" and differ)):
+    if heads and (classifier == "new" or differ):
         missing |= set(heads)
         layers = ", ".join(sorted({name.rpartition(".")[0] for name in heads}))
         there, here = weights[heads[-1]].shape[0], own[heads[-1]].shape[0]
