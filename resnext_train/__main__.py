@@ -1,4 +1,4 @@
-"""python -m resnext_train train|eval|info|export ...: the commands for torchrun, which starts modules."""
+"""python -m resnext_train train|eval|info|export|prepare ...: the commands for torchrun, which starts modules."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ _COMMANDS = {
     "eval": ("resnext_train.cli.eval", "evaluate a checkpoint"),
     "info": ("resnext_train.cli.info", "the named networks, their sizes and stages"),
     "export": ("resnext_train.cli.export", "write weights for other programs"),
+    "prepare": ("resnext_train.cli.prepare", "pack images for fast reading, check and unpack them"),
 }
 
 

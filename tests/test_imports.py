@@ -15,7 +15,19 @@ PACKAGE = Path(resnext_train.__file__).parent
 
 BOTTOM = {"config", "errors", "distributed"}
 LAYERS = {
-    "cli": {"train", "run", "evaluate", "resume", "runlog", "checkpoint", "precision", "models", "data", *BOTTOM},
+    "cli": {
+        "train",
+        "run",
+        "evaluate",
+        "resume",
+        "runlog",
+        "checkpoint",
+        "precision",
+        "models",
+        "data",
+        "prepare",
+        *BOTTOM,
+    },
     "train": {
         *("state", "run", "evaluate", "step", "losses", "models", "data", "optim", "checkpoint", "runlog", "resume"),
         *BOTTOM,
@@ -27,6 +39,7 @@ LAYERS = {
     "resume": {"runlog", "config", "errors"},
     "models": {"config", "errors"},
     "data": BOTTOM,
+    "prepare": {"data", "config", "errors"},
     "schedules": {"config"},
     "optim": {"config"},
     "losses": set(),
@@ -62,7 +75,7 @@ def test_imports_point_one_way(path: Path) -> None:
     assert imported - {own} <= LAYERS[own]
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "info"])
+@pytest.mark.parametrize("command", ["train", "eval", "info", "prepare"])
 def test_help_imports_neither_torch_nor_pydantic(command: str) -> None:
     code = (
         "import sys\n"

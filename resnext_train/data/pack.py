@@ -1,0 +1,280 @@
+"""Packs: the images of one split in a few large files, with one index that is memory-mapped.
+
+    index.bin         what is where: arrays with a row per image, behind a JSON header
+    shard-00000.bin   64 bytes that say to which pack it belongs, then the records back to back
+    shard-00001.bin   ...
+
+docs/pack-format.md has the layout byte by byte. Image i of a pack is image i of the folder that it was made of.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import resource
+import struct
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnext_train.errors import InputError
+
+VERSION = 1
+INDEX = "index.bin"
+INDEX_MAGIC, SHARD_MAGIC = b"RNXINDEX", b"RNXSHARD"
+INDEX_HEAD = struct.Struct("<8sII")
+"""Magic, version, length of the JSON header, which follows."""
+SHARD_HEAD = struct.Struct("<8sII16s32x")
+"""Magic, version, number of the shard, id of the pack: 64 bytes."""
+ALIGNMENT = 64
+"""Every column starts at a multiple of this many bytes."""
+
+RESTART, VERBATIM, PIXELS, UNREADABLE = range(4)
+"""What a record is: a JPEG with restart markers; a file as it was; uint8 (height, width, 3); a file nothing reads."""
+KINDS = ("restart", "verbatim", "pixels", "unreadable")
+
+COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "shard": ("<u4", ()),
+    "offset": ("<u8", ()),
+    "length": ("<u4", ()),
+    "height": ("<u4", ()),
+    "width": ("<u4", ()),
+    "label": ("<i8", ()),
+    "kind": ("|u1", ()),
+    "digest": ("|u1", (16,)),
+    "name_ends": ("<i8", ()),
+}
+"""Type and shape of a row of each column; beside them is `names`, the bytes of all names."""
+
+_OPEN_SHARDS = 256
+"""Files of shards that a process keeps open at most; ImageNet has some 160 shards. A quarter of what the process may
+open is not exceeded either: a loader needs descriptors for the tensors that it hands over, too."""
+
+
+class Header(NamedTuple):
+    """The index's JSON header."""
+
+    id: str
+    """16 random bytes in hexadecimal, which are in every shard, too."""
+    tier: str
+    """exact, resized or raw."""
+    settings: dict[str, Any]
+    """How the records were made: size, quality, interpolation, jpegtran."""
+    classes: list[str]
+    titles: dict[str, str]
+    """What a class is called in plain words, where that is known."""
+    images: int
+    shards: list[int]
+    """Bytes of each shard."""
+    source: str
+    """Fingerprint of the images and options that the pack was made of."""
+    columns: dict[str, dict[str, Any]]
+    """dtype, offset in the file and shape of each column."""
+    bytes: int
+    """Length of the index file."""
+    digest: str
+    """blake2b-128 of the columns, one after the other, in hexadecimal."""
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"shard-{number:05d}.bin"
+
+
+def is_pack(path: Path) -> bool:
+    """Whether `path` is the folder of a finished pack; one that is still being made has no index."""
+    return (path / INDEX).is_file()
+
+
+class PackIndex:
+    """A pack, opened: the columns as read-only arrays with a row per image, and its records.
+
+    The index and the shards' first bytes are checked, not the records: that takes `resnext-prepare check`. An instance
+    may be used by threads and after a fork, and is opened anew where it is unpickled.
+
+    Raises:
+        InputError: no pack, one of a newer version, a damaged index, or shards that are missing, cut short or foreign.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path / INDEX
+        self.header = self._read_header()
+        self.tier, self.settings = self.header.tier, self.header.settings
+        self.classes: tuple[str, ...] = tuple(self.header.classes)
+        self._map = self._mapped()
+        self.shard: NDArray[np.uint32] = self._column("shard")
+        self.offset: NDArray[np.uint64] = self._column("offset")
+        self.length: NDArray[np.uint32] = self._column("length")
+        self.height: NDArray[np.uint32] = self._column("height")
+        self.width: NDArray[np.uint32] = self._column("width")
+        self.label: NDArray[np.int64] = self._column("label")
+        self.kind: NDArray[np.uint8] = self._column("kind")
+        self.digest: NDArray[np.uint8] = self._column("digest")
+        self._ends: NDArray[np.int64] = self._column("name_ends")
+        self._names: NDArray[np.uint8] = self._column("names")
+        if len(self) and int(self._ends[-1]) != len(self._names):
+            raise self._damaged("its names do not end where they should")
+        for number, size in enumerate(self.header.shards):
+            self._check_shard(number, size)
+        # A cache per instance, in C: safe among threads and after a fork, where a lock of our own would not be.
+        self._shard_file = lru_cache(maxsize=_open_limit())(self._open_shard)
+        self._shard_pixels = lru_cache(maxsize=None)(self._map_shard)
+
+    def __len__(self) -> int:
+        return self.header.images
+
+    def __reduce__(self) -> tuple[type[PackIndex], tuple[Path]]:
+        return PackIndex, (self.path,)
+
+    def name(self, i: int) -> str:
+        """Path of image `i` relative to the folder that was packed, such as n01440764/n01440764_18.JPEG."""
+        start = int(self._ends[i - 1]) if i else 0
+        return os.fsdecode(self._names[start : int(self._ends[i])].tobytes())
+
+    def read(self, i: int) -> bytearray:
+        """The record of image `i`.
+
+        Raises:
+            OSError: the disk cannot read it, or it does not lie within its shard.
+        """
+        number, offset, length = int(self.shard[i]), int(self.offset[i]), int(self.length[i])
+        self._check_place(number, offset, length)
+        data = bytearray(length)
+        rest, file = memoryview(data), self._shard_file(number)
+        while rest:
+            count = os.preadv(file.descriptor, [rest], offset)
+            if not count:
+                raise OSError(f"{self.path / shard_name(number)} was cut short")
+            rest, offset = rest[count:], offset + count
+        return data
+
+    def pixels(self, i: int) -> NDArray[np.uint8]:
+        """The pixels (height, width, 3) of image `i`, whose kind is PIXELS: a read-only view of the file, not a copy.
+
+        Raises:
+            OSError: it does not lie within its shard, or is not as long as its height and width say.
+        """
+        number, offset, length = int(self.shard[i]), int(self.offset[i]), int(self.length[i])
+        shape = (int(self.height[i]), int(self.width[i]), 3)
+        self._check_place(number, offset, length)
+        if self.kind[i] != PIXELS or math.prod(shape) != length:
+            raise OSError(f"{self._file}: the record of {self.name(i)} is not an array of {shape} pixels")
+        return np.frombuffer(self._shard_pixels(number), np.uint8, length, offset).reshape(shape)
+
+    def columns_digest(self) -> str:
+        """blake2b-128 of the columns as they are now; reads the whole index."""
+        from hashlib import blake2b
+
+        total = blake2b(digest_size=16)
+        for name in self.header.columns:
+            total.update(self._column(name).data)
+        return total.hexdigest()
+
+    def _read_header(self) -> Header:
+        try:
+            with self._file.open("rb") as file:
+                head = file.read(INDEX_HEAD.size)
+                if len(head) < INDEX_HEAD.size or not head.startswith(INDEX_MAGIC):
+                    raise self._damaged("it does not begin as an index does")
+                _, version, length = INDEX_HEAD.unpack(head)
+                if version > VERSION:
+                    raise InputError(
+                        f"{self._file} is of version {version} of the pack format, and this resnext-train reads up to "
+                        f"version {VERSION}; update it with pip install --upgrade resnext-train"
+                    )
+                text = file.read(length)
+                size = os.fstat(file.fileno()).st_size
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{self.path} holds no {INDEX}, so it is no finished pack; let resnext-prepare finish it, "
+                "or give the folder that holds it"
+            ) from error
+        except OSError as error:
+            raise InputError(f"{self._file} cannot be read: {error.strerror}") from error
+        try:
+            content = json.loads(text)
+            header = Header(**{field: content[field] for field in Header._fields})
+            self._check_columns(header)
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged("its header makes no sense") from error
+        if size != header.bytes:
+            raise self._damaged(f"it is {size:,} bytes long and should be {header.bytes:,}")
+        return header
+
+    def _damaged(self, why: str) -> InputError:
+        return InputError(f"{self._file} is damaged: {why}; copy it again, or pack the images again")
+
+    @staticmethod
+    def _check_columns(header: Header) -> None:
+        """Raise ValueError, KeyError or TypeError unless every column is there and lies within the file."""
+        known = {name: (dtype, [header.images, *row]) for name, (dtype, row) in COLUMNS.items()}
+        known["names"] = ("|u1", [int(header.columns["names"]["shape"][0])])
+        bytes.fromhex(header.id)
+        if not all(isinstance(size, int) and size >= SHARD_HEAD.size for size in header.shards):
+            raise ValueError("shards")
+        for name, (dtype, shape) in known.items():
+            column = header.columns[name]
+            end = column["offset"] + np.dtype(dtype).itemsize * math.prod(shape)
+            if (column["dtype"], column["shape"]) != (dtype, shape) or not 0 < column["offset"] <= end <= header.bytes:
+                raise ValueError(name)
+
+    def _mapped(self) -> mmap.mmap:
+        with self._file.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def _column(self, name: str) -> NDArray[Any]:
+        column = self.header.columns[name]
+        array = np.frombuffer(self._map, column["dtype"], math.prod(column["shape"]), column["offset"])
+        return array.reshape(column["shape"])
+
+    def _check_shard(self, number: int, size: int) -> None:
+        path = self.path / shard_name(number)
+        try:
+            with path.open("rb") as file:
+                head, found = file.read(SHARD_HEAD.size), os.fstat(file.fileno()).st_size
+        except FileNotFoundError as error:
+            raise InputError(f"{path} is missing; copy it to the pack again, or pack the images again") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        if found != size:
+            raise InputError(
+                f"{path} is {found:,} bytes long and should be {size:,}; copy it again, or pack the images again"
+            )
+        if head != SHARD_HEAD.pack(SHARD_MAGIC, VERSION, number, bytes.fromhex(self.header.id)):
+            raise InputError(
+                f"{path} does not belong to {self._file}; copy all files of one pack, or pack the images again"
+            )
+
+    def _check_place(self, number: int, offset: int, length: int) -> None:
+        shards = self.header.shards
+        if number >= len(shards) or not SHARD_HEAD.size <= offset <= offset + length <= shards[number]:
+            raise OSError(f"{self._file} is damaged: it speaks of a record outside its shard")
+
+    def _open_shard(self, number: int) -> _OpenFile:
+        return _OpenFile(self.path / shard_name(number))
+
+    def _map_shard(self, number: int) -> mmap.mmap:
+        with (self.path / shard_name(number)).open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+class _OpenFile:
+    """A file that closes with its last user, so that one thread cannot close it while another reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+def _open_limit() -> int:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _OPEN_SHARDS if soft == resource.RLIM_INFINITY else max(1, min(_OPEN_SHARDS, soft // 4))

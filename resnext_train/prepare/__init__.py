@@ -1,0 +1,1 @@
+"""From images in folders and archives to packs, and back."""
