@@ -84,10 +84,11 @@ class Progress:
 
 
 class Lap(NamedTuple):
-    """What passed since the last lap: seconds, seconds waited for data, images, and the loader's reports summed."""
+    """What passed since the last lap: seconds, seconds waited for data, steps, images, and the loader's reports."""
 
     seconds: float
     waited: float
+    steps: int
     images: int
     report: Report
 
@@ -97,7 +98,7 @@ class Clock:
 
     def __init__(self) -> None:
         now = time.perf_counter()
-        self.images, self._waited, self._lap, self._epoch = 0, 0.0, now, now
+        self._steps, self._images, self._waited, self._lap, self._epoch = 0, 0, 0.0, now, now
         self._reports: list[Report] = []
 
     def timed(self, groups: Iterator[Group]) -> Iterator[Group]:
@@ -111,11 +112,16 @@ class Clock:
             self._reports.append(group.report)
             yield group
 
+    def took(self, images: int) -> None:
+        """Count a step of `images` images."""
+        self._steps += 1
+        self._images += images
+
     def lap(self) -> Lap:
         """End a lap and start the next."""
         now = time.perf_counter()
-        result = Lap(now - self._lap, self._waited, self.images, Report.sum(self._reports))
-        self._lap, self._waited, self.images, self._reports = now, 0.0, 0, []
+        result = Lap(now - self._lap, self._waited, self._steps, self._images, Report.sum(self._reports))
+        self._lap, self._waited, self._steps, self._images, self._reports = now, 0.0, 0, 0, []
         return result
 
     def epoch_seconds(self) -> float:
@@ -135,23 +141,23 @@ class DataWait:
         self._start()
 
     def _start(self) -> None:
-        self._steps, self._laps = 0, list[Lap]()
+        self._laps: list[Lap] = []
 
-    def add(self, steps: int, lap: Lap) -> dict[str, Any] | None:
-        """Take note of a lap of `steps`; what to log if over the last hundred steps the wait was long.
+    def add(self, lap: Lap) -> dict[str, Any] | None:
+        """Take note of a lap; what to log if over the last hundred steps the wait was long.
 
         The first lap of a run is not counted: it waits for the loader processes to start.
         """
         if not self._started:
             self._started = True
             return None
-        self._steps += steps
         self._laps.append(lap)
-        if self._steps < WINDOW:
+        steps = sum(lap.steps for lap in self._laps)
+        if steps < WINDOW:
             return None
         seconds = sum(lap.seconds for lap in self._laps)
         wait = sum(lap.waited for lap in self._laps) / seconds
-        report, steps = Report.sum([lap.report for lap in self._laps]), self._steps
+        report = Report.sum([lap.report for lap in self._laps])
         self._start()
         if wait <= NOTICEABLE:
             return None

@@ -151,7 +151,7 @@ def _take_step(run: Run, groups: Iterator[Group]) -> None:
     step = run.progress.step
     size = run.setup.plan.step_size(step)
     run.step(groups, step, size, run.schedule.lr(step))
-    run.clock.images += size
+    run.clock.took(size)
     run.progress.step += 1
     run.log.tick(run.setup.epoch_of(step), step % run.setup.plan.steps_per_epoch + 1)
 
@@ -173,7 +173,7 @@ def _log_step(run: Run) -> None:
         images_per_s=lap.images / lap.seconds,
         data_wait=lap.waited / lap.seconds,
     )
-    if slow := run.data_wait.add(run.setup.recipe.log.every, lap):
+    if slow := run.data_wait.add(lap):
         run.log.write("slow_data", step=step + 1, **slow)
     run.step.meter.window = type(window)()
 

@@ -125,6 +125,8 @@ FB_TRAINING = {
     "train": FB_BATCH,
     "eval": FB_EVAL,
 }
+SCALE_JITTER = {"crop": "scale_jitter", "size": 224, "short_side": [256, 480], "interpolation": "bicubic", "flip": 0.5}
+SCALE_JITTER |= {"lighting": 0.1}  # ResNet paper, section 3.4
 NO_COLOUR = {"brightness": 0, "contrast": 0, "saturation": 0}
 CIFAR_TRAINING = FB_TRAINING | {
     "data": {"mean": [125.3 / 255, 123.0 / 255, 113.9 / 255], "std": [63.0 / 255, 62.1 / 255, 66.7 / 255]},
@@ -155,7 +157,7 @@ TRAINING: dict[str, dict[str, dict[str, Any]]] = {
     },
     RESNET: FB_TRAINING
     | {
-        "augment": FB_IMAGES | NO_COLOUR | {"area": [0.16, 0.57], "aspect": [1, 1]},
+        "augment": SCALE_JITTER | NO_COLOUR,
         "optimizer": FB_SGD | {"nesterov": False},
         "schedule": {"name": "plateau", "factor": 0.1, "warmup": 0},
         "train": FB_BATCH | {"epochs": 120},

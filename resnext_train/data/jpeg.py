@@ -162,7 +162,7 @@ def _size(data: bytes | bytearray) -> tuple[int, int]:
             with Image.open(io.BytesIO(data)) as image:
                 return image.height, image.width
     except Image.DecompressionBombError as error:
-        raise BadImageError(f"the image is larger than {MAX_PIXELS:,} pixels") from error
+        raise BadImageError(f"the image is larger than the limit of {MAX_PIXELS:,} pixels") from error
     except UnidentifiedImageError as error:
         raise BadImageError("it is no image of a known format, or its header is damaged") from error
     except (OSError, SyntaxError, ValueError) as error:
@@ -171,7 +171,7 @@ def _size(data: bytes | bytearray) -> tuple[int, int]:
 
 def _check_size(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
-        raise BadImageError(f"{width} × {height} pixels are more than the limit of {MAX_PIXELS:,}")
+        raise BadImageError(f"the image of {width:,} × {height:,} pixels is larger than the limit of {MAX_PIXELS:,}")
 
 
 def _decode_with_pillow(data: bytes | bytearray) -> Tensor:

@@ -23,9 +23,11 @@ def worker_deaths_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not re.match(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", str(error)):
+        chain = [str(error), str(error.__cause__), str(error.__context__)]
+        told = [text for text in chain if re.match(r"DataLoader worker \(pid.*(killed by|exited unexpectedly)", text)]
+        if not told:
             raise
-        raise LocalInputError(_why_dead(str(error))) from error
+        raise LocalInputError(_why_dead("\n".join(told))) from error
 
 
 def _why_dead(message: str) -> str:

@@ -13,7 +13,6 @@ from resnext_train.data.build import build_eval_loader, build_evaluation, build_
 from resnext_train.data.loader import Group, readable
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.synthetic import SyntheticImages
-from resnext_train.data.workers import worker_count
 from resnext_train.distributed import Process
 
 ONE = Process(0, 1, 0, 1, torch.device("cpu"))
@@ -91,9 +90,3 @@ def test_synthetic_images_are_reproducible_and_their_splits_differ() -> None:
     means = torch.stack([p.float().mean((1, 2)) for p in pixels])
     nearest = torch.cdist(means, means).fill_diagonal_(1e9).argmin(1)
     assert (train.labels[nearest.numpy()] == train.labels).mean() > 0.8
-
-
-def test_workers_auto_shares_the_cores_and_leaves_one_to_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
-    assert [worker_count("auto", local) for local in (1, 4, 8, 32)] == [15, 3, 1, 1]
-    assert worker_count(3, 8) == 3

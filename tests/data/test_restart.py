@@ -137,16 +137,18 @@ def test_files_whose_markers_do_not_fit_are_decoded_whole(change: str) -> None:
     assert torch.equal(open_picture(data).region(5, 6, 7, 8), expected[:, 5:12, 6:14])
 
 
-def test_progressive_files_and_other_samplings_are_decoded_whole() -> None:
-    for options in ({"progressive": True}, {"subsampling": "4:2:0", "keep_rgb": True}):
-        data = encode(noise(64, 48), restart_marker_blocks=2, **options)
-        assert torch.equal(open_picture(data).region(5, 6, 7, 8), whole(data)[:, 5:12, 6:14])
-    assert (
-        find_segments(data := encode(noise(64, 48), progressive=True, restart_marker_blocks=2), read_header(data))
-        is None
-    )
+def test_kinds_of_jpeg_that_have_no_segments_of_use() -> None:
+    progressive = encode(noise(64, 48), restart_marker_blocks=2, progressive=True)
     cmyk = encode(noise(64, 48).convert("CMYK"), restart_marker_blocks=2)
-    assert find_segments(cmyk, read_header(cmyk)) is None
+    for data in (progressive, cmyk, encode(noise(64, 48))):
+        assert find_segments(data, read_header(data)) is None
+        assert torch.equal(open_picture(data).region(5, 6, 7, 8), whole(data)[:, 5:12, 6:14])
+
+
+def test_a_jpeg_of_rgb_keeps_its_colours() -> None:
+    data = encode(noise(64, 48), restart_marker_blocks=2, keep_rgb=True)
+    assert find_segments(data, read_header(data)) is not None
+    assert torch.equal(open_picture(data).region(5, 6, 7, 8), whole(data)[:, 5:12, 6:14])
 
 
 @pytest.mark.parametrize("length", [*range(2, 30), 150, 400, 600])

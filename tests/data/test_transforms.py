@@ -23,9 +23,12 @@ from resnext_train.data.transforms import (
     AreaTransform,
     EvalTransform,
     PadTransform,
+    ScaleTransform,
     empty_batch,
     sample_box,
+    sample_scaled_box,
 )
+from resnext_train.errors import InputError
 
 
 def jpeg(width: int, height: int, seed: int = 0, **options: object) -> bytes:
@@ -120,6 +123,58 @@ def test_the_crop_is_the_resized_box_and_flips_by_its_own_draw() -> None:
     assert torch.equal(transform(picture, draws), expected)
     draws[CROP_DRAWS] = 0.4
     assert torch.equal(transform(picture, draws), expected.flip(-1))
+
+
+@pytest.mark.parametrize("size", [(500, 375), (90, 70), (1000, 301), (64, 64), (224, 224), (3, 50), (1, 1)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_quick_resize_is_torchvisions(size: tuple[int, int], interpolation: str) -> None:
+    """With the memory layouts that come up: a box of a larger image, the whole image, a flipped one."""
+    picture = open_picture(jpeg(*size))
+    transform = AreaTransform(224, interpolation, 0.5, (0.08, 1.0), (0.75, 4 / 3))
+    for draws in uniforms(0, 0, np.arange(20), DRAWS):
+        box = picture.region(*transform.box(draws[:CROP_DRAWS], picture.height, picture.width))
+        mode = v2.InterpolationMode(interpolation)
+        expected = v2.functional.resize(box, [224, 224], mode, antialias=True)
+        if draws[CROP_DRAWS] < 0.5:
+            expected = v2.functional.horizontal_flip(expected)
+        assert torch.equal(transform(picture, draws), expected)
+
+
+def test_scale_jitter_by_hand() -> None:
+    """600 × 400: a short side of 320 makes a crop of 224 cover 224 · 400 / 320 = 280 pixels of the image."""
+    draws = np.zeros(CROP_DRAWS)
+    draws[:3] = (320 - 256 + 0.5) / 225, 0.0, 0.999
+    assert sample_scaled_box(draws, 400, 600, 224, (256, 480)) == (0, 320, 280, 280)
+    draws[:3] = 0.0, 0.5, 0.5  # short side 256: 350 pixels; the middle of 51 and of 251 positions
+    assert sample_scaled_box(draws, 400, 600, 224, (256, 480)) == (25, 125, 350, 350)
+    draws[0] = 0.9999  # 480: 186.67 pixels
+    assert sample_scaled_box(draws, 400, 600, 224, (256, 480))[2:] == (187, 187)
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (64, 64), (30, 900), (2, 2), (1, 1)])
+def test_scale_jitter_draws_every_short_side_equally_often(height: int, width: int) -> None:
+    sides = []
+    for draws in uniforms(0, 0, np.arange(4500), CROP_DRAWS):
+        top, left, h, w = sample_scaled_box(draws, height, width, 224, (256, 480))
+        assert h == w >= 1
+        assert 0 <= top <= height - h
+        assert 0 <= left <= width - w
+        sides.append(h)
+    if height == 375:
+        # 20 draws of each of 225 short sides; their boxes are 328 to 175 pixels wide
+        assert (max(sides), min(sides)) == (328, 175)
+        short = [224 * 375 / s for s in sides]
+        assert np.mean(short) == pytest.approx((256 + 480) / 2, abs=5 * 65 / np.sqrt(4500))
+
+
+def test_a_recipe_with_scale_jitter_makes_crops_of_its_size(tmp_path: Path) -> None:
+    recipe = load_recipe("resnet34_shortcut_b.yaml")
+    transform = build_augmentation(recipe)
+    assert isinstance(transform, ScaleTransform)
+    assert transform.short_side == (256, 480)
+    assert transform(open_picture(jpeg(500, 375)), uniforms(0, 0, np.array([1]), DRAWS)[0]).shape == (3, 224, 224)
+    with pytest.raises(InputError, match=r"augment\.short_side must be \[low, high\] with augment\.size <= low"):
+        load_recipe("resnet34_shortcut_b.yaml", ["augment.short_side=[200,480]"])
 
 
 def offset_draws(down: int, right: int, positions: int) -> NDArray[np.float64]:

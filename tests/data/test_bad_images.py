@@ -1,0 +1,269 @@
+"""Files that cannot be read, or hardly: what is said of them, and what a run does about them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import events, run_module, start_module
+from PIL import Image
+
+from resnext_train.config import load_recipe
+from resnext_train.data.build import build_eval_loader, build_splits, build_train_loader
+from resnext_train.data.jpeg import MAX_PIXELS, BadImageError, open_picture
+from resnext_train.data.loader import Group, readable
+from resnext_train.data.sampler import StepPlan
+from resnext_train.distributed import Process
+from resnext_train.errors import LocalInputError
+
+ONE = Process(0, 1, 0, 1, torch.device("cpu"))
+
+
+def photo(width: int = 40, height: int = 30) -> Image.Image:
+    return Image.fromarray(np.linspace(0, 255, width * height * 3).reshape(height, width, 3).astype(np.uint8))
+
+
+def encode(image: Image.Image, form: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A valid header of a PNG that holds next to nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+def huge_jpeg(width: int, height: int) -> bytes:
+    data = bytearray(encode(photo(), "JPEG"))
+    at = data.index(b"\xff\xc0")
+    struct.pack_into(">HH", data, at + 5, height, width)
+    return bytes(data)
+
+
+def exif_broken() -> bytes:
+    """An EXIF block whose directory points far beyond its end, and an orientation that no one should follow."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = bytearray(encode(photo(), "JPEG", exif=exif))
+    at = data.index(b"Exif\0\0") + 6
+    data[at + 4 : at + 8] = b"\xff\xff\xff\x7f"
+    return bytes(data)
+
+
+SIXTEEN_BITS = Image.fromarray((np.arange(1200).reshape(30, 40) * 50).astype(np.uint16))
+with_alpha = photo()
+with_alpha.putalpha(7)
+
+READ: dict[str, tuple[Callable[[], bytes], Image.Image | None]] = {
+    "PNG": (lambda: encode(photo(), "PNG"), photo()),
+    "GIF": (lambda: encode(photo().quantize(64).convert("RGB"), "GIF"), photo().quantize(64).convert("RGB")),
+    "WebP": (lambda: encode(photo(), "WEBP", lossless=True), photo()),
+    "CMYK": (lambda: encode(photo().convert("CMYK"), "JPEG", quality=95), None),
+    "16-bit": (lambda: encode(SIXTEEN_BITS, "PNG"), None),
+    "gray": (lambda: encode(photo().convert("L"), "PNG"), photo().convert("L").convert("RGB")),
+    "alpha": (lambda: encode(with_alpha, "PNG"), photo()),
+    "EXIF broken": (exif_broken, None),
+    "1×1": (lambda: encode(photo(1, 1), "PNG"), photo(1, 1)),
+}
+"""Odd files that are read nevertheless, all named .JPEG; and their pixels where they are kept exactly."""
+
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "truncated": (lambda: encode(photo(400, 300), "JPEG")[:3000], "truncated"),
+    "cut in the header": (lambda: encode(photo(), "JPEG")[:100], "[Tt]runcated"),
+    "zero-byte": (lambda: b"", "the file is empty"),
+    "no image": (lambda: b"<html>404</html>", "no image of a known format"),
+    "20,000×20,000 PNG": (
+        lambda: huge_png(20000, 20000),
+        "larger than the limit of 100,000,000 pixels",
+    ),
+    "20,000×20,000 JPEG": (
+        lambda: huge_jpeg(20000, 20000),
+        "20,000 × 20,000 pixels is larger than the limit",
+    ),
+    "60,000×60,000 PNG": (lambda: huge_png(60000, 60000), "larger than the limit of 100,000,000 pixels"),
+}
+
+
+def pixels_of(data: bytes) -> torch.Tensor:
+    picture = open_picture(data)
+    return picture.region(0, 0, picture.height, picture.width)
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_odd_files_are_read(kind: str) -> None:
+    make, pixels = READ[kind]
+    region = pixels_of(make())
+    assert region.dtype == torch.uint8
+    assert region.shape == ((3, 1, 1) if kind == "1×1" else (3, 30, 40)), "EXIF turns nothing"
+    if pixels is not None:
+        assert np.array_equal(region.permute(1, 2, 0).numpy(), np.asarray(pixels))
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_unreadable_files_are_refused_with_the_reason(kind: str) -> None:
+    make, reason = REFUSED[kind]
+    with pytest.raises(BadImageError, match=reason) as caught:
+        pixels_of(make())
+    assert "BytesIO" not in str(caught.value)
+
+
+def test_an_image_beyond_the_limit_takes_no_memory() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for make in (huge_png, huge_jpeg):
+        with pytest.raises(BadImageError):
+            open_picture(make(20000, 20000))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kB; decoded, it would be 1.2 GB"
+    assert MAX_PIXELS > 20_000 * 4_000, "photographs are let through"
+
+
+def loaders(root: Path, *overrides: str) -> tuple[list[Group], list[Group]]:
+    """All training groups of an epoch and all evaluation blocks."""
+    where = [f"data.root={root}", "data.workers=0", "augment.size=32", "eval.batch_size=4"]
+    recipe = load_recipe("resnet18.yaml", [*where, "train.batch_size=8", "train.micro_batch=4", *overrides])
+    splits = build_splits(recipe.data)
+    plan = StepPlan(len(splits.train), 8, 2)
+    train = build_train_loader(recipe, splits.train, plan, ONE, 0, plan.steps_per_epoch)
+    return list(readable(train)), list(readable(build_eval_loader(recipe, splits.val, ONE)))
+
+
+def test_error_names_the_path_the_reason_and_what_to_do(image_root: Path) -> None:
+    bad = image_root / "train" / "dog" / "5.JPEG"
+    bad.write_bytes(b"")
+    sentence = f"{bad} cannot be read: the file is empty; replace or remove it, or set data.on_bad_image=skip"
+    with pytest.raises(LocalInputError) as caught:
+        loaders(image_root)
+    assert sentence in str(caught.value)
+
+
+def test_skip_takes_the_next_readable_image_and_counts(image_root: Path) -> None:
+    good, _ = loaders(image_root)
+    bad = [image_root / "train" / "dog" / f"{i}.JPEG" for i in (5, 6)]
+    bad[0].write_bytes(b"")
+    bad[1].unlink()
+    bad[1].mkdir()  # listed before it became a folder, as it would be in a cached list
+    bad[1].rmdir()
+    bad[1].write_bytes(b"no image")
+    skipped, _ = loaders(image_root, "data.on_bad_image=skip")
+    told = [text for group in skipped for text in group.report.unreadable]
+    # Image 5 is replaced by image 7, after 6 was tried; image 6 by image 7
+    assert len(told) == 3
+    assert all(str(path) in text for path, text in zip([bad[0], bad[1]], sorted(set(told)), strict=True))
+    changed = [
+        (a.images[i], b.images[i])
+        for a, b in zip(good, skipped, strict=True)
+        for i in range(len(a.labels))
+        if not torch.equal(a.images[i], b.images[i])
+    ]
+    assert len(changed) == 2, "all others are as they were"
+    assert [g.labels.tolist() for g in skipped] == [g.labels.tolist() for g in good], "dog follows dog"
+    again, _ = loaders(image_root, "data.on_bad_image=skip")
+    assert all(torch.equal(a.images, b.images) for a, b in zip(skipped, again, strict=True))
+
+
+def test_evaluation_leaves_out_what_it_cannot_read(image_root: Path) -> None:
+    _, good = loaders(image_root)
+    for name in ("cat/1.JPEG", "emu/2.JPEG"):  # the second is alone in its block
+        (image_root / "val" / name).write_bytes(b"")
+    _, skipped = loaders(image_root, "data.on_bad_image=skip")
+    assert [len(block.labels) for block in skipped] == [3, 4, 0]
+    assert [len(block.report.unreadable) for block in skipped] == [1, 0, 1]
+    assert torch.equal(skipped[0].images, good[0].images[[0, 2, 3]])
+    assert torch.equal(skipped[0].labels, good[0].labels[[0, 2, 3]])
+
+
+def test_nothing_readable_at_all(image_root: Path) -> None:
+    for path in image_root.glob("train/*/*.JPEG"):
+        path.write_bytes(b"")
+    with pytest.raises(LocalInputError, match="the file is empty"):
+        loaders(image_root, "data.on_bad_image=skip")
+
+
+RUN = [
+    *("--config", "smoke.yaml", "data.source=folder", "data.workers=1", "augment.size=32", "eval.resize=36"),
+    *("eval.crop=32", "eval.batch_size=4", "train.batch_size=8", "train.micro_batch=4", "train.epochs=2"),
+    *("model.arch=resnext14_2x4d", "schedule.warmup=0", "log.every=2", "log.tensorboard=false"),
+]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_skips_counts_in_log_summary_and_evaluation(
+    image_root: Path, tmp_path: Path, processes: int
+) -> None:
+    bad = [image_root / "train" / "dog" / "5.JPEG", image_root / "val" / "cat" / "1.JPEG"]
+    for path in bad:
+        path.write_bytes(b"")
+    arguments = [*RUN, f"data.root={image_root}", "data.on_bad_image=skip", "--out", str(tmp_path / "run")]
+    run_module("train", *arguments, processes=processes)
+    epochs = events(tmp_path / "run", "epoch")
+    assert [e["train_unreadable"] for e in epochs] == [1, 1]
+    assert [(e["val_unreadable"], e["val_count"]) for e in epochs] == [(1, 8), (1, 8)]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["unreadable"] == 2
+    assert summary["best"]["count"] == 8
+    if processes == 1:  # otherwise the second process may have met it, which has no log
+        told = [e["text"] for e in events(tmp_path / "run", "unreadable")]
+        assert len(told) == 3, "each once, and the validation image once an evaluation"
+        assert all(any(str(path) in text for text in told) for path in bad)
+    done = start_module("eval", "--ckpt", str(tmp_path / "run/checkpoints/last.pt"), "--json", str(tmp_path / "e.json"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "e.json").read_text())
+    assert (result["count"], result["unreadable"]) == (8, 1)
+    assert str(bad[1]) in done.stderr
+    assert "1 images could not be read and were left out" in done.stdout
+
+
+def test_a_run_stops_at_a_bad_image_with_one_sentence(image_root: Path, tmp_path: Path) -> None:
+    (image_root / "train" / "dog" / "5.JPEG").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    done = start_module("train", *RUN, f"data.root={image_root}", "--out", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert "dog/5.JPEG cannot be read: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "run" / "state.json").read_text())["status"] == "failed"
+
+
+def test_a_worker_that_is_killed_says_so(image_root: Path, tmp_path: Path) -> None:
+    """As the system does it when memory runs out: every loader process gets SIGKILL at its third image."""
+    code = (
+        "import os, sys, signal\n"
+        "from torch.utils.data import get_worker_info\n"
+        "from resnext_train.data.folder import ImageFolder\n"
+        "from resnext_train.cli.train import main\n"
+        "read, count = ImageFolder.picture, iter(range(99))\n"
+        "def picture(self, i):\n"
+        "    if get_worker_info() and next(count) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return read(self, i)\n"
+        "ImageFolder.picture = picture\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *RUN, f"data.root={image_root}", "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 2, done.stderr
+    assert "a loader process was killed, as the system does where memory runs out; lower data.workers" in done.stderr
+    assert "Traceback" not in done.stderr
