@@ -198,7 +198,7 @@ def _report(result: dict[str, Any], json_file: str | None) -> None:
         print(f"{k[:3]}-{k[3:]} {result[k]:.3f} %  ({result[f'{k}_correct']} of {result['count']})")
     print(f"loss  {result['loss']:.4f}   {result['images_per_s']:.0f} images/s")
     if result["unreadable"]:
-        print(f"{result['unreadable']} images could not be read and were left out")
+        print(f"images left out, because they could not be read: {result['unreadable']}")
     if json_file:
         try:
             Path(json_file).write_text(to_json(result, indent=2) + "\n", encoding="utf-8")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import events
 
+from resnext_train.cli.train import main
+from resnext_train.data.folder import ImageFolder
+from resnext_train.data.jpeg import Picture
 from resnext_train.data.loader import Report
 from resnext_train.data.source import FILES, MEMORY, Storage
 from resnext_train.data.waiting import Workers, slow_stage
@@ -66,35 +68,26 @@ def test_a_wait_of_a_tenth_is_not_told() -> None:
     assert watch.add(lap(100, 1.1)) is not None
 
 
-def test_a_starved_run_says_so_in_its_log(image_root: Path, tmp_path: Path) -> None:
+def test_a_starved_run_says_so_in_its_log(
+    image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Reading an image takes 5 ms, and nothing is read ahead: much longer than a tenth of a step of a tiny network."""
-    code = (
-        "import sys, time\n"
-        "from resnext_train.data.folder import ImageFolder\n"
-        "from resnext_train.cli.train import main\n"
-        "read = ImageFolder.picture\n"
-        "def picture(self, i):\n"
-        "    time.sleep(0.005)\n"
-        "    return read(self, i)\n"
-        "ImageFolder.picture = picture\n"
-        "sys.exit(main(sys.argv[1:]))"
-    )
+    read = ImageFolder.picture
+
+    def picture(self: ImageFolder, i: int) -> Picture:
+        time.sleep(0.005)
+        return read(self, i)
+
+    monkeypatch.setattr(ImageFolder, "picture", picture)
+    torch.set_num_threads(1)  # quick steps also beside other jobs
     overrides = [
         *("data.source=folder", f"data.root={image_root}", "data.workers=0", "augment.size=32", "eval.every_epochs=20"),
         *("train.batch_size=4", "train.micro_batch=2", "train.epochs=20", "checkpoint.every_epochs=20", "log.every=1"),
         *("model.arch=resnext14_2x4d", "schedule.warmup=0", "log.tensorboard=false", "train.precision=fp32"),
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--config", "smoke.yaml", "--out", str(tmp_path / "run"), *overrides],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    assert main(["--config", "smoke.yaml", "--out", str(tmp_path / "run"), *overrides]) == 0
     (told,) = events(tmp_path / "run", "slow_data")
     assert told["stage"] == "read"
     assert told["data_wait"] > 0.1
-    assert told["text"] in done.stderr
+    assert told["text"] in capsys.readouterr().err
     assert "on reading; put them on a local disk, or pack the images with `resnext-prepare pack" in told["text"]
