@@ -203,7 +203,12 @@ def _workers(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers {args.workers}: must be at least 1")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return args.workers or cores
+    workers: int = args.workers or cores
+    if workers > 1:
+        from resnext_train.prepare.pool import start_server
+
+        start_server()  # beside this process's own imports, which take as long
+    return workers
 
 
 def _check(args: argparse.Namespace) -> bool:

@@ -124,7 +124,7 @@ class PackIndex:
             self._check_shard(number, size)
         # A cache per instance, in C: safe among threads and after a fork, where a lock of our own would not be.
         self._shard_file = lru_cache(maxsize=_open_limit())(self._open_shard)
-        self._shard_pixels = lru_cache(maxsize=None)(self._map_shard)
+        self._shard_pixels = lru_cache(maxsize=_open_limit())(self._map_shard)  # a map holds its file open
 
     def __len__(self) -> int:
         return self.header.images
