@@ -14,6 +14,7 @@ A checkpoint holds
     progress    finished steps, seconds, best and last evaluation
     recipe      the recipe, as plain types
     classes     class names by output
+    images      how the images of each split are kept, for people
     version     version of this tool
 """
 

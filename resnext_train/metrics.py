@@ -30,6 +30,8 @@ class Counts:
     top1_correct: int
     top5_correct: int
     loss_sum: float
+    unreadable: int = 0
+    """Images that could not be read and were left out."""
 
     @property
     def top1(self) -> float:
@@ -55,6 +57,7 @@ class Counts:
             "top1": self.top1,
             "top5": self.top5,
             "loss": self.loss,
+            "unreadable": self.unreadable,
         }
 
 
@@ -65,6 +68,8 @@ class Totals:
     loss: float = 0.0
     correct: int = 0
     seen: int = 0
+    unreadable: int = 0
+    """Images that could not be read, in whose places others were seen."""
 
     @property
     def mean_loss(self) -> float | None:
@@ -78,37 +83,40 @@ class Totals:
 
 
 class TrainMeter:
-    """Training loss and accuracy since the last log line (`window`) and over the running epoch (`epoch`).
+    """Training loss and accuracy since the last log line (`window`), over the running epoch (`epoch`) and the run.
 
     Sums stay on the device until `read`, the only place where the host waits for it. They are of 64 bits, so that the
     same steps give the same sums in any grouping.
     """
 
     def __init__(self, device: torch.device, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
-        self.window, self.epoch = Totals(), Totals()
-        self._pending = torch.zeros(3, dtype=torch.float64, device=device)
+        self.window, self.epoch, self.run = Totals(), Totals(), Totals()
+        self._pending = torch.zeros(4, dtype=torch.float64, device=device)
         self._sum = sum_over_processes
 
-    def add(self, loss_sum: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def add(self, loss_sum: Tensor, logits: Tensor, labels: Tensor, unreadable: int = 0) -> None:
         """Count one group without waiting for the device."""
         correct = (logits.argmax(1) == labels).sum()
         self._pending[0] += loss_sum
         self._pending[1] += correct
         self._pending[2] += len(labels)
+        self._pending[3] += unreadable
 
     def read(self) -> None:
         """Bring what is pending, over all processes, into `window` and `epoch`."""
-        loss, correct, seen = self._sum(self._pending).tolist()
+        loss, correct, seen, unreadable = self._sum(self._pending).tolist()
         self._pending.zero_()
-        for totals in (self.window, self.epoch):
+        for totals in (self.window, self.epoch, self.run):
             totals.loss += loss
             totals.correct += int(correct)
             totals.seen += int(seen)
+            totals.unreadable += int(unreadable)
 
     def state_dict(self) -> dict[str, Any]:
-        """Both totals as plain types, after `read`."""
-        return {"window": asdict(self.window), "epoch": asdict(self.epoch)}
+        """All totals as plain types, after `read`."""
+        return {"window": asdict(self.window), "epoch": asdict(self.epoch), "run": asdict(self.run)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self.window, self.epoch = Totals(**state["window"]), Totals(**state["epoch"])
+        self.run = Totals(**state["run"])

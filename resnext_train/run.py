@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.utils.data import DataLoader
 
 from resnext_train.config import Recipe
-from resnext_train.data.build import Evaluation, Splits, build_evaluation, build_splits
-from resnext_train.data.loader import Group, Unreadable
+from resnext_train.data.build import Evaluation, Splits, build_evaluation, build_splits, check_memory
+from resnext_train.data.loader import Group, Report, Unreadable
 from resnext_train.data.sampler import StepPlan
+from resnext_train.data.source import Storage
+from resnext_train.data.waiting import NOTICEABLE, WINDOW, Workers, slow_stage
 from resnext_train.distributed import Process
 from resnext_train.errors import InputError
 from resnext_train.precision import Precision, resolve_precision
@@ -62,6 +65,7 @@ def set_up(recipe: Recipe, process: Process) -> Setup:
             f"model.num_classes is {wanted} but the data has {len(splits.classes)} classes; correct it or use auto"
         )
     evaluation = process.together(lambda: build_evaluation(recipe.eval, splits.val, splits.classes))
+    process.together(lambda: check_memory(recipe, process, train=True))
     plan = StepPlan(len(splits.train), recipe.train.batch_size, recipe.train.groups)
     total = recipe.train.epochs * plan.steps_per_epoch
     total = min(total, recipe.train.max_steps or total)
@@ -79,12 +83,22 @@ class Progress:
     last: dict[str, Any] | None = None
 
 
+class Lap(NamedTuple):
+    """What passed since the last lap: seconds, seconds waited for data, images, and the loader's reports summed."""
+
+    seconds: float
+    waited: float
+    images: int
+    report: Report
+
+
 class Clock:
-    """Seconds, seconds waited for data, and images since the last lap."""
+    """Seconds, seconds waited for data, images and the loader's reports since the last lap."""
 
     def __init__(self) -> None:
         now = time.perf_counter()
         self.images, self._waited, self._lap, self._epoch = 0, 0.0, now, now
+        self._reports: list[Report] = []
 
     def timed(self, groups: Iterator[Group]) -> Iterator[Group]:
         """`groups`, counting the time spent waiting for the next."""
@@ -94,13 +108,14 @@ class Clock:
             self._waited += time.perf_counter() - asked
             if group is None:
                 return
+            self._reports.append(group.report)
             yield group
 
-    def lap(self) -> tuple[float, float, int]:
-        """Seconds, seconds waited and images since the last lap; starts the next."""
+    def lap(self) -> Lap:
+        """End a lap and start the next."""
         now = time.perf_counter()
-        result = now - self._lap, self._waited, self.images
-        self._lap, self._waited, self.images = now, 0.0, 0
+        result = Lap(now - self._lap, self._waited, self.images, Report.sum(self._reports))
+        self._lap, self._waited, self.images, self._reports = now, 0.0, 0, []
         return result
 
     def epoch_seconds(self) -> float:
@@ -108,6 +123,44 @@ class Clock:
         now = time.perf_counter()
         self._epoch, seconds = now, now - self._epoch
         return seconds
+
+
+class DataWait:
+    """Watches over how long steps wait for their images."""
+
+    def __init__(self, workers: Workers, storage: Storage) -> None:
+        self._workers, self._storage = workers, storage
+        self._told: set[str] = set()
+        self._started = False
+        self._start()
+
+    def _start(self) -> None:
+        self._steps, self._laps = 0, list[Lap]()
+
+    def add(self, steps: int, lap: Lap) -> dict[str, Any] | None:
+        """Take note of a lap of `steps`; what to log if over the last hundred steps the wait was long.
+
+        The first lap of a run is not counted: it waits for the loader processes to start.
+        """
+        if not self._started:
+            self._started = True
+            return None
+        self._steps += steps
+        self._laps.append(lap)
+        if self._steps < WINDOW:
+            return None
+        seconds = sum(lap.seconds for lap in self._laps)
+        wait = sum(lap.waited for lap in self._laps) / seconds
+        report, steps = Report.sum([lap.report for lap in self._laps]), self._steps
+        self._start()
+        if wait <= NOTICEABLE:
+            return None
+        stage, remedy = slow_stage(report, seconds, self._workers, self._storage)
+        if stage in self._told:
+            return None
+        self._told.add(stage)
+        text = f"data-wait {100 * wait:.0f} % over {steps} steps: the loader is too slow, {remedy}"
+        return {"data_wait": wait, "stage": stage, "text": text}
 
 
 @dataclass
@@ -121,7 +174,15 @@ class Run:
     schedule: Schedule
     val_loader: DataLoader[Group | Unreadable]
     progress: Progress
+    data_wait: DataWait
     clock: Clock = field(default_factory=Clock)
+
+    def tell_unreadable(self, text: str) -> None:
+        """Log what could not be read; the first process has the log, the others can but say it."""
+        if self.setup.process.is_main:
+            self.log.write("unreadable", step=self.progress.step, text=text)
+        else:
+            print(f"process {self.setup.process.rank}: {text}", file=sys.stderr, flush=True)
 
     @property
     def model(self) -> nn.Module:

@@ -1,7 +1,7 @@
 """The run folder and its log: events go to the console, to log.jsonl and to TensorBoard.
 
     recipe.yaml      the recipe with all its values
-    log.jsonl        one JSON object per event: start, step, epoch, checkpoint, end
+    log.jsonl        one JSON object per event: start, step, epoch, checkpoint, unreadable, slow_data, end
     tensorboard/     curves
     checkpoints/     last.pt, best.pt, epoch_NNNN.pt
     summary.json     best and last evaluation, epochs, steps, seconds, images/s
@@ -230,9 +230,11 @@ class Console:
         self._bar.update(1)
 
     def write(self, event: Event) -> None:
-        """Show a step in the bar; show an epoch as a line of its own."""
+        """Show a step in the bar; show an epoch, and what the user should know of the data, as a line of its own."""
         if event["event"] == "step":
             self._step(event)
+        elif event["event"] in ("unreadable", "slow_data"):
+            tqdm.write(event["text"], file=sys.stderr)
         elif event["event"] == "epoch":
             self.close()
             print(_epoch_line(event, self._epochs), file=sys.stderr, flush=True)

@@ -31,6 +31,7 @@ def capture(run: Run) -> dict[str, Any]:
         "progress": asdict(run.progress),
         "recipe": run.setup.recipe.to_dict(),
         "classes": list(run.setup.splits.classes),
+        "images": run.setup.splits.storage,
         "version": __version__,
     }
 
@@ -47,6 +48,8 @@ def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainS
         print(f"continuing with a changed recipe: {describe(changed)}", flush=True)
     if tuple(state["classes"]) != setup.splits.classes:
         raise InputError("the checkpoint was trained on other classes than the data has; use the same data.root")
+    if setup.process.is_main and state["images"] != setup.splits.storage:
+        print(f"the images were {_told(state['images'])} and are now {_told(setup.splits.storage)}", flush=True)
     progress = _position(state, setup)
     if progress.best is not None and not _same_evaluation(_best_in(folder), progress.best):
         progress.best = None  # best.pt is elsewhere, or of a later epoch: the next evaluation makes a new one
@@ -64,6 +67,10 @@ def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainS
         schedule.load_state_dict(state["schedule"])
     torch.set_rng_state(state["rng"])
     return progress
+
+
+def _told(storage: dict[str, str]) -> str:
+    return ", ".join(f"{split}: {text}" for split, text in storage.items())
 
 
 def _position(state: dict[str, Any], setup: Setup) -> Progress:

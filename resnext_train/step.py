@@ -118,7 +118,7 @@ class TrainStep:
         self.meter = TrainMeter(process.device, process.sum_)
         self.model, self.optimizer = model, optimizer
         self._network = _distribute(model, process)
-        self._photometric, self._precision, self._device = photometric, precision, process.device
+        self._photometric, self._precision = photometric, precision
         self._groups, self._loss, self._clip_norm, self._seed = groups, loss, clip_norm, seed
         self._dtype = next(model.parameters()).dtype
         single = process.world == 1 and groups > 1
@@ -127,7 +127,7 @@ class TrainStep:
         )
 
     def __call__(self, groups: Iterator[Group], step: int, size: int, lr: float) -> None:
-        """Step number `step` over `size` images, of which this process's groups come from `groups`."""
+        """Step number `step` over `size` images; this process's `groups` are on its device."""
         for settings in self.optimizer.param_groups:
             settings["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
@@ -163,15 +163,16 @@ class TrainStep:
     def _group(self, group: Group, step: int, number: int, size: int, last: bool, last_share: bool) -> None:
         """Forward and backward pass of one group."""
         torch.manual_seed(group_seed(self._seed, step, number))  # for dropout
-        images, labels, jitter = group.to(self._device)
-        pixels = self._photometric(images, jitter, self._dtype)  # outside autocast, which would round the colours
+        labels = group.labels
+        # Outside autocast, which would round the colours.
+        pixels = self._photometric(group.images, group.jitter, self._dtype)
         with self._precision.autocast():
             outputs = self._network(pixels)
         self.statistics.add_group()
         if last:
             self.statistics.end_share(last_share)
         loss = self._loss(outputs, labels)
-        self.meter.add(loss.detach(), main_logits(outputs).detach(), labels)
+        self.meter.add(loss.detach(), main_logits(outputs).detach(), labels, len(group.report.unreadable))
         self.scaler.scale(loss / size).backward()  # type: ignore[no-untyped-call]
 
 

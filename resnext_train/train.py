@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from resnext_train import checkpoint
 from resnext_train.data.build import (
@@ -16,7 +17,9 @@ from resnext_train.data.build import (
     build_photometric,
     build_train_loader,
 )
-from resnext_train.data.loader import Group, readable
+from resnext_train.data.loader import Group, Unreadable, on_device, readable, telling
+from resnext_train.data.waiting import Workers
+from resnext_train.data.workers import worker_count, worker_deaths_explained
 from resnext_train.errors import InputError
 from resnext_train.evaluate import evaluate
 from resnext_train.losses import TrainingLoss
@@ -24,24 +27,26 @@ from resnext_train.models.build import auxiliary_weight, build_model
 from resnext_train.models.convert import find_state_dict, load_weights
 from resnext_train.optim import build_optimizer
 from resnext_train.resume import ResumePoint
-from resnext_train.run import Progress, Run, Setup
+from resnext_train.run import DataWait, Progress, Run, Setup
 from resnext_train.runlog import RunFolder, RunLog, environment, open_log
 from resnext_train.state import capture, restore
 from resnext_train.step import TrainStep
 
 
+@worker_deaths_explained()
 def train(setup: Setup, folder: RunFolder, resume: ResumePoint) -> dict[str, Any]:
     """Train to the end of the recipe and return the summary; every process of the run calls this.
 
     Raises:
-        InputError: a run folder that cannot be written, a checkpoint that does not fit, an image that cannot be read.
+        InputError: a run folder that cannot be written, a checkpoint that does not fit, an image that cannot be read,
+            a loader process that died.
     """
     run = _start(setup, folder, resume)
     try:
         loader = build_train_loader(
             setup.recipe, setup.splits.train, setup.plan, setup.process, run.progress.step, setup.total_steps
         )
-        groups = run.clock.timed(readable(loader))
+        groups = run.clock.timed(_told(run, loader))
         while run.progress.step < setup.total_steps:
             _take_step(run, groups)
             step = run.progress.step
@@ -97,7 +102,14 @@ def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
         folder.write_state("running", progress.step)
     log.write("start", step=progress.step, **environment(), **_effective(setup))
     val_loader = build_eval_loader(recipe, setup.evaluation.images, process)
-    return Run(setup, folder, log, step, schedule, val_loader, progress)
+    workers = Workers(*(worker_count(w, process.local_world) for w in (recipe.data.workers, "auto")))
+    data_wait = DataWait(workers, setup.splits.train.storage)
+    return Run(setup, folder, log, step, schedule, val_loader, progress, data_wait)
+
+
+def _told(run: Run, loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
+    """The groups of `loader` on this process's device; what cannot be read goes to the log."""
+    return on_device(telling(readable(loader), run.tell_unreadable), run.setup.process.device)
 
 
 def _fine_tune(model: nn.Module, setup: Setup) -> None:
@@ -127,6 +139,7 @@ def _effective(setup: Setup) -> dict[str, Any]:
         "device": str(setup.process.device),
         "precision": setup.precision.name,
         "threads": torch.get_num_threads(),
+        "images": setup.splits.storage,
         "batch_size": setup.plan.batch_size,
         "groups": setup.plan.groups,
         "steps_per_epoch": setup.plan.steps_per_epoch,
@@ -147,8 +160,8 @@ def _log_step(run: Run) -> None:
     """Log the mean over the steps since the last such line, or since the epoch's start."""
     run.step.meter.read()
     window = run.step.meter.window
-    seconds, waited, images = run.clock.lap()
-    run.progress.seconds += seconds
+    lap = run.clock.lap()
+    run.progress.seconds += lap.seconds
     step = run.progress.step - 1
     run.log.write(
         "step",
@@ -157,9 +170,11 @@ def _log_step(run: Run) -> None:
         loss=window.mean_loss,
         lr=run.schedule.lr(step),
         top1=window.top1,
-        images_per_s=images / seconds,
-        data_wait=waited / seconds,
+        images_per_s=lap.images / lap.seconds,
+        data_wait=lap.waited / lap.seconds,
     )
+    if slow := run.data_wait.add(run.setup.recipe.log.every, lap):
+        run.log.write("slow_data", step=step + 1, **slow)
     run.step.meter.window = type(window)()
 
 
@@ -172,7 +187,7 @@ def _end_epoch(run: Run, at_end: bool) -> None:
     totals = run.step.meter.epoch
     counts = None
     if at_end or epoch % recipe.eval.every_epochs == 0:
-        blocks = readable(run.val_loader)
+        blocks = _told(run, run.val_loader)
         normalise, setup = build_photometric(recipe), run.setup
         counts = evaluate(run.model, blocks, normalise, setup.precision, setup.process, setup.evaluation.outputs)
         run.schedule.observe(100 - counts.top1)
@@ -180,17 +195,19 @@ def _end_epoch(run: Run, at_end: bool) -> None:
     is_best = counts is not None and counts.top1_correct > (run.progress.best or {"top1_correct": -1})["top1_correct"]
     if is_best:
         run.progress.best = run.progress.last
-    run.progress.seconds += run.clock.lap()[0]
+    run.progress.seconds += run.clock.lap().seconds
     run.log.write(
         "epoch",
         step=step,
         epoch=epoch,
         train_loss=totals.mean_loss,
         train_top1=totals.top1,
+        train_unreadable=totals.unreadable,
         val_count=counts and counts.count,
         val_top1_correct=counts and counts.top1_correct,
         val_top5_correct=counts and counts.top5_correct,
         val_loss=counts and counts.loss,
+        val_unreadable=counts and counts.unreadable,
         seconds=run.clock.epoch_seconds(),
     )
     run.step.meter.window = type(totals)()
@@ -215,7 +232,7 @@ def _save(run: Run, is_best: bool = False, epoch: int | None = None) -> None:
         folder.write_state("running", run.progress.step)
         folder.write_summary(_summary(run))
     run.log.write("checkpoint", step=run.progress.step, path=str(run.folder.last), best=is_best)
-    run.progress.seconds += run.clock.lap()[0]
+    run.progress.seconds += run.clock.lap().seconds
 
 
 def _summary(run: Run) -> dict[str, Any]:
@@ -230,6 +247,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "steps": progress.step,
         "seconds": progress.seconds,
         "images_per_s": images / progress.seconds if progress.seconds else None,
+        "unreadable": run.step.meter.run.unreadable,
     }
 
 

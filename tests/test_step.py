@@ -12,7 +12,7 @@ from ranks import run_ranks, single
 from torch.nn import functional as F
 
 from resnext_train.config import ModelSection, SgdSection
-from resnext_train.data.loader import Group
+from resnext_train.data.loader import Group, on_device
 from resnext_train.data.photometric import JITTER_FIELDS, Photometric
 from resnext_train.data.sampler import deal
 from resnext_train.distributed import Process
@@ -68,7 +68,7 @@ def by_hand(sizes: list[int]) -> dict[str, Any]:
         statistics: list[list[torch.Tensor]] = []
         losses = []
         before = [(m.running_mean.clone(), m.running_var.clone()) for m in norms]
-        for images, labels, jitter in step_images(size, n):
+        for images, labels, jitter, _ in step_images(size, n):
             for m in norms:
                 m.momentum = 1.0
             logits = model(NORMALISE(images, jitter, torch.float64))
@@ -182,7 +182,7 @@ def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
         GROUPS,
         TrainingLoss(0.1),
     )
-    step.compute_gradients(iter(step_images(20, 0)), 0, 20)
+    step.compute_gradients(on_device(step_images(20, 0), process.device), 0, 20)
     gradient = model.fc.weight.grad.double().cpu().flatten() / step.scaler.get_scale()
     assert F.cosine_similarity(gradient, reference["fc.weight"].flatten(), dim=0) > 0.99
 
@@ -195,7 +195,7 @@ def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
     model = build_model(NETWORK, 4, seed=1).to(process.device, memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(), model)
     step = TrainStep(model, optimizer, NORMALISE, Precision(precision, "cuda"), process, GROUPS)
-    groups = [g.to(process.device) for g in step_images(20, 0)]
+    groups = list(on_device(step_images(20, 0), process.device))
     for n in range(3):  # the first copies constants and makes the loss scale
         step(iter(groups), n, 20, lr=0.01)
     torch.cuda.set_sync_debug_mode("error")
@@ -214,6 +214,6 @@ def test_an_overflow_in_the_first_fp16_step_is_skipped_cleanly() -> None:
     step = TrainStep(model, optimizer, NORMALISE, Precision("fp16", "cuda"), process, GROUPS)
     step.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
     before = model.fc.weight.detach().clone()
-    step(iter(step_images(20, 0)), 0, 20, lr=0.01)
+    step(on_device(step_images(20, 0), process.device), 0, 20, lr=0.01)
     assert torch.equal(model.fc.weight, before)
     assert all(torch.equal(s["momentum_buffer"], torch.zeros_like(p)) for p, s in optimizer.state.items())

@@ -81,13 +81,21 @@ def _result(
     path: Path, recipe: Recipe | None, overrides: list[str], process: Process, named: str | None
 ) -> dict[str, Any]:
     """Load, evaluate, and describe the result."""
+    import sys
     import time
 
     import torch
 
     from resnext_train import checkpoint
-    from resnext_train.data.build import build_eval_loader, build_evaluation, build_photometric, build_val
-    from resnext_train.data.loader import readable
+    from resnext_train.data.build import (
+        build_eval_loader,
+        build_evaluation,
+        build_photometric,
+        build_val,
+        check_memory,
+    )
+    from resnext_train.data.loader import on_device, readable, telling
+    from resnext_train.data.workers import worker_deaths_explained
     from resnext_train.errors import InputError
     from resnext_train.evaluate import evaluate
     from resnext_train.models.architecture import title_of
@@ -109,15 +117,19 @@ def _result(
         print(f"weights: {told}", flush=True)
     model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     evaluation = process.together(lambda: build_evaluation(recipe.eval, source, classes))
+    process.together(lambda: check_memory(recipe, process, train=False))
     loader = build_eval_loader(recipe, evaluation.images, process)
+    blocks = on_device(telling(readable(loader), lambda text: print(text, file=sys.stderr)), process.device)
     precision = resolve_precision(recipe.train.precision, process.device)
     started = time.perf_counter()
-    counts = evaluate(model, readable(loader), build_photometric(recipe), precision, process, evaluation.outputs)
+    with worker_deaths_explained():
+        counts = evaluate(model, blocks, build_photometric(recipe), precision, process, evaluation.outputs)
     seconds = time.perf_counter() - started
     return {
         **counts.to_dict(),
         "images_per_s": counts.count / seconds,
         "protocol": f"{evaluation.protocol}, {precision.name}",
+        "images": evaluation.images.storage.text,
         "checkpoint": str(path),
         "arch": title_of(recipe.model),
     }
@@ -181,10 +193,12 @@ def _report(result: dict[str, Any], json_file: str | None) -> None:
     from resnext_train.errors import InputError
     from resnext_train.runlog import to_json
 
-    print(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}")
+    print(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}")
     for k in ("top1", "top5"):
         print(f"{k[:3]}-{k[3:]} {result[k]:.3f} %  ({result[f'{k}_correct']} of {result['count']})")
     print(f"loss  {result['loss']:.4f}   {result['images_per_s']:.0f} images/s")
+    if result["unreadable"]:
+        print(f"{result['unreadable']} images could not be read and were left out")
     if json_file:
         try:
             Path(json_file).write_text(to_json(result, indent=2) + "\n", encoding="utf-8")

@@ -103,8 +103,8 @@ def _describe(setup: Setup) -> str:
     """The recipe's meaning on this data and these processes, as a few aligned lines."""
     import torch
 
-    from resnext_train.data.loader import worker_count
     from resnext_train.data.sampler import deal
+    from resnext_train.data.workers import worker_count
     from resnext_train.models.architecture import title_of
     from resnext_train.models.complexity import check_training, measure
 
@@ -117,11 +117,11 @@ def _describe(setup: Setup) -> str:
     lines = {
         "network": f"{title_of(recipe.model)}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
-        "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images",
+        "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images; {_kept(setup)}",
         "batch": f"{plan.batch_size} images a step over all processes, in {plan.groups} BN groups of "
         f"{recipe.train.micro_batch}",
         "processes": f"{process.world} with {' or '.join(map(str, images))} images of a step each, "
-        f"{worker_count(recipe.data.workers, process.local_world)} loader processes each",
+        f"loader processes: {worker_count(recipe.data.workers, process.local_world)} each",
         "device": f"{process.device.type}, {setup.precision.name}, {torch.get_num_threads()} threads",
         "length": f"{plan.steps_per_epoch} steps an epoch, {setup.total_steps} steps in all"
         + (f"; {plan.dropped} images of each epoch dropped, too few for a step" if plan.dropped else ""),
@@ -129,6 +129,12 @@ def _describe(setup: Setup) -> str:
         "learning rate": _lr_table(setup),
     }
     return "\n".join(f"{name:14s}{text}" for name, text in lines.items())
+
+
+def _kept(setup: Setup) -> str:
+    """How the images are kept, said once where that is the same for both splits."""
+    storage = setup.splits.storage
+    return " and ".join(dict.fromkeys(storage.values()))
 
 
 def _lr_table(setup: Setup, rows: int = 8) -> str:

@@ -10,6 +10,7 @@ from resnext_train.config.images import (
     EvalSection,
     FolderData,
     PadAugment,
+    ScaleAugment,
     SyntheticData,
 )
 from resnext_train.config.loading import (
@@ -61,6 +62,7 @@ __all__ = [
     "PlateauSchedule",
     "Recipe",
     "RmspropSection",
+    "ScaleAugment",
     "ScheduleSection",
     "SgdSection",
     "StepSchedule",

@@ -11,7 +11,7 @@ from resnext_train.config.fields import Fraction, Natural, NonNegative, Positive
 
 class _Data(Section):
     workers: Literal["auto"] | Natural = "auto"
-    """Loader processes per training process; auto: the cores this process may use / local processes."""
+    """Loader processes per training process; auto: its share of the cores, but for one that it needs itself."""
     mean: Triple = (0.485, 0.456, 0.406)
     """Mean of R, G, B on a scale of 0 to 1, subtracted from every image."""
     std: PositiveTriple = (0.229, 0.224, 0.225)
@@ -19,16 +19,22 @@ class _Data(Section):
 
 
 class FolderData(_Data):
-    """Images in folders, root/train/CLASS/... and root/val/CLASS/..., or torchvision's CIFAR files in root."""
+    """Images in folders, root/train/CLASS/... and root/val/CLASS/..., in packs, or torchvision's CIFAR files."""
 
     source: Literal["folder"] = "folder"
     """Where the images come from."""
     root: str | None = None
-    """Folder that holds train/ and val/, each with one folder per class; or CIFAR's cifar-10-batches-py or
-    cifar-100-python, as torchvision unpacks them."""
+    """Folder that holds train/ and val/, each with one folder per class or as packed by resnext-prepare; or CIFAR's
+    cifar-10-batches-py or cifar-100-python, as torchvision unpacks them."""
     val_classes: Literal["same", "subset"] = "same"
     """same: a class that only one of train/ and val/ has is an error. subset: val/ may have fewer, as where a model of
     ImageNet-5K is evaluated on the images of ImageNet-1K."""
+    only_classes: str | None = None
+    """Use only some of the classes: a text file with a class name a line, or a folder with a folder per class; null:
+    all."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What to do with an image that cannot be read. error: stop, naming it. skip: train on the next readable image in
+    its place, leave it out of evaluation, and count it in the log and the summary."""
 
 
 class SyntheticData(_Data):
@@ -85,6 +91,25 @@ class AreaAugment(_Augment):
         return self
 
 
+class ScaleAugment(_Augment):
+    """Augmentation of the ResNet paper: the image resized to a random scale, a random square crop of it, flip, colour.
+
+    The crop is cut out of the image and then resized, in one go; the paper resizes first and subtracts a mean image,
+    where the mean here is of each channel.
+    """
+
+    crop: Literal["scale_jitter"]
+    """How the crop is chosen."""
+    short_side: tuple[int, int] = (256, 480)
+    """Range of the short side in pixels, both ends included, that the image is resized to before it is cropped."""
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> ScaleAugment:
+        if not self.size <= self.short_side[0] <= self.short_side[1]:
+            raise ValueError("augment.short_side must be [low, high] with augment.size <= low <= high")
+        return self
+
+
 class PadAugment(_Augment):
     """Augmentation of the papers' CIFAR networks: the image padded by its mean colour, a random crop of it, flip.
 
@@ -97,7 +122,7 @@ class PadAugment(_Augment):
     """Pixels added on each of the four sides."""
 
 
-AugmentSection = Annotated[AreaAugment | PadAugment, Field(discriminator="crop")]
+AugmentSection = Annotated[AreaAugment | ScaleAugment | PadAugment, Field(discriminator="crop")]
 
 
 class EvalSection(Section):

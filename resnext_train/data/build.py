@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from resnext_train.config import DataSection, EvalSection, FolderData, PadAugment, Recipe, SyntheticData
+from resnext_train.config import (
+    DataSection,
+    EvalSection,
+    FolderData,
+    PadAugment,
+    Recipe,
+    ScaleAugment,
+    SyntheticData,
+)
 from resnext_train.data.cifar import CifarImages, find_cifar
 from resnext_train.data.classes import ClassImages, read_class_names
 from resnext_train.data.folder import ImageFolder
@@ -18,16 +26,16 @@ from resnext_train.data.loader import (
     EvalGroups,
     Group,
     LoaderOptions,
-    Source,
     TrainGroups,
     Unreadable,
     groups_from,
-    worker_count,
 )
 from resnext_train.data.photometric import Photometric
 from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, deal
+from resnext_train.data.source import Source
 from resnext_train.data.synthetic import SyntheticImages
-from resnext_train.data.transforms import Augmentation, EvalTransform, PadTransform, TrainTransform
+from resnext_train.data.transforms import AreaTransform, EvalTransform, PadTransform, ScaleTransform, Transform
+from resnext_train.data.workers import check_shared_memory, worker_count
 from resnext_train.distributed import Process
 from resnext_train.errors import InputError
 
@@ -44,6 +52,11 @@ class Splits:
         """Class names, by label."""
         return self.train.classes
 
+    @property
+    def storage(self) -> dict[str, str]:
+        """How the images of each split are kept, for people."""
+        return {"train": self.train.storage.text, "val": self.val.storage.text}
+
 
 def build_splits(section: DataSection) -> Splits:
     """Both splits of a recipe's data.
@@ -59,9 +72,22 @@ def build_splits(section: DataSection) -> Splits:
     root = _root(section)
     if cifar := find_cifar(root):
         return Splits(CifarImages(cifar, root, "train"), CifarImages(cifar, root, "val"))
-    splits = Splits(ImageFolder(root / "train"), ImageFolder(root / "val"))
+    train, val = (_restrict(ImageFolder(root / split), section) for split in ("train", "val"))
+    splits = Splits(train, val)
     _check_classes(splits, root, subset=section.val_classes == "subset")
     return splits
+
+
+def _restrict(source: Source, section: FolderData) -> Source:
+    """The images of the classes that data.only_classes names, if it does."""
+    if section.only_classes is None:
+        return source
+    path = Path(section.only_classes).expanduser()
+    names = read_class_names(path, "data.only_classes")
+    held = set(source.classes).intersection(names)
+    if (unknown := _missing(names, held)) and section.val_classes == "same":
+        raise InputError(f"data.only_classes: {path} names classes that the data does not have: {_some(unknown)}")
+    return ClassImages(source, tuple(sorted(held)))
 
 
 def _check_classes(splits: Splits, root: Path, subset: bool) -> None:
@@ -90,7 +116,7 @@ def build_val(section: DataSection) -> Source:
     root = _root(section)
     if cifar := find_cifar(root):
         return CifarImages(cifar, root, "val")
-    return ImageFolder(root / "val" if (root / "val").is_dir() else root)
+    return _restrict(ImageFolder(root / "val" if (root / "val").is_dir() else root), section)
 
 
 def _root(section: FolderData) -> Path:
@@ -109,20 +135,23 @@ def build_photometric(recipe: Recipe) -> Photometric:
     return Photometric(augment.brightness, augment.contrast, augment.saturation, augment.lighting, data.mean, data.std)
 
 
-def build_augmentation(recipe: Recipe) -> Augmentation:
+def build_augmentation(recipe: Recipe) -> Transform:
     """The crop and flip of a recipe."""
     a = recipe.augment
     if isinstance(a, PadAugment):
         r, g, b = (min(max(round(255 * mean), 0), 255) for mean in recipe.data.mean)
         return PadTransform(a.size, a.padding, (r, g, b), a.interpolation, a.flip)
-    return TrainTransform(a.size, a.area, a.aspect, a.interpolation, a.flip)
+    if isinstance(a, ScaleAugment):
+        return ScaleTransform(a.size, a.interpolation, a.flip, a.short_side)
+    return AreaTransform(a.size, a.interpolation, a.flip, a.area, a.aspect)
 
 
 def build_train_loader(
     recipe: Recipe, source: Source, plan: StepPlan, process: Process, start: int, stop: int
 ) -> DataLoader[Group | Unreadable]:
     """This process's groups of steps `start` to `stop`."""
-    dataset = TrainGroups(source, build_augmentation(recipe), build_photometric(recipe), recipe.train.seed)
+    transform, photometric = build_augmentation(recipe), build_photometric(recipe)
+    dataset = TrainGroups(source, transform, photometric, recipe.train.seed, _skips(recipe))
     share = deal(plan.groups, process.world, process.rank)
     sampler = TrainSampler(plan, recipe.train.seed, share, start, stop)
     return groups_from(dataset, sampler, _options(recipe, process))
@@ -172,9 +201,26 @@ def _missing(names: Iterable[str], known: Iterable[str]) -> list[str]:
 def build_eval_loader(recipe: Recipe, images: Source, process: Process) -> DataLoader[Group | Unreadable]:
     """This process's blocks of `images`."""
     e = recipe.eval
-    dataset = EvalGroups(images, EvalTransform(e.resize, e.crop, e.interpolation))
+    dataset = EvalGroups(images, EvalTransform(e.resize, e.crop, e.interpolation), _skips(recipe))
     sampler = EvalSampler(len(images), e.batch_size, process.world, process.rank)
     return groups_from(dataset, sampler, _options(recipe, process))
+
+
+def check_memory(recipe: Recipe, process: Process, train: bool) -> None:
+    """See that the loader processes on this host can hand over their groups, of training too or of evaluation alone.
+
+    Raises:
+        InputError: /dev/shm is too small for them.
+    """
+    workers = worker_count(recipe.data.workers, process.local_world) * process.local_world
+    groups = recipe.eval.batch_size * recipe.eval.crop**2
+    if train:
+        groups += recipe.train.micro_batch * recipe.augment.size**2
+    check_shared_memory(3 * groups, workers)
+
+
+def _skips(recipe: Recipe) -> bool:
+    return isinstance(recipe.data, FolderData) and recipe.data.on_bad_image == "skip"
 
 
 def _options(recipe: Recipe, process: Process) -> LoaderOptions:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from resnext_train.data.jpeg import Picture, Pixels
+from resnext_train.data.source import MEMORY
 from resnext_train.errors import InputError
 
 _DATASETS = {"CIFAR-10": CIFAR10, "CIFAR-100": CIFAR100}
@@ -42,6 +43,8 @@ class CifarImages:
     Raises:
         InputError: a file is missing, is not the published one, or cannot be opened.
     """
+
+    storage = MEMORY
 
     def __init__(self, title: str, root: Path, split: Literal["train", "val"]) -> None:
         dataset = _load(title, root, train=split == "train")

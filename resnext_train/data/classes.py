@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from resnext_train.data.folder import class_folders
 from resnext_train.data.jpeg import Picture
-from resnext_train.data.loader import Source
+from resnext_train.data.source import Source
 from resnext_train.errors import InputError
 
 
@@ -20,7 +20,7 @@ class ClassImages:
     def __init__(self, source: Source, classes: tuple[str, ...]) -> None:
         position = {name: i for i, name in enumerate(classes)}
         labels = np.array([position.get(name, -1) for name in source.classes], np.int64)[source.labels]
-        self.classes = classes
+        self.classes, self.storage = classes, source.storage
         self._source, self._images = source, np.flatnonzero(labels >= 0)
         self.labels: NDArray[np.int64] = labels[self._images]
 

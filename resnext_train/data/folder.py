@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from resnext_train.data.jpeg import Picture, open_picture
+from resnext_train.data.source import FILES
 from resnext_train.errors import InputError
 
 _VERSION = 1
@@ -34,6 +35,8 @@ class ImageFolder:
     Raises:
         InputError: a missing folder, no class folders, or a class folder without images.
     """
+
+    storage = FILES
 
     def __init__(self, root: Path) -> None:
         self.root = root

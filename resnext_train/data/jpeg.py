@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
@@ -120,13 +120,13 @@ def decode(data: bytes | bytearray) -> Tensor:
 
 def _decode(data: bytes | bytearray) -> Tensor:
     if is_jpeg(data):
-        pixels = _decode_jpeg(data)
-        return _decode_with_pillow(data) if pixels is None else pixels
+        decoded = _decode_jpeg(data)
+        return _decode_with_pillow(data) if decoded is None else decoded
     with warnings.catch_warnings():
         # The bytes may be read-only, and torchvision 0.29 announces another package for decoding; neither is news here.
         warnings.simplefilter("ignore")
         try:
-            pixels = decode_image(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
+            pixels: Tensor = decode_image(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
         except RuntimeError:
             return _decode_with_pillow(data)
     if pixels.dtype == torch.uint8 and pixels.ndim == 3:
@@ -143,10 +143,9 @@ def _decode_jpeg(data: bytes | bytearray) -> Tensor | None:
     # From read-only memory, torch would warn once that the tensor could be written to.
     encoded = torch.frombuffer(data if isinstance(data, bytearray) else bytearray(data), dtype=torch.uint8)
     try:
-        pixels: Tensor = torch.ops.image.decode_jpeg(encoded, ImageReadMode.RGB.value, False)
+        return cast(Tensor, torch.ops.image.decode_jpeg(encoded, ImageReadMode.RGB.value, False))
     except RuntimeError:
         return None
-    return pixels
 
 
 def _size(data: bytes | bytearray) -> tuple[int, int]:
@@ -164,7 +163,7 @@ def _size(data: bytes | bytearray) -> tuple[int, int]:
                 return image.height, image.width
     except Image.DecompressionBombError as error:
         raise BadImageError(f"the image is larger than {MAX_PIXELS:,} pixels") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise BadImageError("it is no image of a known format, or its header is damaged") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise BadImageError(str(error)) from error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,28 +13,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from resnext_train.data.jpeg import BadImageError, Picture
+from resnext_train.data.jpeg import BadImageError
 from resnext_train.data.photometric import Photometric
 from resnext_train.data.randomness import uniforms
 from resnext_train.data.sampler import Indices
-from resnext_train.data.transforms import COLOUR_DRAWS, DRAWS, Augmentation, EvalTransform, empty_batch
+from resnext_train.data.source import Source
+from resnext_train.data.transforms import COLOUR_DRAWS, DRAWS, NO_DRAWS, EvalTransform, Transform, empty_batch
 from resnext_train.errors import LocalInputError
 
 
-class Source(Protocol):
-    """Labelled images, by number. Labels are positions in `classes`."""
+class Report(NamedTuple):
+    """How the images of a group came about."""
 
-    classes: tuple[str, ...]
-    labels: NDArray[np.int64]
+    read: float
+    """Seconds spent on reading files or records."""
+    decode: float
+    """Seconds spent on decoding."""
+    resize: float
+    """Seconds spent on cropping and resizing."""
+    unreadable: tuple[str, ...]
+    """What could not be read, a sentence for each; others took their places, or in evaluation none."""
 
-    def __len__(self) -> int:
-        """Number of images."""
+    @staticmethod
+    def sum(reports: Sequence[Report]) -> Report:
+        """The reports of several groups as one."""
+        return Report(
+            sum(r.read for r in reports),
+            sum(r.decode for r in reports),
+            sum(r.resize for r in reports),
+            tuple(told for r in reports for told in r.unreadable),
+        )
 
-    def name(self, i: int) -> str:
-        """What image `i` is called in messages: its path."""
 
-    def picture(self, i: int) -> Picture:
-        """Image `i`; raises BadImageError or OSError where it cannot be read."""
+_NOTHING_TOLD = Report(0.0, 0.0, 0.0, ())
 
 
 class Group(NamedTuple):
@@ -43,10 +54,13 @@ class Group(NamedTuple):
     images: Tensor
     labels: Tensor
     jitter: Tensor | None
+    report: Report = _NOTHING_TOLD
 
     def to(self, device: torch.device) -> Group:
         """The same on `device`, without waiting for the copy."""
-        return Group(*(None if t is None else t.to(device, non_blocking=True) for t in self))  # type: ignore[arg-type]
+        jitter = None if self.jitter is None else self.jitter.to(device, non_blocking=True)
+        images, labels = self.images.to(device, non_blocking=True), self.labels.to(device, non_blocking=True)
+        return Group(images, labels, jitter, self.report)
 
 
 class Unreadable(NamedTuple):
@@ -56,49 +70,82 @@ class Unreadable(NamedTuple):
 
 
 class TrainGroups(Dataset[Group | Unreadable]):
-    """Augmented groups; how an image is augmented is a function of (seed, epoch, image)."""
+    """Augmented groups; how an image is augmented is a function of (seed, epoch, image).
 
-    def __init__(self, source: Source, transform: Augmentation, photometric: Photometric, seed: int) -> None:
-        self.source, self.transform, self.photometric, self.seed = source, transform, photometric, seed
+    Where `skip` is set, an image that cannot be read is replaced by the next one that can.
+    """
+
+    def __init__(
+        self, source: Source, transform: Transform, photometric: Photometric, seed: int, skip: bool = False
+    ) -> None:
+        self.source, self.transform, self.photometric = source, transform, photometric
+        self.seed, self.skip = seed, skip
 
     def __getitem__(self, indices: Indices) -> Group | Unreadable:
         draws = uniforms(self.seed, indices.epoch, indices.images, DRAWS)
-        images = _gather(
-            self.source,
-            indices,
-            self.transform.size,
-            lambda picture, slot: self.transform(picture, draws[slot]),
-        )
-        if isinstance(images, Unreadable):
-            return images
-        jitter = self.photometric.draw_jitter(draws[:, -COLOUR_DRAWS:])
-        return Group(images, torch.from_numpy(self.source.labels[indices.images]), torch.from_numpy(jitter))
+        crops = _Crops(self.source, self.transform, len(indices.images))
+        images = indices.images.copy()
+        for slot, wanted in enumerate(images.tolist()):
+            taken = wanted
+            while not crops.take(taken, slot, draws[slot]):
+                taken = (taken + 1) % len(self.source)
+                if not self.skip or taken == wanted:
+                    return Unreadable(crops.unreadable[0])
+            images[slot] = taken
+        jitter = torch.from_numpy(self.photometric.draw_jitter(draws[:, -COLOUR_DRAWS:]))
+        return Group(crops.batch, torch.from_numpy(self.source.labels[images]), jitter, crops.report())
 
 
 class EvalGroups(Dataset[Group | Unreadable]):
-    """Evaluation blocks."""
+    """Evaluation blocks. Where `skip` is set, images that cannot be read are left out."""
 
-    def __init__(self, source: Source, transform: EvalTransform) -> None:
-        self.source, self.transform = source, transform
+    def __init__(self, source: Source, transform: EvalTransform, skip: bool = False) -> None:
+        self.source, self.transform, self.skip = source, transform, skip
 
     def __getitem__(self, indices: Indices) -> Group | Unreadable:
-        images = _gather(self.source, indices, self.transform.crop, lambda picture, _: self.transform(picture))
-        if isinstance(images, Unreadable):
-            return images
-        return Group(images, torch.from_numpy(self.source.labels[indices.images]), None)
+        crops = _Crops(self.source, self.transform, len(indices.images))
+        images: list[int] = []
+        for image in indices.images.tolist():
+            if crops.take(image, len(images), NO_DRAWS):
+                images.append(image)
+            elif not self.skip:
+                return Unreadable(crops.unreadable[0])
+        labels = torch.from_numpy(self.source.labels[images])
+        return Group(crops.batch[: len(images)], labels, None, crops.report())
 
 
-def _gather(
-    source: Source, indices: Indices, size: int, transform: Callable[[Picture, int], Tensor]
-) -> Tensor | Unreadable:
-    # In a loader process the batch is made in shared memory at once, so that handing it over copies nothing.
-    batch = empty_batch(len(indices.images), size, shared=get_worker_info() is not None)
-    for slot, i in enumerate(indices.images.tolist()):
+class _Crops:
+    """A batch that is filled crop by crop; notes the time taken and what could not be read."""
+
+    def __init__(self, source: Source, transform: Transform, count: int) -> None:
+        self._source, self._transform = source, transform
+        # In a loader process the batch is made in shared memory at once, so that handing it over copies nothing.
+        self.batch = empty_batch(count, transform.size, shared=get_worker_info() is not None)
+        self.unreadable: list[str] = []
+        self._seconds = [0.0, 0.0, 0.0]
+
+    def take(self, image: int, slot: int, draws: NDArray[np.float64]) -> bool:
+        """Put the crop of image number `image` into place `slot`; False if it cannot be read."""
+        times = [time.perf_counter()]
         try:
-            batch[slot] = transform(source.picture(i), slot)
+            picture = self._source.picture(image)
+            times.append(time.perf_counter())
+            pixels = self._transform.read(picture, draws)
         except (BadImageError, OSError) as error:
-            return Unreadable(f"{source.name(i)} cannot be read: {error}; replace or remove it")
-    return batch
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self.unreadable.append(f"{self._source.name(image)} cannot be read: {reason}")
+            return False
+        times.append(time.perf_counter())
+        self.batch[slot] = self._transform.crop(pixels, draws)
+        times.append(time.perf_counter())
+        for stage in range(3):
+            self._seconds[stage] += times[stage + 1] - times[stage]
+        return True
+
+    def report(self) -> Report:
+        """What was noted."""
+        read, decode, resize = self._seconds
+        return Report(read, decode, resize, tuple(self.unreadable))
 
 
 @dataclass(frozen=True)
@@ -135,13 +182,39 @@ def readable(loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
     """
     for group in loader:
         if isinstance(group, Unreadable):
-            raise LocalInputError(group.message)
+            raise LocalInputError(
+                f"{group.message}; replace or remove it, or set data.on_bad_image=skip; "
+                "`resnext-prepare check` lists all such files"
+            )
         yield group
 
 
-def worker_count(workers: int | Literal["auto"], local_world: int) -> int:
-    """Loader processes for one training process; auto: the cores this process may use / processes on this host."""
-    if workers != "auto":
-        return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // local_world)
+def telling(groups: Iterable[Group], tell: Callable[[str], None]) -> Iterator[Group]:
+    """`groups`; what could not be read is told, once each."""
+    told: set[str] = set()
+    for group in groups:
+        for text in group.report.unreadable:
+            if text not in told:
+                told.add(text)
+                tell(text)
+        yield group
+
+
+def on_device(groups: Iterable[Group], device: torch.device) -> Iterator[Group]:
+    """`groups` on `device`; on a GPU each is copied while it still computes with the one before.
+
+    The copy runs on a stream of its own, from pinned memory. The host waits for neither: it asks for the next group as
+    soon as the work on this one is queued.
+    """
+    if device.type != "cuda":
+        yield from groups
+        return
+    copies, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    for group in groups:
+        with torch.cuda.stream(copies):
+            copied = group.to(device)
+        current.wait_stream(copies)
+        for tensor in (copied.images, copied.labels, copied.jitter):
+            if tensor is not None:
+                tensor.record_stream(current)  # its memory is not given away before the step is done with it
+        yield copied

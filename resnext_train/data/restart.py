@@ -26,7 +26,7 @@ _BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 _UPSAMPLED_EXACTLY = frozenset(
     [((1, 1), (1, 1), (1, 1)), ((2, 1), (1, 1), (1, 1)), ((2, 2), (1, 1), (1, 1)), ((1, 2), (1, 1), (1, 1))]
 )
-"""4:4:4, 4:2:2, 4:2:0 and 4:4:0: samplings whose chroma upsampling looks at no pixel further than one beyond the box."""
+"""4:4:4, 4:2:2, 4:2:0 and 4:4:0: samplings whose chroma upsampling looks no further than one pixel beyond a box."""
 
 _MIN_WIDTH = 8
 """Pixels: libjpeg upsamples chroma planes of one or two columns in another way than wider ones."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from resnext_train.data.jpeg import Picture, Pixels
 from resnext_train.data.randomness import noise, uniforms
+from resnext_train.data.source import MEMORY
 
 _HUES, _CONTRASTS = 12, 5
 _NOISE = 48
@@ -24,6 +25,8 @@ class SyntheticImages:
     The angle and phase of the stripes and the noise are the image's own, so that flips, crops and mild colour changes
     leave the class alone. Image i has class i mod classes. The two splits never share an image.
     """
+
+    storage = MEMORY
 
     def __init__(self, classes: int, images: int, size: int, split: Literal["train", "val"]) -> None:
         width = max(4, len(str(classes - 1)))

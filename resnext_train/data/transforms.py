@@ -6,13 +6,14 @@ Colour is changed later, for a whole group at once, on the device: see photometr
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -65,41 +66,100 @@ def _round(value: float) -> int:
     return math.floor(value + 0.5)
 
 
-class Augmentation(Protocol):
-    """How a picture becomes a training crop."""
+def sample_scaled_box(
+    draws: NDArray[np.float64], height: int, width: int, size: int, short_side: tuple[int, int]
+) -> Box:
+    """The random crop of the ResNet paper (section 3.4) for an image of `height` × `width`, in its own pixels.
 
-    @property
-    def size(self) -> int:
-        """Height and width of the crop in pixels."""
+    The image is resized, short side to a whole number drawn uniformly from `short_side` (both included), and a
+    `size` × `size` crop of it is drawn. That crop is a square of size · min(height, width) / short pixels here,
+    rounded. `draws` are CROP_DRAWS numbers in [0, 1), of which three are used.
+    """
+    s, y, x = draws[:3].tolist()
+    low, high = short_side
+    short = low + int(s * (high - low + 1))
+    side = max(1, _round(size * min(height, width) / short))
+    return Box(int(y * (height - side + 1)), int(x * (width - side + 1)), side, side)
 
-    def __call__(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
-        """uint8 (3, size, size), a function of the picture and of DRAWS numbers in [0, 1)."""
+
+NO_DRAWS: NDArray[np.float64] = np.empty(0)
+"""What evaluation draws."""
+
+
+class Transform(ABC):
+    """How a picture becomes a crop: first the pixels that the crop is made of are decoded, then the crop is made."""
+
+    size: int
+    """Height and width of the crop in pixels."""
+
+    @abstractmethod
+    def read(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
+        """The pixels needed, uint8 (3, H, W); a function of the picture and of DRAWS numbers in [0, 1)."""
+
+    @abstractmethod
+    def crop(self, pixels: Tensor, draws: NDArray[np.float64]) -> Tensor:
+        """The crop, uint8 (3, size, size), of what `read` returned for the same draws."""
+
+    def __call__(self, picture: Picture, draws: NDArray[np.float64] = NO_DRAWS) -> Tensor:
+        """Both; evaluation needs no draws."""
+        return self.crop(self.read(picture, draws), draws)
 
 
 @dataclass(frozen=True)
-class TrainTransform:
-    """Random crop resized to `size` × `size`, and a flip with probability `flip`."""
+class BoxTransform(Transform):
+    """A random box resized to `size` × `size`, and a flip with probability `flip`."""
 
     size: int
-    area: tuple[float, float]
-    aspect: tuple[float, float]
     interpolation: str
     flip: float
 
-    def __call__(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
-        """uint8 (3, size, size); of the DRAWS numbers in [0, 1), the last COLOUR_DRAWS are not used here."""
-        box = sample_box(draws[:CROP_DRAWS], picture.height, picture.width, self.area, self.aspect)
-        image: Tensor = F.resize(
-            picture.region(*box),
-            [self.size, self.size],
-            InterpolationMode(self.interpolation),
-            antialias=True,
-        )
-        return image.flip(-1) if draws[CROP_DRAWS] < self.flip else image
+    @abstractmethod
+    def box(self, draws: NDArray[np.float64], height: int, width: int) -> Box:
+        """The box for an image of `height` × `width`, from CROP_DRAWS numbers in [0, 1)."""
+
+    def read(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
+        """The box alone."""
+        return picture.region(*self.box(draws[:CROP_DRAWS], picture.height, picture.width))
+
+    def crop(self, pixels: Tensor, draws: NDArray[np.float64]) -> Tensor:
+        """Flipped or not, then resized, which commute.
+
+        The resize wants its pixels in one piece, which the box of a larger image is not. So it has to be copied in
+        any case, and the flip costs nothing if it is done by that copy.
+        """
+        box = pixels.unsqueeze(0)
+        flipped = draws[CROP_DRAWS] < self.flip
+        whole = box.flip(-1) if flipped else box.contiguous(memory_format=torch.channels_last)
+        # What torchvision's resize comes to for uint8; its checks would take as long as a tenth of the crop.
+        size = (self.size, self.size)
+        return nn.functional.interpolate(whole, size, mode=self.interpolation, antialias=True)[0]
 
 
 @dataclass(frozen=True)
-class PadTransform:
+class AreaTransform(BoxTransform):
+    """A crop of random area and aspect ratio, as in the papers' code."""
+
+    area: tuple[float, float]
+    aspect: tuple[float, float]
+
+    def box(self, draws: NDArray[np.float64], height: int, width: int) -> Box:
+        """See `sample_box`."""
+        return sample_box(draws, height, width, self.area, self.aspect)
+
+
+@dataclass(frozen=True)
+class ScaleTransform(BoxTransform):
+    """A square crop of random scale, as in the ResNet paper."""
+
+    short_side: tuple[int, int]
+
+    def box(self, draws: NDArray[np.float64], height: int, width: int) -> Box:
+        """See `sample_scaled_box`."""
+        return sample_scaled_box(draws, height, width, self.size, self.short_side)
+
+
+@dataclass(frozen=True)
+class PadTransform(Transform):
     """The image padded by `padding` pixels of the colour `fill`, a random crop of `size` × `size` from it, and a flip.
 
     An image of another size is first resized, short side to `size`, and centre-cropped. The papers' code pads with
@@ -113,9 +173,13 @@ class PadTransform:
     interpolation: str
     flip: float
 
-    def __call__(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
-        """uint8 (3, size, size); the first two of the DRAWS numbers in [0, 1) say where the crop lies."""
-        image = EvalTransform(self.size, self.size, self.interpolation)(picture)
+    def read(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
+        """The whole image."""
+        return _whole(picture)
+
+    def crop(self, pixels: Tensor, draws: NDArray[np.float64]) -> Tensor:
+        """The first two of the DRAWS numbers in [0, 1) say where the crop lies."""
+        image = EvalTransform(self.size, self.size, self.interpolation).crop(pixels, draws)
         top, left = (int(d * (2 * self.padding + 1)) - self.padding for d in draws[:2].tolist())
         (rows, to_rows), (columns, to_columns) = self._overlap(top), self._overlap(left)
         crop = torch.tensor(self.fill, dtype=torch.uint8).view(3, 1, 1).repeat(1, self.size, self.size)
@@ -130,19 +194,26 @@ class PadTransform:
 
 
 @dataclass(frozen=True)
-class EvalTransform:
+class EvalTransform(Transform):
     """Short side to `resize`, centre crop of `crop`; the pixels of torchvision v2's Resize and CenterCrop."""
 
     resize: int
-    crop: int
+    size: int
     interpolation: str
 
-    def __call__(self, picture: Picture) -> Tensor:
-        """uint8 (3, crop, crop)."""
-        whole = picture.region(0, 0, picture.height, picture.width)
-        resized = F.resize(whole, [self.resize], InterpolationMode(self.interpolation), antialias=True)
-        crop: Tensor = F.center_crop(resized, [self.crop, self.crop])
+    def read(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
+        """The whole image: the resize of a part alone has other pixels at the part's edges."""
+        return _whole(picture)
+
+    def crop(self, pixels: Tensor, draws: NDArray[np.float64]) -> Tensor:
+        """uint8 (3, size, size), in the same way for all draws."""
+        resized = F.resize(pixels, [self.resize], InterpolationMode(self.interpolation), antialias=True)
+        crop: Tensor = F.center_crop(resized, [self.size, self.size])
         return crop
+
+
+def _whole(picture: Picture) -> Tensor:
+    return picture.region(0, 0, picture.height, picture.width)
 
 
 def empty_batch(count: int, size: int, shared: bool) -> Tensor:

@@ -20,9 +20,9 @@ from resnext_train.data.randomness import uniforms
 from resnext_train.data.transforms import (
     CROP_DRAWS,
     DRAWS,
+    AreaTransform,
     EvalTransform,
     PadTransform,
-    TrainTransform,
     empty_batch,
     sample_box,
 )
@@ -112,7 +112,7 @@ def test_the_fallback_is_the_centred_square() -> None:
 
 def test_the_crop_is_the_resized_box_and_flips_by_its_own_draw() -> None:
     picture = open_picture(jpeg(90, 70))
-    transform = TrainTransform(48, (0.3, 1.0), (0.75, 4 / 3), "bilinear", flip=0.5)
+    transform = AreaTransform(48, "bilinear", 0.5, (0.3, 1.0), (0.75, 4 / 3))
     draws = uniforms(0, 0, np.array([3]), DRAWS)[0]
     top, left, h, w = sample_box(draws[:CROP_DRAWS], 70, 90, (0.3, 1.0), (0.75, 4 / 3))
     expected = v2.functional.resized_crop(picture.region(0, 0, 70, 90), top, left, h, w, [48, 48], antialias=True)
