@@ -32,8 +32,8 @@ def pack(source: Path, out: Path, *options: str) -> int:
     return prepare(["pack", str(source), str(out), *options, *ONE])
 
 
-def test_pack_check_unpack(image_root: Path, tmp_path: Path) -> None:
-    """In processes of its own, with workers."""
+def test_pack_and_check(image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With workers, as it is by default."""
     out = tmp_path / "pack"
     told = run_module("prepare", "pack", str(image_root), str(out), "--workers", "2")
     assert f"{out / 'train'}: 24 images" in told
@@ -43,7 +43,8 @@ def test_pack_check_unpack(image_root: Path, tmp_path: Path) -> None:
     report = json.loads((out / "report.json").read_text())
     assert report["val"]["images"] == 9
     assert report["train"]["kinds"]["restart" if JPEGTRAN else "verbatim"] == 24
-    assert "9 images, none bad" in run_module("prepare", "check", str(out / "val"), "--workers", "2")
+    assert prepare(["check", str(out), "--workers", "2"]) == 0
+    assert capsys.readouterr().out.count(" images, none bad, 0 odd") == 2
 
 
 def test_unpacked_pixels_are_those_that_were_packed(
@@ -117,7 +118,6 @@ def test_odd_and_unreadable_files(mixed: Path, tmp_path: Path, capsys: pytest.Ca
     assert [name for name, _ in report["unreadable"]] == ["b/empty.JPEG", "b/short.JPEG"]
     assert len(report["odd"]) == 2
     index = PackIndex(tmp_path / "pack")
-    assert bytes(index.read(4)) == (mixed / "b" / "gray.JPEG").read_bytes() or index.kind[4] == 0
     assert bytes(index.read(5)) == (mixed / "b" / "short.JPEG").read_bytes()
     assert prepare(["unpack", str(tmp_path / "pack"), str(tmp_path / "again")]) == 0
     assert files(tmp_path / "again").keys() == files(mixed).keys()

@@ -39,7 +39,7 @@ def slow_jpegtran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "bin" / "jpegtran"
     program.parent.mkdir()
     then = f'exec {JPEGTRAN} "$@"' if JPEGTRAN else "exit 1"
-    program.write_text(f"#!/bin/sh\nsleep 0.02\n{then}\n")
+    program.write_text(f"#!/bin/sh\nsleep 0.005\n{then}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     return program
