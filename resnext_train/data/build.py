@@ -21,7 +21,6 @@ from resnext_train.config import (
 )
 from resnext_train.data.cifar import CifarImages, find_cifar
 from resnext_train.data.classes import ClassImages, read_class_names
-from resnext_train.data.folder import ImageFolder
 from resnext_train.data.loader import (
     EvalGroups,
     Group,
@@ -30,6 +29,7 @@ from resnext_train.data.loader import (
     Unreadable,
     groups_from,
 )
+from resnext_train.data.packed import open_images
 from resnext_train.data.photometric import Photometric
 from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, deal
 from resnext_train.data.source import Source
@@ -72,7 +72,7 @@ def build_splits(section: DataSection) -> Splits:
     root = _root(section)
     if cifar := find_cifar(root):
         return Splits(CifarImages(cifar, root, "train"), CifarImages(cifar, root, "val"))
-    train, val = (_restrict(ImageFolder(root / split), section) for split in ("train", "val"))
+    train, val = (_restrict(open_images(root / split), section) for split in ("train", "val"))
     splits = Splits(train, val)
     _check_classes(splits, root, subset=section.val_classes == "subset")
     return splits
@@ -106,7 +106,7 @@ def _check_classes(splits: Splits, root: Path, subset: bool) -> None:
 
 
 def build_val(section: DataSection) -> Source:
-    """The images to evaluate on: CIFAR's test images, root/val, or root itself if that holds the class folders.
+    """The images to evaluate on: CIFAR's test images, root/val, or root itself if it is a pack or holds class folders.
 
     Raises:
         InputError: folders that are missing or empty, or damaged files.
@@ -116,7 +116,7 @@ def build_val(section: DataSection) -> Source:
     root = _root(section)
     if cifar := find_cifar(root):
         return CifarImages(cifar, root, "val")
-    return _restrict(ImageFolder(root / "val" if (root / "val").is_dir() else root), section)
+    return _restrict(open_images(root / "val" if (root / "val").is_dir() else root), section)
 
 
 def _root(section: FolderData) -> Path:

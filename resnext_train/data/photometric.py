@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,43 +64,70 @@ class Photometric:
         shift = (normals * self.lighting * EIGENVALUES) @ np.array(EIGENVECTORS).T
         return np.concatenate((order, factors, shift), axis=1).astype(np.float32)
 
-    def __call__(self, images: Tensor, jitter: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor:
+    def __call__(
+        self, images: Tensor, jitter: Tensor | None, dtype: torch.dtype = torch.float32, out: Tensor | None = None
+    ) -> Tensor:
         """uint8 (N, 3, H, W) to normalised `dtype` of the same shape, in channels-last memory.
 
-        `jitter` is (N, JITTER_FIELDS) from `draw_jitter`, or None for evaluation, which only normalises.
+        `jitter` is (N, JITTER_FIELDS) from `draw_jitter`, or None for evaluation, which only normalises. The result
+        goes to `out` if that is given, of the same shape, type and memory layout.
         """
-        n, _, height, width = images.shape
-        row = _pixels_per_row(height * width, images.device)
-        rows = images.permute(0, 2, 3, 1).reshape(n, -1, 3 * row).to(dtype)
-        matrix, bias = self._affine(rows, jitter)
-        out = torch.baddbmm(bias.repeat(1, row).unsqueeze(1), rows, _block_diagonal(matrix.transpose(1, 2), row))
-        return out.view(n, height, width, 3).permute(0, 3, 1, 2)
+        if out is None:
+            out = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=torch.channels_last)
+        by_image = images.device.type == "cpu"
+        (_map_by_image if by_image else _map_at_once)(
+            images.permute(0, 2, 3, 1),
+            out.permute(0, 2, 3, 1),
+            None if jitter is None else jitter.to(dtype),
+            self._affine,
+        )
+        return out
 
-    def _affine(self, rows: Tensor, jitter: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Matrix (N, 3, 3) and bias (N, 3) from `rows` (N, ..., 3 · pixels) in 0 to 255 to normalised colours."""
-        matrix = _constant(_IDENTITY, rows).expand(len(rows), 3, 3) / 255
-        bias = rows.new_zeros(len(rows), 3)
+    def _affine(self, mean: Tensor, jitter: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Matrix (N, 3, 3) and bias (N, 3) from colours in 0 to 255 to normalised ones; `mean` (N, 3) in 0 to 255."""
+        matrix = _constant(_IDENTITY, mean).expand(len(mean), 3, 3) / 255
+        bias = torch.zeros_like(mean)
         if jitter is not None:
-            jitter = jitter.to(rows.dtype)
-            # Sums of whole levels: exact in fp32, in whatever order, up to 256 × 256 pixels.
-            sums = rows.sum(1).view(len(rows), -1, 3).sum(1)
-            mean = sums / (rows[0].numel() // 3) / 255
+            mean = mean / 255
             for operation in jitter[:, :3].unbind(1):
                 index = operation.long().unsqueeze(1)
                 factor = jitter[:, 3:6].gather(1, index)
                 matrix, bias, mean = _apply(index, factor, matrix, bias, mean)
             bias = bias + jitter[:, 6:9]
-        std = _constant(self.std, rows)
-        return matrix / std[:, None], (bias - _constant(self.mean, rows)) / std
+        std = _constant(self.std, mean)
+        return matrix / std[:, None], (bias - _constant(self.mean, mean)) / std
 
 
-def _pixels_per_row(pixels: int, device: torch.device) -> int:
-    """How many of an image's `pixels` form a row of the matrix product that maps their colours.
+Affine = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""From the mean colours and jitters of images to the matrix and bias of each."""
+
+
+def _map_at_once(images: Tensor, out: Tensor, jitter: Tensor | None, affine: Affine) -> None:
+    """Map `images` (N, H, W, 3) to `out`, as one matrix product per image in one call."""
+    pixels = images.reshape(len(images), -1, 3).to(out.dtype)
+    matrix, bias = affine(pixels.mean(1), jitter)
+    torch.baddbmm(bias.unsqueeze(1), pixels, matrix.transpose(1, 2), out=out.view_as(pixels))
+
+
+def _map_by_image(images: Tensor, out: Tensor, jitter: Tensor | None, affine: Affine) -> None:
+    """The same, image by image in memory that stays in the CPU's cache.
 
     A product of N × 3 and 3 × 3 keeps a CPU's vector units idle. With eight pixels in a row and the 3 × 3 matrix eight
     times along the diagonal, it takes a quarter of the time, though most of its terms are zero.
     """
-    return math.gcd(pixels, 8) if device.type == "cpu" else 1
+    n, height, width, _ = images.shape
+    row = math.gcd(height * width, 8)
+    images, out = images.reshape(n, -1, 3 * row), out.view(n, -1, 3 * row)
+    pixels = torch.empty(images.shape[1:], dtype=out.dtype)
+    mean = pixels.new_zeros(n, 3)
+    if jitter is not None:
+        for i in range(n):
+            # Sums of whole levels: exact in fp32, in whatever order, up to 256 × 256 pixels.
+            mean[i] = pixels.copy_(images[i]).sum(0).view(row, 3).sum(0)
+    matrix, bias = affine(mean / (height * width), jitter)
+    matrix, bias = _block_diagonal(matrix.transpose(1, 2), row), bias.repeat(1, row)
+    for i in range(n):
+        torch.addmm(bias[i], pixels.copy_(images[i]), matrix[i], out=out[i])
 
 
 def _block_diagonal(matrices: Tensor, times: int) -> Tensor:

@@ -127,12 +127,12 @@ class BoxTransform(Transform):
         The resize wants its pixels in one piece, which the box of a larger image is not. So it has to be copied in
         any case, and the flip costs nothing if it is done by that copy.
         """
-        box = pixels.unsqueeze(0)
         flipped = draws[CROP_DRAWS] < self.flip
-        whole = box.flip(-1) if flipped else box.contiguous(memory_format=torch.channels_last)
-        # What torchvision's resize comes to for uint8; its checks would take as long as a tenth of the crop.
-        size = (self.size, self.size)
-        return nn.functional.interpolate(whole, size, mode=self.interpolation, antialias=True)[0]
+        box = (pixels.flip(-1) if flipped else pixels).permute(1, 2, 0).contiguous()
+        # What torchvision's resize comes to for uint8; its checks would take as long as a tenth of the crop. The new
+        # dimension must come before the permutation: with other strides of it, torch would choose a slower way.
+        batch = box.unsqueeze(0).permute(0, 3, 1, 2)
+        return nn.functional.interpolate(batch, (self.size, self.size), mode=self.interpolation, antialias=True)[0]
 
 
 @dataclass(frozen=True)

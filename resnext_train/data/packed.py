@@ -1,0 +1,59 @@
+"""Images from a pack, see pack.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from resnext_train.data.folder import ImageFolder
+from resnext_train.data.jpeg import Picture, Pixels, open_picture
+from resnext_train.data.pack import PIXELS, PackIndex, is_pack
+from resnext_train.data.source import Source, Storage
+
+
+class PackedImages:
+    """All images of a pack, in its order, which is that of the folder it was made of.
+
+    Raises:
+        InputError: no pack, or a damaged one.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._index = PackIndex(root)
+        self.classes: tuple[str, ...] = self._index.classes
+        self.labels: NDArray[np.int64] = self._index.label
+        self.storage = _storage(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def name(self, i: int) -> str:
+        """Path of the pack and of image `i` in it, for messages."""
+        return f"{self._index.path}: {self._index.name(i)}"
+
+    def picture(self, i: int) -> Picture:
+        """Image `i`; raises BadImageError or OSError where it cannot be read."""
+        if self._index.kind[i] == PIXELS:
+            return Pixels(torch.from_numpy(self._index.pixels(i)).permute(2, 0, 1))
+        return open_picture(self._index.read(i))
+
+
+def _storage(index: PackIndex) -> Storage:
+    if index.tier == "exact":
+        return Storage("exact", "packed exactly as the files were")
+    size = f"resized to a short side of at most {index.settings['size']}"
+    if index.tier == "raw":
+        return Storage("raw", f"packed raw (lossy: {size})")
+    return Storage("resized", f"packed resized (lossy: {size}, JPEG quality {index.settings['quality']})")
+
+
+def open_images(root: Path) -> Source:
+    """The images under `root`, a pack or a folder of class folders.
+
+    Raises:
+        InputError: it is neither, or the pack is damaged.
+    """
+    return PackedImages(root) if is_pack(root) else ImageFolder(root)
