@@ -134,5 +134,5 @@ def _write_report(path: Path, name: str, split: Split, tier: Tier, outcome: Outc
     except (OSError, ValueError):
         report = {}
     report[name] = {"source": split.where, "tier": tier.name, "settings": tier.settings, **outcome._asdict()}
-    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+    text = json.dumps(report, indent=1) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))

@@ -173,6 +173,18 @@ def test_no_jpegtran(
     assert bytes(index.read(0)) == (image_root / "val" / index.name(0)).read_bytes()
 
 
+def test_names_that_are_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strange = tmp_path / "images" / os.fsdecode(b"a\xff") / os.fsdecode(b"\xfe.JPEG")
+    strange.parent.mkdir(parents=True)
+    strange.write_bytes(b"no image")
+    assert pack(tmp_path / "images", tmp_path / "pack") == 1
+    assert r"unreadable: a\udcff/\udcfe.JPEG" in capsys.readouterr().out
+    assert prepare(["check", str(tmp_path / "pack"), *ONE]) == 1
+    assert prepare(["unpack", str(tmp_path / "pack"), str(tmp_path / "again")]) == 0
+    assert files(tmp_path / "again").keys() == files(tmp_path / "images").keys()
+    assert PackIndex(tmp_path / "pack").classes == (os.fsdecode(b"a\xff"),)
+
+
 def test_classes_that_differ_are_said(image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(image_root / "val" / "cat")
     assert pack(image_root, tmp_path / "pack", "--tier", "raw") == 0

@@ -145,7 +145,13 @@ def test_what_is_no_whole_pack_is_refused(folder: Path, damage: Callable[[Path],
     [
         {"images": 71},
         {"images": -1},
+        {"images": 70.0},
         {"id": "xyz"},
+        {"tier": "best"},
+        {"tier": "raw"},
+        {"classes": 7},
+        {"classes": [7]},
+        {"titles": []},
         {"shards": ["a"]},
         {"columns": {}},
         {"columns": {"label": {"dtype": "<i8", "shape": [70], "offset": 1 << 60}}},
@@ -210,7 +216,14 @@ def test_as_many_images_as_imagenet_has_open_fast_and_in_little_memory(tmp_path:
         with (tmp_path / shard_name(i)).open("wb") as file:  # sparse: they take no room
             file.write(SHARD_HEAD.pack(SHARD_MAGIC, 1, i, bytes(16)))
             file.truncate(size)
-    about = {"id": "00" * 16, "tier": "exact", "settings": {}, "titles": {}, "source": "", "shards": sizes}
+    about = {
+        "id": "00" * 16,
+        "tier": "exact",
+        "settings": {"jpegtran": True},
+        "titles": {},
+        "source": "",
+        "shards": sizes,
+    }
     write_index(tmp_path, {**about, "classes": [f"n{i:08d}" for i in range(1001)]}, columns)
     code = (
         "import sys, time\n"
