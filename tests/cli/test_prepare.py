@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from archives import devkit, train_tar, val_tar
-from conftest import Refuses, run_module, save_image, start_module
+from conftest import Refuses, save_image, start_module
 from packs import JPEGTRAN, needs_jpegtran
 from PIL import Image
 
@@ -35,7 +35,8 @@ def pack(source: Path, out: Path, *options: str) -> int:
 def test_pack_and_check(image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With workers, as it is by default."""
     out = tmp_path / "pack"
-    told = run_module("prepare", "pack", str(image_root), str(out), "--workers", "2")
+    assert prepare(["pack", str(image_root), str(out), "--workers", "2"]) == 0
+    told = capsys.readouterr().out
     assert f"{out / 'train'}: 24 images" in told
     assert f"{out / 'val'}: 9 images" in told
     assert "training images take" in told
