@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnext_train.cli.common import run_command, say
+from resnext_train.cli.common import run_command
 
 if TYPE_CHECKING:
     from resnext_train.prepare.run import Options
@@ -123,6 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code or (0 if good[0] else 1)
 
 
+def say(text: str) -> None:
+    """Print a line, also where it holds the name of a file that is no text."""
+    print(text.encode(errors="backslashreplace").decode(), flush=True)
+
+
 def _pack(args: argparse.Namespace) -> bool:
     from pathlib import Path
 
@@ -203,7 +208,12 @@ def _workers(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers {args.workers}: must be at least 1")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return args.workers or cores
+    workers: int = args.workers or cores
+    if workers > 1:
+        from resnext_train.prepare.pool import start_server
+
+        start_server()  # beside this process's own imports, which take as long
+    return workers
 
 
 def _check(args: argparse.Namespace) -> bool:

@@ -51,6 +51,9 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 """Type and shape of a row of each column; beside them is `names`, the bytes of all names."""
 
+_SETTINGS: dict[str, tuple[str, ...]] = {"exact": (), "resized": ("size", "quality"), "raw": ("size",)}
+"""Numbers that the settings of each tier state."""
+
 _OPEN_SHARDS = 256
 """Files of shards that a process keeps open at most; ImageNet has some 160 shards. A quarter of what the process may
 open is not exceeded either: a loader needs descriptors for the tensors that it hands over, too."""
@@ -124,7 +127,7 @@ class PackIndex:
             self._check_shard(number, size)
         # A cache per instance, in C: safe among threads and after a fork, where a lock of our own would not be.
         self._shard_file = lru_cache(maxsize=_open_limit())(self._open_shard)
-        self._shard_pixels = lru_cache(maxsize=None)(self._map_shard)
+        self._shard_pixels = lru_cache(maxsize=_open_limit())(self._map_shard)  # a map holds its file open
 
     def __len__(self) -> int:
         return self.header.images
@@ -168,7 +171,11 @@ class PackIndex:
         return np.frombuffer(self._shard_pixels(number), np.uint8, length, offset).reshape(shape)
 
     def columns_digest(self) -> str:
-        """blake2b-128 of the columns as they are now; reads the whole index."""
+        """blake2b-128 of the columns as they are now; reads the whole index.
+
+        Raises:
+            ValueError, KeyError, TypeError: a column beside those of this version cannot be read.
+        """
         from hashlib import blake2b
 
         total = blake2b(digest_size=16)
@@ -201,7 +208,7 @@ class PackIndex:
             content = json.loads(text)
             header = Header(**{field: content[field] for field in Header._fields})
             self._check_columns(header)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged("its header makes no sense") from error
         if size != header.bytes:
             raise self._damaged(f"it is {size:,} bytes long and should be {header.bytes:,}")
@@ -212,12 +219,21 @@ class PackIndex:
 
     @staticmethod
     def _check_columns(header: Header) -> None:
-        """Raise ValueError, KeyError or TypeError unless every column is there and lies within the file."""
+        """Raise ValueError, KeyError, TypeError or AttributeError unless a header is what it should be.
+
+        Every column must be there and lie within the file.
+        """
         known = {name: (dtype, [header.images, *row]) for name, (dtype, row) in COLUMNS.items()}
         known["names"] = ("|u1", [int(header.columns["names"]["shape"][0])])
-        bytes.fromhex(header.id)
-        if not all(isinstance(size, int) and size >= SHARD_HEAD.size for size in header.shards):
-            raise ValueError("shards")
+        if len(bytes.fromhex(header.id)) != 16:
+            raise ValueError("id")
+        if not all(type(header.settings[name]) is int for name in _SETTINGS[header.tier]):
+            raise TypeError("settings")
+        whole = [header.images, *header.shards, *(column["offset"] for column in header.columns.values())]
+        if not all(type(number) is int for number in whole) or min(header.shards, default=0) < SHARD_HEAD.size:
+            raise ValueError("a number that is none")
+        if not all(isinstance(name, str) for name in (*header.classes, *header.titles.values())):
+            raise TypeError("a name that is none")
         for name, (dtype, shape) in known.items():
             column = header.columns[name]
             end = column["offset"] + np.dtype(dtype).itemsize * math.prod(shape)

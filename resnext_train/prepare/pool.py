@@ -6,12 +6,10 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
-
-import torch
 
 from resnext_train.errors import InputError
 
@@ -38,7 +36,7 @@ def run(work: Callable[[Task, Tell], Result], tasks: Iterator[Task], workers: in
         RuntimeError: a worker failed or was killed.
     """
     if workers <= 1:
-        torch.set_num_threads(1)
+        _use_one_thread()
         for task in tasks:
             yield work(task, tell)
         return
@@ -49,11 +47,19 @@ def run(work: Callable[[Task, Tell], Result], tasks: Iterator[Task], workers: in
         pool.stop()
 
 
+def start_server() -> None:
+    """Begin to import what the workers need, beside whatever this process does until it needs them.
+
+    They are forked from a fresh process that has imported torch but not used it: quick, and no threads are forked.
+    """
+    get_context("forkserver").set_forkserver_preload(_PRELOAD)
+    forkserver.ensure_running()
+
+
 class _Pool:
     def __init__(self, work: Callable[[Any, Tell], Any], workers: int) -> None:
-        # Forked from a fresh process that has imported torch but not used it: quick, and no threads are forked.
+        start_server()
         context = get_context("forkserver")
-        context.set_forkserver_preload(_PRELOAD)
         self._processes: dict[Connection, BaseProcess] = {}
         for _ in range(workers):
             ours, theirs = context.Pipe()
@@ -103,10 +109,16 @@ class _Pool:
             process.join()
 
 
+def _use_one_thread() -> None:
+    import torch  # here, so that start_server takes no time
+
+    torch.set_num_threads(1)
+
+
 def _serve(connection: Connection, work: Callable[[Any, Tell], Any]) -> None:
     """Do the tasks that come over `connection` until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process that started us, which ends us
-    torch.set_num_threads(1)
+    _use_one_thread()
     try:
         while True:
             task = connection.recv()

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from resnext_train.data.pack import PackIndex
 from resnext_train.prepare import archives
 from resnext_train.prepare.packing import Outcome, pack_split
 from resnext_train.prepare.sources import Split
@@ -21,6 +22,9 @@ from resnext_train.prepare.writing import explained, write_whole
 Say = Callable[[str], None]
 
 REPORT = "report.json"
+_LINE_SECONDS = 30.0
+"""Seconds between two progress lines where the console is no terminal."""
+
 _LISTED = 20
 """Odd files that are named on the console; the report names them all."""
 
@@ -66,12 +70,16 @@ def pack_imagenet(splits: dict[str, Split], out: Path, options: Options, say: Sa
     """Like `pack`, for ImageNet's archives: also says what they hold other than ImageNet."""
     for remark in archives.remarks(splits):
         say(remark)
-    return pack(splits, out, options, say)
+    good = pack(splits, out, options, say)
+    if "train" in splits and (remark := archives.remark_on_images(len(PackIndex(out / "train")))):
+        say(remark)
+    return good
 
 
 def progress(images: int | None, what: str) -> tqdm[Any]:
-    """A progress bar on stderr; a line now and then where that is no terminal."""
-    return tqdm(total=images, desc=what, unit="image", mininterval=0.2 if sys.stderr.isatty() else 30.0)
+    """A progress bar on stderr; where that is no terminal, a line now and then for what takes long."""
+    every, delay = (0.2, 0.0) if sys.stderr.isatty() else (_LINE_SECONDS, _LINE_SECONDS)
+    return tqdm(total=images, desc=what, unit="image", mininterval=every, delay=delay)
 
 
 def _say_before(splits: dict[str, Split], tier: Tier, say: Say) -> None:
@@ -126,5 +134,5 @@ def _write_report(path: Path, name: str, split: Split, tier: Tier, outcome: Outc
     except (OSError, ValueError):
         report = {}
     report[name] = {"source": split.where, "tier": tier.name, "settings": tier.settings, **outcome._asdict()}
-    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+    text = json.dumps(report, indent=1) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))

@@ -102,7 +102,7 @@ class FolderSplit:
 
     def _item(self, i: int) -> Item:
         path = self._images.name(i)
-        return Item(os.path.relpath(path, self._root), int(self._images.labels[i]), path)
+        return Item(path.removeprefix(self._root).lstrip("/"), int(self._images.labels[i]), path)
 
 
 @dataclass
