@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from resnext_train.data.folder import ImageFolder
 from resnext_train.data.jpeg import Picture, Pixels, open_picture
@@ -37,8 +40,24 @@ class PackedImages:
     def picture(self, i: int) -> Picture:
         """Image `i`; raises BadImageError or OSError where it cannot be read."""
         if self._index.kind[i] == PIXELS:
-            return Pixels(torch.from_numpy(self._index.pixels(i)).permute(2, 0, 1))
+            return Pixels(_as_tensor(self._index.pixels(i)).permute(2, 0, 1))
         return open_picture(self._index.read(i))
+
+
+def _as_tensor(array: NDArray[np.uint8]) -> Tensor:
+    """A tensor of the same memory, which is not to be written to."""
+    _accept_read_only_memory()
+    return torch.from_numpy(array)
+
+
+@functools.cache
+def _accept_read_only_memory() -> None:
+    """Let torch say, once and unheard, that memory which cannot be written to is no good for tensors written to."""
+    array = np.zeros(1, np.uint8)
+    array.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.from_numpy(array)
 
 
 def _storage(index: PackIndex) -> Storage:
