@@ -10,8 +10,8 @@ from resnext_train.config import Recipe, differences, load_recipe
 from resnext_train.errors import InputError
 from resnext_train.runlog import RunFolder
 
-_MAY_CHANGE = ("data.root", "data.workers", "log.", "checkpoint.")
-"""Keys, or beginnings of keys, that do not change what a continued run computes."""
+_MAY_CHANGE = ("data.root", "data.workers", "data.on_bad_image", "log.", "checkpoint.")
+"""Keys, or beginnings of keys, that do not change what a continued run computes from images that can be read."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ def resume_point(folder: RunFolder, recipe: Recipe, resume: str) -> ResumePoint:
        folder holds a run that PATH is not a checkpoint of.
     2. never: a new run. Refused where the folder already holds a run: nothing is overwritten.
     3. auto, and the folder holds no run: a new run.
-    4. auto, and the folder holds a run of the same recipe, but for what may change (data.root, data.workers, log.*,
-       checkpoint.*): its last.pt, or from the start if it ended before its first checkpoint.
+    4. auto, and the folder holds a run of the same recipe, but for what may change (data.root, data.workers,
+       data.on_bad_image, log.*, checkpoint.*): its last.pt, or from the start if it ended before its first checkpoint.
     5. auto, and the folder holds a run of another recipe: refused.
 
     Raises:

@@ -87,6 +87,8 @@ def _restrict(source: Source, section: FolderData) -> Source:
     held = set(source.classes).intersection(names)
     if (unknown := _missing(names, held)) and section.val_classes == "same":
         raise InputError(f"data.only_classes: {path} names classes that the data does not have: {_some(unknown)}")
+    if not held:
+        raise InputError(f"data.only_classes: {path} names no class of the data")
     return ClassImages(source, tuple(sorted(held)))
 
 

@@ -131,3 +131,23 @@ def test_a_folder_without_class_folders(image_root: Path, tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty names no class"):
         build_evaluation(EvalSection(classes=str(tmp_path / "empty")), build_val(folder(image_root, "same")), KNOWN)
+
+
+def test_only_some_classes_of_both_splits(image_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("emu\ncat\n")
+    section = FolderData(root=str(image_root), only_classes=str(tmp_path / "classes.txt"))
+    splits = build_splits(section)
+    assert splits.classes == splits.val.classes == ("cat", "emu"), "sorted, whatever the list's order"
+    assert splits.train.labels.tolist() == [0] * 8 + [1] * 8
+    assert {Path(splits.train.name(i)).parent.name for i in range(8, 16)} == {"emu"}
+    assert build_val(section).labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert splits.storage == {"train": "files", "val": "files"}
+
+
+def test_classes_to_use_that_the_data_does_not_have(image_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("emu\nyak\n")
+    with pytest.raises(InputError, match=r"data\.only_classes: .*names classes that the data does not have: yak"):
+        build_splits(FolderData(root=str(image_root), only_classes=str(tmp_path / "classes.txt")))
+    (tmp_path / "classes.txt").write_text("yak\n")
+    with pytest.raises(InputError, match=r"data\.only_classes: .*names no class of the data"):
+        build_splits(FolderData(root=str(image_root), only_classes=str(tmp_path / "classes.txt"), val_classes="subset"))
