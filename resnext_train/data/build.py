@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -107,18 +108,38 @@ def _check_classes(splits: Splits, root: Path, subset: bool) -> None:
         )
 
 
+def build_train(section: DataSection) -> Source:
+    """The images to train on alone: CIFAR's training images, root/train, or root itself as in `build_val`.
+
+    Raises:
+        InputError: folders that are missing or empty, or damaged files.
+    """
+    return _build_split(section, "train")
+
+
 def build_val(section: DataSection) -> Source:
     """The images to evaluate on: CIFAR's test images, root/val, or root itself if it is a pack or holds class folders.
 
     Raises:
         InputError: folders that are missing or empty, or damaged files.
     """
+    return _build_split(section, "val")
+
+
+def _build_split(section: DataSection, split: Literal["train", "val"]) -> Source:
     if isinstance(section, SyntheticData):
-        return SyntheticImages(section.classes, section.val_images, section.size, "val")
+        images = section.train_images if split == "train" else section.val_images
+        return SyntheticImages(section.classes, images, section.size, split)
     root = _root(section)
     if cifar := find_cifar(root):
-        return CifarImages(cifar, root, "val")
-    return _restrict(open_images(root / "val" if (root / "val").is_dir() else root), section)
+        return CifarImages(cifar, root, split)
+    return _restrict(open_images(split_folder(section, split)), section)
+
+
+def split_folder(section: FolderData, split: Literal["train", "val"]) -> Path:
+    """Where a split's images are: root/train or root/val, or root itself where it holds no such folder."""
+    root = _root(section)
+    return root / split if (root / split).is_dir() else root
 
 
 def _root(section: FolderData) -> Path:

@@ -12,7 +12,7 @@ import pytest
 from conftest import save_image
 
 from resnext_train.config import EvalSection, FolderData
-from resnext_train.data.build import build_evaluation, build_splits, build_val
+from resnext_train.data.build import build_evaluation, build_splits, build_train, build_val
 from resnext_train.data.folder import ImageFolder
 from resnext_train.errors import InputError
 
@@ -151,3 +151,10 @@ def test_classes_to_use_that_the_data_does_not_have(image_root: Path, tmp_path: 
     (tmp_path / "classes.txt").write_text("yak\n")
     with pytest.raises(InputError, match=r"data\.only_classes: .*names no class of the data"):
         build_splits(FolderData(root=str(image_root), only_classes=str(tmp_path / "classes.txt"), val_classes="subset"))
+
+
+def test_training_images_alone_need_no_val(image_root: Path) -> None:
+    shutil.rmtree(image_root / "val")
+    for root in (image_root, image_root / "train"):
+        source = build_train(FolderData(root=str(root)))
+        assert (len(source), source.classes) == (24, ("cat", "dog", "emu"))
