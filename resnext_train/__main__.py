@@ -1,4 +1,4 @@
-"""python -m resnext_train train|eval|info|export|prepare ...: the commands for torchrun, which starts modules."""
+"""python -m resnext_train train|eval|info|export|prepare|bench ...: the commands for torchrun, which starts modules."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _COMMANDS = {
     "info": ("resnext_train.cli.info", "the named networks, their sizes and stages"),
     "export": ("resnext_train.cli.export", "write weights for other programs"),
     "prepare": ("resnext_train.cli.prepare", "pack images for fast reading, check and unpack them"),
+    "bench": ("resnext_train.cli.bench", "how fast this machine feeds training"),
 }
 
 

@@ -26,6 +26,7 @@ LAYERS = {
         "models",
         "data",
         "prepare",
+        "bench",
         *BOTTOM,
     },
     "train": {
@@ -40,6 +41,7 @@ LAYERS = {
     "models": {"config", "errors"},
     "data": BOTTOM,
     "prepare": {"data", "config", "errors"},
+    "bench": {"data", "prepare", "config", "errors"},
     "schedules": {"config"},
     "optim": {"config"},
     "losses": set(),
@@ -75,7 +77,7 @@ def test_imports_point_one_way(path: Path) -> None:
     assert imported - {own} <= LAYERS[own]
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "info", "prepare"])
+@pytest.mark.parametrize("command", ["train", "eval", "info", "prepare", "bench"])
 def test_help_imports_neither_torch_nor_pydantic(command: str) -> None:
     code = (
         "import sys\n"

@@ -1,0 +1,110 @@
+"""resnext-bench: how fast this machine feeds training."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from resnext_train.bench import TIERS
+from resnext_train.cli.common import run_command, say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resnext_train.bench.results import Result
+
+NAME = "resnext-bench"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog=NAME,
+        description="Measure how fast this machine reads a recipe's training images, from a folder and packed, per "
+        "core and with all loader processes; and say which GPUs that feeds.",
+        epilog=f"example: {NAME} data --config resnext50_32x4d.yaml --data /path/to/imagenet --baseline",
+    )
+    p.add_argument("what", choices=["data"], help="what to measure: data, the input pipeline")
+    p.add_argument("--config", required=True, metavar="NAME|PATH", help="the recipe: crop, colours, group size")
+    p.add_argument(
+        "--data", metavar="DIR", help="folder with train/, or of classes, or a pack (default: the recipe's data)"
+    )
+    p.add_argument(
+        "--images", type=int, default=512, metavar="N", help="images of a pass, and of the sample (default: 512)"
+    )
+    p.add_argument("--rounds", type=int, default=5, metavar="N", help="passes that are measured (default: 5)")
+    p.add_argument(
+        "--tiers",
+        nargs="+",
+        metavar="TIER",
+        help=f"of a folder: {', '.join(TIERS)}, of which all but the first are packed for this (default: all)",
+    )
+    p.add_argument("--workers", metavar="W", help="loader processes (default: the recipe's data.workers)")
+    p.add_argument("--baseline", action="store_true", help="measure torchvision's usual pipelines in turns with ours")
+    p.add_argument("--json", metavar="FILE", help="write everything that was measured to this file as well")
+    p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = parser().parse_intermixed_args(argv)  # overrides may stand anywhere among the options
+    return run_command(NAME, lambda: _bench(args))
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from resnext_train.cli.prepare import QUALITY, SIZE
+    from resnext_train.config import load_recipe
+    from resnext_train.errors import InputError
+
+    words = args.tiers or []
+    tiers, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w] + args.overrides
+    _check(args, tiers)
+    if args.data is not None:
+        overrides += ["data.source=folder", f"data.root={args.data}"]
+    if args.workers is not None:
+        overrides.append(f"data.workers={args.workers}")
+    recipe = load_recipe(args.config, overrides)
+    if args.json and not Path(args.json).absolute().parent.is_dir():
+        raise InputError(f"--json: the folder of {args.json} does not exist; make it first")
+
+    from resnext_train.bench.report import report
+    from resnext_train.bench.run import Options, measure
+
+    options = Options(args.images, args.rounds, tuple(dict.fromkeys(tiers)) or None, args.baseline, SIZE, QUALITY)
+    result = measure(recipe, options)
+    say(report(result))
+    if args.json:
+        _write(Path(args.json), result)
+
+
+def _check(args: argparse.Namespace, tiers: list[str]) -> None:
+    from resnext_train.errors import InputError
+
+    for option in ("images", "rounds"):
+        if getattr(args, option) < 1:
+            raise InputError(f"--{option} {getattr(args, option)}: must be at least 1")
+    for tier in tiers:
+        if tier not in TIERS:
+            raise InputError(f"--tiers {tier}: must be among {', '.join(TIERS)}")
+    if args.tiers and not tiers:
+        raise InputError(f"--tiers names no tier; name some of {', '.join(TIERS)}")
+
+
+def _write(path: Path, result: Result) -> None:
+    from dataclasses import asdict
+
+    from resnext_train.errors import InputError
+    from resnext_train.runlog import environment, to_json
+
+    try:
+        path.write_text(to_json({**asdict(result), **environment()}, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"--json: {path} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,201 @@
+"""What is measured, and what follows from it; how long it takes is no matter for tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from packs import JPEGTRAN, needs_jpegtran
+
+from resnext_train.bench.gpus import APPETITE, NETWORKS, Need, cores_for, needs
+from resnext_train.bench.images import Measured, Passes, evenly, packed
+from resnext_train.bench.ours import (
+    ReadyGroups,
+    copied,
+    groups_to_count,
+    handed_over,
+    on_this_core,
+    through_loader,
+    train_groups,
+)
+from resnext_train.bench.references import TITLES
+from resnext_train.bench.report import report
+from resnext_train.bench.results import STAGES, InAll, PerCore, Result, compare, with_hand_over
+from resnext_train.bench.turns import Lap, Rate, in_turns, microseconds, on_one_core, time_of_items
+from resnext_train.config import load_recipe
+from resnext_train.data.build import build_photometric
+from resnext_train.data.folder import ImageFolder
+from resnext_train.data.jpeg import Picture
+from resnext_train.data.loader import Group
+from resnext_train.errors import InputError
+from resnext_train.prepare.tiers import Tier
+
+RECIPE = load_recipe("resnet18.yaml", ["augment.size=32", "train.batch_size=8", "train.micro_batch=4"])
+
+
+class Counting(ImageFolder):
+    """A folder that counts what is asked of it."""
+
+    asked = 0
+
+    def picture(self, i: int) -> Picture:
+        self.asked += 1
+        return super().picture(i)
+
+
+def test_rounds_are_in_turns_and_the_first_ones_may_not_count() -> None:
+    order: list[str] = []
+
+    def runner(name: str) -> object:
+        def run(number: int) -> Lap:
+            order.append(f"{name}{number}")
+            return Lap(6, 2.0 if number == 1 else 3.0, {"read": 0.3})
+
+        return run
+
+    told: list[None] = []
+    laps = in_turns({"a": runner("a"), "b": runner("b")}, 2, lambda: told.append(None), discarded=1)  # type: ignore[dict-item]
+    assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
+    assert len(told) == 6
+    assert Rate.of(laps["a"]) == Rate(2.5, 2.0, 3.0, (3.0, 2.0))
+    assert microseconds(laps["b"], "read") == pytest.approx(50_000)
+    assert microseconds(laps["b"]) == pytest.approx(2.5e6 / 6)
+
+
+def test_only_what_comes_after_the_first_items_is_timed() -> None:
+    arriving = iter(range(10))
+    assert time_of_items(arriving, 3, 4) >= 0
+    assert next(arriving) == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot keep a process on one core")
+def test_a_process_is_kept_on_one_core_only_for_a_while() -> None:
+    before = os.sched_getaffinity(0)
+
+    def stop() -> None:
+        with on_one_core() as core:
+            assert os.sched_getaffinity(0) == {core}
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        stop()
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_pass_repeats_the_files_evenly_with_other_crops() -> None:
+    passes = Passes(files=5, group=4, groups=4, seed=3)
+    groups = passes.groups_of(2)
+    images = np.concatenate([g.images for g in groups])
+    assert len(images) == passes.images == 16
+    assert np.bincount(images, minlength=5).min() == 3
+    assert len({g.epoch for g in groups}) == 4, "a repeated file gets another crop"
+    endless = passes.from_(2)
+    for group in [*groups, *passes.groups_of(3)]:
+        again = next(endless)
+        assert again.epoch == group.epoch
+        assert again.images.tolist() == group.images.tolist()
+
+
+def test_a_sample_is_evenly_spaced(image_root: Path) -> None:
+    folder = ImageFolder(image_root / "train")
+    sample, unreadable, (height, width) = evenly(folder, 6, skip=False)
+    assert [sample.name(i) for i in range(6)] == [folder.name(i) for i in (0, 4, 8, 12, 16, 20)]
+    assert sample.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert unreadable == 0
+    assert (width, height) == (40 + 3 * 2, 60 - 2 * 2)  # of images 0 and 4 of each class
+
+
+def test_a_sample_of_more_than_there_are_is_all(image_root: Path) -> None:
+    assert len(evenly(ImageFolder(image_root / "train"), 100, skip=False)[0]) == 24
+
+
+def test_bad_images_are_refused_or_left_out(image_root: Path) -> None:
+    bad = image_root / "train" / "dog" / "3.JPEG"
+    bad.write_bytes(b"\xff\xd8\xff broken")
+    folder = ImageFolder(image_root / "train")
+    with pytest.raises(InputError, match=f"{bad} cannot be read: .*data.on_bad_image=skip"):
+        evenly(folder, 24, skip=False)
+    sample, unreadable, _ = evenly(folder, 24, skip=True)
+    assert (len(sample), unreadable) == (23, 1)
+    assert str(bad) not in {sample.name(i) for i in range(23)}
+
+
+@needs_jpegtran
+def test_every_tier_sees_the_same_images_and_crops(image_root: Path, tmp_path: Path) -> None:
+    sample, _, _ = evenly(ImageFolder(image_root / "train"), 7, skip=False)
+    told: list[int] = []
+    stored = packed(sample, Tier("exact", None, None, JPEGTRAN), tmp_path / "exact", told.append)
+    assert stored.bytes_per_image is not None
+    assert sum(told) == 7
+    files, pack = train_groups(RECIPE, sample), train_groups(RECIPE, stored.source)
+    for indices in Passes(7, 4, 3, 0).groups_of(1):
+        one, other = files[indices], pack[indices]
+        assert isinstance(one, Group)
+        assert isinstance(other, Group)
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_lap_makes_as_many_images_as_it_says(colour: bool, image_root: Path) -> None:
+    source = Counting(image_root / "train")
+    photometric = build_photometric(RECIPE) if colour else None
+    lap = on_this_core(train_groups(RECIPE, source), Passes(24, 4, 2, 0), photometric)(1)
+    assert lap.images == source.asked == 8
+    assert set(lap.stages) == {"read", "decode", "resize", "colour"}
+    assert (lap.stages["colour"] > 0) == colour
+    assert sum(lap.stages.values()) < lap.seconds
+
+
+@pytest.mark.parametrize(("workers", "groups"), [(0, 6), (1, 6), (2, 8), (4, 16)])
+def test_every_loader_process_makes_as_many_groups(workers: int, groups: int) -> None:
+    assert groups_to_count(Passes(24, 4, 6, 0), workers) == groups
+
+
+def test_groups_through_the_loader_are_counted(image_root: Path) -> None:
+    dataset = train_groups(RECIPE, ImageFolder(image_root / "train"))
+    lap = through_loader(dataset, Passes(24, 4, 2, 0), 0)(0)
+    assert lap.images == 16
+    assert lap.seconds > 0
+
+
+def test_what_is_handed_over_is_a_copy_of_a_group(image_root: Path) -> None:
+    passes = Passes(24, 4, 2, 0)
+    indices = passes.groups_of(0)[0]
+    ready = train_groups(RECIPE, ImageFolder(image_root / "train"))[indices]
+    assert isinstance(ready, Group)
+    copy = ReadyGroups(ready)[indices]
+    assert torch.equal(copy.images, ready.images)
+    assert copy.images.stride() == ready.images.stride()
+    assert copy.images.data_ptr() != ready.images.data_ptr()
+    assert copied(ready, passes)(0).images == handed_over(ready, passes, None)(0).images == 8
+
+
+def test_cores_that_a_host_needs() -> None:
+    assert cores_for(13_700, 1_300) == 11  # 10.54
+    assert cores_for(13_000, 1_300) == 10
+    assert with_hand_over(1_000, 250) == pytest.approx(800)  # 1000 + 250 µs an image
+    assert with_hand_over(1_000, -3) == pytest.approx(1_000)
+    found = needs({"exact": 1_300.0, "raw": 7_000.0}, {"exact": 4_100.0, "raw": 14_000.0})
+    assert len(found) == 9
+    assert found[2] == Need("8 × V100-16G", "ResNeXt-101 32×4d", 4_100, {"exact": 4, "raw": 1}, ("exact", "raw"))
+    assert found[4] == Need("8 × A100-80G", "ResNeXt-50 32×4d", 13_700, {"exact": 11, "raw": 2}, ("raw",))
+    assert found[8].fed_by == ()
+    assert {len(row) for row in APPETITE.values()} == {len(NETWORKS)}
+
+
+def test_the_report_fits_into_100_columns() -> None:
+    rate = Rate(12_345.6, 11_234.5, 13_456.7, (12_345.6,))
+    core = PerCore(rate, rate, dict.fromkeys(STAGES, 1_234.5), 9_876.5, 258_033.0)
+    tiers = ("folder", "exact", "resized", "raw")
+    per_core = dict.fromkeys(tiers, core)
+    in_all = dict.fromkeys(tiers, InAll(rate, rate, 1.0))
+    references = compare(per_core, in_all, dict.fromkeys(TITLES, rate), dict.fromkeys(TITLES, rate))
+    gpus = needs(dict.fromkeys(tiers, 9_876.5), dict.fromkeys(tiers, 12_345.6))
+    measured = Measured("/data/imagenet/train", "folder", 512, 0, 375.0, 500.0, 512, 32, 5)
+    lines = report(Result(measured, 90, 96, 95, per_core, in_all, references, gpus, ())).split("\n")
+    assert max(map(len, lines)) <= 100
+    assert "8 × V100-16G ResNet-50 8,300 1* 1* 1* 1*" in [" ".join(line.split()) for line in lines]

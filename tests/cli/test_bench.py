@@ -1,0 +1,180 @@
+"""resnext-bench data, with a few small images."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL, Refuses, run_module
+from packs import RAW, needs_jpegtran, packed
+
+from resnext_train.bench import TIERS
+from resnext_train.cli.bench import main as bench
+from resnext_train.prepare import tiers
+from resnext_train.prepare.sources import FolderSplit
+
+FEW = ["--images", "10", "--rounds", "1"]
+FOLDER = ["data", "--config", "resnet18.yaml", *FEW, "augment.size=32", "train.batch_size=8", "train.micro_batch=4"]
+SYNTHETIC = ["data", "--config", "smoke.yaml", *FEW, *SMALL]
+
+
+def bench_to_json(path: Path, *arguments: str) -> dict[str, Any]:
+    assert bench([*arguments, "--json", str(path)]) == 0
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def check_rates(result: dict[str, Any], tiers: list[str]) -> None:
+    """Every rate is positive, and so is what follows from it."""
+    assert list(result["per_core"]) == list(result["in_all"]) == tiers
+    for core in result["per_core"].values():
+        for kind in ("uint8", "normalised"):
+            rate = core[kind]
+            assert len(rate["rounds"]) == result["measured"]["rounds"]
+            assert 0 < rate["lowest"] <= rate["median"] <= rate["highest"]
+        assert list(core["stages"]) == ["read", "decode", "resize", "colour", "hand_over"]
+        assert all(core["stages"][stage] > 0 for stage in ("read", "decode", "resize", "colour"))
+        made = 1e6 / core["uint8"]["median"]
+        assert 1e6 / core["loader_core"] == pytest.approx(made + max(0, core["stages"]["hand_over"]))
+    for need in result["gpus"]:
+        for tier in tiers:
+            rate = result["per_core"][tier]["loader_core"]
+            assert (need["cores"][tier] - 1) * rate < need["images_per_s"] <= need["cores"][tier] * rate
+            fed = result["in_all"][tier]["rate"]["median"] >= need["images_per_s"]
+            assert (tier in need["fed_by"]) == fed
+
+
+def check_ratios(result: dict[str, Any]) -> None:
+    references = result["references"]
+    assert list(references["per_core"]) == list(references["in_all"]) == ["pillow", "pillow+colour", "io", "io+colour"]
+    for tier, ratios in references["ratios_per_core"].items():
+        ours = result["per_core"][tier]
+        for name, kind in (("pillow", "uint8"), ("pillow+colour", "normalised"), ("io+colour", "normalised")):
+            assert ratios[name] == pytest.approx(ours[kind]["median"] / references["per_core"][name]["median"])
+            loaded = result["in_all"][tier]["rate"]["median"] / references["in_all"][name]["median"]
+            assert references["ratios_in_all"][tier][name] == pytest.approx(loaded)
+
+
+@needs_jpegtran
+def test_a_folder_in_every_tier_beside_the_references(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    torch.set_num_threads(2)
+    arguments = [*FOLDER, "--data", str(image_root), "--workers", "2", "--baseline"]
+    result = bench_to_json(tmp_path / "out.json", *arguments)
+    if affinity is not None:
+        assert os.sched_getaffinity(0) == affinity
+        assert result["pinned_core"] in affinity
+    assert torch.get_num_threads() == 2
+    assert not list((tmp_path / "scratch").iterdir()), "the packs are removed"
+    measured = result["measured"]
+    assert (measured["files"], measured["images"], measured["group"], measured["rounds"]) == (10, 12, 4, 1)
+    assert (measured["where"], measured["storage"]) == (str(image_root / "train"), "folder")
+    check_rates(result, list(TIERS))
+    check_ratios(result)
+    assert result["per_core"]["raw"]["bytes_per_image"] > result["per_core"]["exact"]["bytes_per_image"] > 0
+    for found in result["in_all"].values():
+        assert found["scaling"] == pytest.approx(found["rate"]["median"] / found["one_process"]["median"])
+    assert result["workers"] == 2
+    out = capsys.readouterr().out
+    for told in (
+        "sample: 10 different ones",
+        "a pass: 12 images in groups of 4; median of 1 pass",
+        "from 2 loader processes",
+        "torchvision.io + v2 + ColorJitter",
+        "What the hosts take are published estimates",
+        "8 × A100-80G                   ResNet-50            16,600",
+    ):
+        assert told in out
+
+
+def test_a_pack_alone(image_root: Path, tmp_path: Path) -> None:
+    packed(FolderSplit(image_root / "train"), tmp_path / "pack" / "train", RAW)
+    for root in (tmp_path / "pack", tmp_path / "pack" / "train"):
+        result = bench_to_json(tmp_path / "out.json", *FOLDER, "--data", str(root), "--workers", "1")
+        check_rates(result, ["raw"])
+        assert result["measured"]["where"] == str(tmp_path / "pack" / "train")
+        assert result["in_all"]["raw"]["one_process"] is None
+        assert result["references"] is None
+        shards = sum(p.stat().st_size - 64 for p in (tmp_path / "pack" / "train").glob("shard-*.bin"))
+        assert result["per_core"]["raw"]["bytes_per_image"] == pytest.approx(shards / 24)
+
+
+def test_synthetic_images_without_loader_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = bench_to_json(tmp_path / "out.json", *SYNTHETIC)
+    check_rates(result, ["memory"])
+    assert result["per_core"]["memory"]["bytes_per_image"] is None
+    assert result["workers"] == 0
+    out = capsys.readouterr().out
+    assert "images: in memory\nsample: 10 different ones, 40 × 40 pixels" in out
+    assert "from the training process itself" in out
+
+
+def test_without_jpegtran_tier_exact_is_left_out(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnext_train.bench.run.find_jpegtran", lambda: None)
+    arguments = [*FOLDER, "--data", str(image_root), "--tiers", "exact", "raw", "data.workers=0", "train.seed=3"]
+    check_rates(bench_to_json(tmp_path / "out.json", *arguments), ["raw"])
+    assert "tier exact is left out: it needs jpegtran" in capsys.readouterr().out
+
+
+def test_a_bad_image_is_left_out_if_the_recipe_says_so(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (image_root / "train" / "cat" / "0.JPEG").write_bytes(b"\xff\xd8\xff")
+    arguments = [*FOLDER, "--data", str(image_root), "--tiers", "raw", "data.workers=0", "data.on_bad_image=skip"]
+    assert bench_to_json(tmp_path / "out.json", *arguments)["measured"]["unreadable"] == 1
+    assert "1 left out, because they cannot be read" in capsys.readouterr().out
+
+
+def test_as_a_module(image_root: Path) -> None:
+    out = run_module("bench", *FOLDER, "--data", str(image_root), "--tiers", "folder", "data.workers=0")
+    assert "folder" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([*SYNTHETIC, "--images", "0"], "--images 0: must be at least 1"),
+        ([*SYNTHETIC, "--rounds", "0"], "--rounds 0: must be at least 1"),
+        ([*SYNTHETIC, "--tiers", "zip"], "--tiers zip: must be among folder, exact, resized, raw"),
+        ([*SYNTHETIC, "--tiers", "train.seed=1"], "--tiers names no tier"),
+        ([*SYNTHETIC, "--tiers", "raw"], "the recipe's images are in memory, which is measured alone"),
+        ([*SYNTHETIC, "--baseline"], "--baseline needs images as files, and the recipe's images are in memory"),
+        ([*SYNTHETIC, "--json", "nowhere/out.json"], "the folder of nowhere/out.json does not exist"),
+        ([*SYNTHETIC, "--workers", "many"], "data.workers"),
+        ([*SYNTHETIC, "--workers", "-1"], "data.workers"),
+        ([*SYNTHETIC, "train.epoch=3"], "unknown key train.epoch"),
+        (FOLDER, "data.root is not set"),
+        ([*FOLDER, "--data", "/nowhere"], "data folder /nowhere not found"),
+    ],
+)
+def test_refusals(arguments: list[str], told: str, refuses: Refuses) -> None:
+    assert told in refuses(bench, *arguments)
+
+
+def test_refusals_that_depend_on_the_images(
+    image_root: Path, tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = [*FOLDER, "--data", str(image_root)]
+    padded = ["--config", "cifar/resnet20.yaml", "--data", str(image_root), "--baseline"]
+    assert "the recipe has augment.crop=pad" in refuses(bench, "data", *padded)
+    monkeypatch.setattr("resnext_train.bench.run.find_jpegtran", lambda: None)
+    assert "nothing is left to measure: tier exact" in refuses(bench, *folder, "--tiers", "exact")
+    packed(FolderSplit(image_root / "train"), tmp_path / "pack", tiers.Tier("raw", 24, None, None))
+    pack = [*FOLDER, "--data", str(tmp_path / "pack")]
+    assert f"--baseline needs images as files, and {tmp_path}/pack is a pack of tier raw" in refuses(
+        bench, *pack, "--baseline"
+    )
+    assert "is a pack of tier raw, which is measured alone" in refuses(bench, *pack, "--tiers", "exact")
+    bad = image_root / "train" / "cat" / "0.JPEG"
+    bad.write_bytes(b"")
+    assert f"{bad} cannot be read: the file is empty" in refuses(bench, *folder)
