@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+CROP = 224
+"""Pixels: height and width of the images that the figures below are for."""
+
 NETWORKS = ("ResNet-50", "ResNeXt-50 32×4d", "ResNeXt-101 32×4d")
 
 APPETITE: dict[str, tuple[int, int, int]] = {
@@ -13,7 +16,7 @@ APPETITE: dict[str, tuple[int, int, int]] = {
     "8 × A100-80G": (16_600, 13_700, 7_900),
     "8 × H100 (tuned, upper bound)": (55_000, 45_000, 26_000),
 }
-"""Images/s at 224 × 224 in mixed precision, by host, for each of NETWORKS: published figures and estimates made from
+"""Images/s in mixed precision, by host, for each of NETWORKS: published figures and estimates made from
 them, not measured here."""
 
 

@@ -70,6 +70,8 @@ class Measured:
     height: float
     width: float
     """Mean size in pixels."""
+    crop: int
+    """Height and width of the crops that are made of them."""
     images: int
     """Images in a pass: the same ones again and again if there are fewer."""
     group: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from resnext_train.bench.gpus import NETWORKS, Need
+from resnext_train.bench.gpus import CROP, NETWORKS, Need
 from resnext_train.bench.references import IO_COLOUR, PILLOW, PILLOW_COLOUR, TITLES
 from resnext_train.bench.results import STAGES, References, Result
 from resnext_train.bench.turns import Rate
@@ -15,7 +15,7 @@ def report(result: Result) -> str:
     parts = [_images(result), *result.notes, "", _per_core(result), "", _in_all(result), ""]
     if result.references:
         parts += [_references(result.references), "", _ratios(result.references), ""]
-    return "\n".join([*parts, _gpus(result.gpus)])
+    return "\n".join([*parts, _gpus(result.gpus, result.measured.crop)])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -75,16 +75,12 @@ def _per_core(result: Result) -> str:
 def _in_all(result: Result) -> str:
     processes = f"{result.workers} loader process{'' if result.workers == 1 else 'es'}"
     who = processes if result.workers else "the training process itself (data.workers=0)"
-    rows = [
-        [
-            tier,
-            *_rate(found.rate),
-            *(_rate(found.one_process) if found.one_process else ("-", "-")),
-            f"× {found.scaling:.2f}" if found.scaling else "-",
-        ]
-        for tier, found in result.in_all.items()
-    ]
-    head = ["tier", "images/s", "", "one process\nimages/s", "", "scaling"]
+    head, rows = ["tier", "images/s", ""], [[tier, *_rate(found.rate)] for tier, found in result.in_all.items()]
+    if result.workers > 1:
+        head += ["one process\nimages/s", "", "scaling"]
+        for row, found in zip(rows, result.in_all.values(), strict=True):
+            assert found.one_process is not None
+            row += [*_rate(found.one_process), f"× {found.scaling:.2f}"]
     return f"in all: uint8 groups as training receives them, from {who}; {result.cores} usable cores\n" + table(
         head, rows
     )
@@ -117,14 +113,17 @@ def _ratios(references: References) -> str:
     )
 
 
-def _gpus(needed: Sequence[Need]) -> str:
+def _gpus(needed: Sequence[Need], crop: int) -> str:
     tiers = list(needed[0].cores)
     rows = list(_need_rows(needed, tiers))
     head = ["host", "network", "images/s", *(f"{tier} " for tier in tiers)]
+    other = "" if crop == CROP else f"Mind that the crops measured here are of {crop}.\n"
     return (
         "loader cores of this kind that feed a host of eight GPUs (*: this machine, as measured in all,\n"
-        "feeds it). What the hosts take are published estimates for mixed precision and crops of 224, not\n"
-        "measured here; a loader core is one that makes uint8 images and hands them over.\n" + table(head, rows, left=2)
+        f"feeds it). What the hosts take are published estimates for mixed precision and crops of {CROP}, not\n"
+        "measured here; a loader core is one that makes uint8 images and hands them over.\n"
+        + other
+        + table(head, rows, left=2)
     )
 
 

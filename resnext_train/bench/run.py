@@ -74,8 +74,9 @@ def measure(recipe: Recipe, options: Options) -> Result:
     skip = isinstance(recipe.data, FolderData) and recipe.data.on_bad_image == "skip"
     sample, unreadable, (height, width) = evenly(stored.source, options.images, skip)
     passes = Passes(len(sample), group, -(-options.images // group), recipe.train.seed)
+    crop = recipe.augment.size
     measured = Measured(
-        where, kind, len(sample), unreadable, height, width, passes.images, passes.group, options.rounds
+        where, kind, len(sample), unreadable, height, width, crop, passes.images, passes.group, options.rounds
     )
     with tempfile.TemporaryDirectory(prefix="resnext-bench-") as folder, one_thread(), quiet():
         if kind == FOLDER:

@@ -195,7 +195,8 @@ def test_the_report_fits_into_100_columns() -> None:
     in_all = dict.fromkeys(tiers, InAll(rate, rate, 1.0))
     references = compare(per_core, in_all, dict.fromkeys(TITLES, rate), dict.fromkeys(TITLES, rate))
     gpus = needs(dict.fromkeys(tiers, 9_876.5), dict.fromkeys(tiers, 12_345.6))
-    measured = Measured("/data/imagenet/train", "folder", 512, 0, 375.0, 500.0, 512, 32, 5)
+    measured = Measured("/data/imagenet/train", "folder", 512, 0, 375.0, 500.0, 224, 512, 32, 5)
     lines = report(Result(measured, 90, 96, 95, per_core, in_all, references, gpus, ())).split("\n")
     assert max(map(len, lines)) <= 100
+    assert not any("Mind that" in line for line in lines)
     assert "8 × V100-16G ResNet-50 8,300 1* 1* 1* 1*" in [" ".join(line.split()) for line in lines]

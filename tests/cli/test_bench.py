@@ -115,6 +115,8 @@ def test_synthetic_images_without_loader_processes(tmp_path: Path, capsys: pytes
     out = capsys.readouterr().out
     assert "images: in memory\nsample: 10 different ones, 40 × 40 pixels" in out
     assert "from the training process itself" in out
+    assert "scaling" not in out, "there are no processes to compare"
+    assert "Mind that the crops measured here are of 32." in out
 
 
 def test_without_jpegtran_tier_exact_is_left_out(
