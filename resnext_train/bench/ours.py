@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 
-import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from resnext_train.bench.images import Passes
 from resnext_train.bench.turns import Lap, Runner, pin, time_of_items
 from resnext_train.config import Recipe
 from resnext_train.data.build import build_augmentation, build_photometric
 from resnext_train.data.loader import (
+    AHEAD,
+    Batches,
     Group,
     LoaderOptions,
     Report,
@@ -24,11 +24,7 @@ from resnext_train.data.loader import (
 from resnext_train.data.photometric import Photometric
 from resnext_train.data.sampler import Indices
 from resnext_train.data.source import Source
-from resnext_train.data.transforms import empty_batch
 from resnext_train.errors import InputError
-
-AHEAD = 2
-"""Groups that a loader process makes before they are asked for: DataLoader's default."""
 
 
 def train_groups(recipe: Recipe, source: Source) -> TrainGroups:
@@ -65,15 +61,16 @@ def _good(group: Group | Unreadable) -> Group:
     return group
 
 
-class ReadyGroups(Dataset[Group]):
-    """Copies of a group that is ready, in the kind of memory that new groups are made in."""
+class ReadyGroups(Dataset[Group | Unreadable]):
+    """Copies of a group that is ready, in the kind of memory that new groups are made in, made on `core`."""
 
-    def __init__(self, group: Group) -> None:
-        self._group = group
+    def __init__(self, group: Group, core: int | None = None) -> None:
+        self._group, self._batches, self._core = group, Batches(group.images.shape[-1]), core
 
     def __getitem__(self, indices: Indices) -> Group:
+        pin(self._core)
         images, labels, jitter, report = self._group
-        batch = empty_batch(len(images), images.shape[-1], shared=get_worker_info() is not None)
+        batch = self._batches.next(len(images))
         # Of the small tensors new ones, too: those handed over once are in shared memory already.
         return Group(batch.copy_(images), labels.clone(), None if jitter is None else jitter.clone(), report)
 
@@ -96,21 +93,10 @@ def handed_over(group: Group, passes: Passes, core: int | None) -> Runner:
     """The same from a loader process on `core`; on the same core as this one, the work of both adds up."""
 
     def run(number: int) -> Lap:
-        loader: DataLoader[Group] = DataLoader(
-            ReadyGroups(group),
-            batch_size=None,
-            sampler=passes.from_(number),
-            num_workers=1,
-            worker_init_fn=partial(_start, core),
-            generator=torch.Generator(),
-        )
-        return Lap(passes.images, time_of_items(loader, 2 * AHEAD, passes.groups), {})
+        loader = groups_from(ReadyGroups(group, core), passes.from_(number), LoaderOptions(1, pin_memory=False))
+        return Lap(passes.images, time_of_items(readable(loader), 2 * AHEAD, passes.groups), {})
 
     return run
-
-
-def _start(core: int | None, worker: int) -> None:
-    pin(core)
 
 
 def through_loader(dataset: TrainGroups, passes: Passes, workers: int) -> Runner:

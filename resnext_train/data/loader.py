@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from resnext_train.data.jpeg import BadImageError
@@ -80,10 +80,11 @@ class TrainGroups(Dataset[Group | Unreadable]):
     ) -> None:
         self.source, self.transform, self.photometric = source, transform, photometric
         self.seed, self.skip = seed, skip
+        self._batches = Batches(transform.size)
 
     def __getitem__(self, indices: Indices) -> Group | Unreadable:
         draws = uniforms(self.seed, indices.epoch, indices.images, DRAWS)
-        crops = _Crops(self.source, self.transform, len(indices.images))
+        crops = _Crops(self.source, self.transform, self._batches.next(len(indices.images)))
         images = indices.images.copy()
         for slot, wanted in enumerate(images.tolist()):
             taken = wanted
@@ -101,9 +102,10 @@ class EvalGroups(Dataset[Group | Unreadable]):
 
     def __init__(self, source: Source, transform: EvalTransform, skip: bool = False) -> None:
         self.source, self.transform, self.skip = source, transform, skip
+        self._batches = Batches(transform.size)
 
     def __getitem__(self, indices: Indices) -> Group | Unreadable:
-        crops = _Crops(self.source, self.transform, len(indices.images))
+        crops = _Crops(self.source, self.transform, self._batches.next(len(indices.images)))
         images: list[int] = []
         for image in indices.images.tolist():
             if crops.take(image, len(images), NO_DRAWS):
@@ -114,13 +116,37 @@ class EvalGroups(Dataset[Group | Unreadable]):
         return Group(crops.batch[: len(images)], labels, None, crops.report())
 
 
+class Batches:
+    """Batches to fill: of new memory, but in a loader process of shared memory that is filled over and over.
+
+    Handing over shared memory copies nothing, but to make some takes the system longer than to copy it: where images
+    are not decoded, as long as all else. So a loader process has a few batches, and uses each again when the training
+    process must have taken its content away. DataLoader sees to that: a process has AHEAD groups to make at most, and
+    is given another one only after the training process has received the oldest of them. By the time that the process
+    begins its group n, group n - AHEAD was received, and group n - AHEAD - 1 was copied by `readable` before that one
+    was asked for, or by DataLoader to pinned memory.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._turn = size, 0
+        self._shared: list[Tensor | None] = [None] * (AHEAD + 1)
+
+    def next(self, count: int) -> Tensor:
+        """An uninitialised uint8 batch (count, 3, size, size) in channels-last memory."""
+        if get_worker_info() is None:
+            return empty_batch(count, self._size, shared=False)
+        self._turn = (self._turn + 1) % len(self._shared)
+        batch = self._shared[self._turn]
+        if batch is None or len(batch) < count:
+            batch = self._shared[self._turn] = empty_batch(count, self._size, shared=True)
+        return batch[:count]
+
+
 class _Crops:
     """A batch that is filled crop by crop; notes the time taken and what could not be read."""
 
-    def __init__(self, source: Source, transform: Transform, count: int) -> None:
-        self._source, self._transform = source, transform
-        # In a loader process the batch is made in shared memory at once, so that handing it over copies nothing.
-        self.batch = empty_batch(count, transform.size, shared=get_worker_info() is not None)
+    def __init__(self, source: Source, transform: Transform, batch: Tensor) -> None:
+        self._source, self._transform, self.batch = source, transform, batch
         self.unreadable: list[str] = []
         self._seconds = [0.0, 0.0, 0.0]
 
@@ -148,6 +174,10 @@ class _Crops:
         return Report(read, decode, resize, tuple(self.unreadable))
 
 
+AHEAD = 2
+"""Groups that a loader process makes before they are asked for."""
+
+
 @dataclass(frozen=True)
 class LoaderOptions:
     """Loader processes per training process, and whether their groups go through pinned memory."""
@@ -168,6 +198,7 @@ def groups_from(
         batch_size=None,
         sampler=sampler,
         num_workers=options.workers,
+        prefetch_factor=AHEAD if options.workers else None,
         persistent_workers=options.workers > 0,
         pin_memory=options.pin_memory,
         generator=torch.Generator(),
@@ -175,17 +206,24 @@ def groups_from(
 
 
 def readable(loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
-    """The groups of `loader`.
+    """The groups of `loader`, each in memory of its own.
 
     Raises:
         LocalInputError: an image cannot be read; names it and says why.
     """
+    received: dict[int, UntypedStorage] = {}
     for group in loader:
         if isinstance(group, Unreadable):
             raise LocalInputError(
                 f"{group.message}; replace or remove it, or set data.on_bad_image=skip; "
                 "`resnext-prepare check` lists all such files"
             )
+        if group.images.is_shared():
+            # The loader process will fill this memory again. As long as it is kept, torch finds it under the same
+            # address and need not map it anew.
+            memory = group.images.untyped_storage()
+            received[memory.data_ptr()] = memory
+            group = group._replace(images=group.images.clone())
         yield group
 
 

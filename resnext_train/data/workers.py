@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from resnext_train.data.loader import AHEAD
 from resnext_train.errors import InputError, LocalInputError
 
 
@@ -59,9 +60,6 @@ def worker_count(workers: int | Literal["auto"], local_world: int) -> int:
 SHARED_MEMORY = Path("/dev/shm")
 """Where Linux keeps memory that processes share. It is often 64 MB in a container."""
 
-_AHEAD = 3
-"""Groups that may wait in shared memory for each loader process: DataLoader's two, and one that is in use."""
-
 
 def check_shared_memory(group_bytes: int, processes: int, shared: Path = SHARED_MEMORY) -> None:
     """See that `processes` loader processes on this host have room for their groups of `group_bytes` each.
@@ -69,7 +67,7 @@ def check_shared_memory(group_bytes: int, processes: int, shared: Path = SHARED_
     Raises:
         InputError: they have not; says what to set.
     """
-    needed = group_bytes * processes * _AHEAD
+    needed = group_bytes * processes * (AHEAD + 1)
     if not processes or not shared.is_dir() or (free := shutil.disk_usage(shared).free) >= needed:
         return
     raise InputError(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from resnext_train.config import load_recipe
 from resnext_train.data.build import build_eval_loader, build_evaluation, build_splits, build_train_loader
-from resnext_train.data.loader import Group, readable
-from resnext_train.data.sampler import StepPlan
+from resnext_train.data.loader import AHEAD, Batches, Group, LoaderOptions, Unreadable, groups_from, readable
+from resnext_train.data.sampler import Indices, StepPlan
 from resnext_train.data.synthetic import SyntheticImages
 from resnext_train.distributed import Process
 
@@ -90,3 +93,44 @@ def test_synthetic_images_are_reproducible_and_their_splits_differ() -> None:
     means = torch.stack([p.float().mean((1, 2)) for p in pixels])
     nearest = torch.cdist(means, means).fill_diagonal_(1e9).argmin(1)
     assert (train.labels[nearest.numpy()] == train.labels).mean() > 0.8
+
+
+class Numbered(Dataset[Group | Unreadable]):
+    """Groups of images all of which have the group's number as their only level, made as training makes them."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes, self.batches = sizes, Batches(64)
+
+    def __getitem__(self, indices: Indices) -> Group:
+        number = int(indices.images[0])
+        batch = self.batches.next(self.sizes[number])
+        batch.fill_(number % 251)
+        return Group(batch, torch.full((len(batch),), number), None)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_memory_that_is_filled_again_never_shows_through(workers: int) -> None:
+    """Groups are kept, and come from processes that are far quicker than who receives them, and from slower ones."""
+    sizes = [5 + (n * 7) % 3 for n in range(300)]
+    numbers = [Indices(0, np.array([n])) for n in range(len(sizes))]
+    loader = groups_from(Numbered(sizes), numbers, LoaderOptions(workers, pin_memory=False))
+    for _ in range(2):  # an evaluation's loader is gone through again and again
+        groups = []
+        for n, group in enumerate(readable(loader)):
+            if n % 50 < 5:
+                time.sleep(0.002)
+            groups.append(group)
+        assert [len(g.images) for g in groups] == sizes
+        for n, group in enumerate(groups):
+            assert (group.images == n % 251).all(), n
+            assert (group.labels == n).all()
+            assert group.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_loader_process_takes_no_new_memory_for_every_group() -> None:
+    """What it hands over lies in three batches, however many groups there are."""
+    numbers = [Indices(0, np.array([n])) for n in range(40)]
+    loader = groups_from(Numbered([8] * 40), numbers, LoaderOptions(1, pin_memory=False))
+    handed_over = [group.images for group in loader if isinstance(group, Group)]
+    inodes = {os.fstat(images.untyped_storage()._share_fd_cpu_()[0]).st_ino for images in handed_over}
+    assert len(inodes) == AHEAD + 1
