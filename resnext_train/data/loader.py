@@ -120,16 +120,16 @@ class Batches:
     """Batches to fill: of new memory, but in a loader process of shared memory that is filled over and over.
 
     Handing over shared memory copies nothing, but to make some takes the system longer than to copy it: where images
-    are not decoded, as long as all else. So a loader process has a few batches, and uses each again when the training
-    process must have taken its content away. DataLoader sees to that: a process has AHEAD groups to make at most, and
-    is given another one only after the training process has received the oldest of them. By the time that the process
-    begins its group n, group n - AHEAD was received, and group n - AHEAD - 1 was copied by `readable` before that one
-    was asked for, or by DataLoader to pinned memory.
+    are not decoded, as long as all else. So a loader process has SHARED batches, and uses each again when the training
+    process must be done with it. DataLoader sees to that: a process has AHEAD groups to make at most, and is given
+    another one only when the training process receives the oldest of them. By the time that a process begins its group
+    n, the training process has received its group n - AHEAD and asked for what comes after n - AHEAD - 1. So a group
+    holds at least until the training process has asked for the next but one, even with a single loader process.
     """
 
     def __init__(self, size: int) -> None:
         self._size, self._turn = size, 0
-        self._shared: list[Tensor | None] = [None] * (AHEAD + 1)
+        self._shared: list[Tensor | None] = [None] * SHARED
 
     def next(self, count: int) -> Tensor:
         """An uninitialised uint8 batch (count, 3, size, size) in channels-last memory."""
@@ -177,6 +177,9 @@ class _Crops:
 AHEAD = 2
 """Groups that a loader process makes before they are asked for."""
 
+SHARED = AHEAD + 2
+"""Batches in shared memory that a loader process fills in turn."""
+
 
 @dataclass(frozen=True)
 class LoaderOptions:
@@ -206,7 +209,7 @@ def groups_from(
 
 
 def readable(loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
-    """The groups of `loader`, each in memory of its own.
+    """The groups of `loader`. Each holds until the next but one is asked for: then its memory may be filled again.
 
     Raises:
         LocalInputError: an image cannot be read; names it and says why.
@@ -219,11 +222,9 @@ def readable(loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
                 "`resnext-prepare check` lists all such files"
             )
         if group.images.is_shared():
-            # The loader process will fill this memory again. As long as it is kept, torch finds it under the same
-            # address and need not map it anew.
+            # This memory will come again. As long as it is kept here, torch need not map it anew.
             memory = group.images.untyped_storage()
             received[memory.data_ptr()] = memory
-            group = group._replace(images=group.images.clone())
         yield group
 
 

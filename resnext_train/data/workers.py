@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from resnext_train.data.loader import AHEAD
+from resnext_train.data.loader import SHARED
 from resnext_train.errors import InputError, LocalInputError
 
 
@@ -67,7 +67,7 @@ def check_shared_memory(group_bytes: int, processes: int, shared: Path = SHARED_
     Raises:
         InputError: they have not; says what to set.
     """
-    needed = group_bytes * processes * (AHEAD + 1)
+    needed = group_bytes * processes * SHARED
     if not processes or not shared.is_dir() or (free := shutil.disk_usage(shared).free) >= needed:
         return
     raise InputError(

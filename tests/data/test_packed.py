@@ -47,7 +47,8 @@ def groups(root: Path, workers: int = 0) -> list[Group]:
     splits = build_splits(recipe.data)
     plan = StepPlan(len(splits.train), 8, 2)
     train = build_train_loader(recipe, splits.train, plan, ONE, 0, plan.steps_per_epoch)
-    return [*readable(train), *readable(build_eval_loader(recipe, splits.val, ONE))]
+    loaders = (train, build_eval_loader(recipe, splits.val, ONE))
+    return [group._replace(images=group.images.clone()) for loader in loaders for group in readable(loader)]
 
 
 @pytest.mark.parametrize(("tier", "workers"), [("exact", 0), ("exact", 2), ("raw", 0), ("raw", 2)])
