@@ -45,7 +45,7 @@ def evaluate(
     loss = torch.zeros(1, dtype=torch.float64, device=process.device)
     with torch.no_grad():
         for block in blocks:
-            unreadable += len(block.report.unreadable)
+            unreadable += block.report.missing
             if not len(block.labels):
                 continue
             pixels = normalise(block.images, None)  # outside autocast, which would round the colours

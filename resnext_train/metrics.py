@@ -119,4 +119,4 @@ class TrainMeter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self.window, self.epoch = Totals(**state["window"]), Totals(**state["epoch"])
-        self.run = Totals(**state["run"])
+        self.run = Totals(**state.get("run", {}))

@@ -48,8 +48,10 @@ def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainS
         print(f"continuing with a changed recipe: {describe(changed)}", flush=True)
     if tuple(state["classes"]) != setup.splits.classes:
         raise InputError("the checkpoint was trained on other classes than the data has; use the same data.root")
-    if setup.process.is_main and state["images"] != setup.splits.storage:
-        print(f"the images were {_told(state['images'])} and are now {_told(setup.splits.storage)}", flush=True)
+    kept = state.get("images", setup.splits.storage)
+    if setup.process.is_main and kept != setup.splits.storage:
+        for split, text in setup.splits.storage.items():
+            print(f"{split} images: {text}; until now: {kept[split]}", flush=True)
     progress = _position(state, setup)
     if progress.best is not None and not _same_evaluation(_best_in(folder), progress.best):
         progress.best = None  # best.pt is elsewhere, or of a later epoch: the next evaluation makes a new one
@@ -67,10 +69,6 @@ def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainS
         schedule.load_state_dict(state["schedule"])
     torch.set_rng_state(state["rng"])
     return progress
-
-
-def _told(storage: dict[str, str]) -> str:
-    return ", ".join(f"{split}: {text}" for split, text in storage.items())
 
 
 def _position(state: dict[str, Any], setup: Setup) -> Progress:

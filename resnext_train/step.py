@@ -172,7 +172,7 @@ class TrainStep:
         if last:
             self.statistics.end_share(last_share)
         loss = self._loss(outputs, labels)
-        self.meter.add(loss.detach(), main_logits(outputs).detach(), labels, len(group.report.unreadable))
+        self.meter.add(loss.detach(), main_logits(outputs).detach(), labels, group.report.missing)
         self.scaler.scale(loss / size).backward()  # type: ignore[no-untyped-call]
 
 

@@ -29,7 +29,9 @@ from resnext_train.errors import InputError
 
 def train_groups(recipe: Recipe, source: Source) -> TrainGroups:
     """The augmented groups of a recipe, as training makes them."""
-    return TrainGroups(source, build_augmentation(recipe), build_photometric(recipe), recipe.train.seed)
+    return TrainGroups(
+        source, build_augmentation(recipe), build_photometric(recipe), recipe.train.seed, recipe.train.micro_batch
+    )
 
 
 def on_this_core(dataset: TrainGroups, passes: Passes, photometric: Photometric | None) -> Runner:
@@ -65,7 +67,7 @@ class ReadyGroups(Dataset[Group | Unreadable]):
     """Copies of a group that is ready, in the kind of memory that new groups are made in, made on `core`."""
 
     def __init__(self, group: Group, core: int | None = None) -> None:
-        self._group, self._batches, self._core = group, Batches(group.images.shape[-1]), core
+        self._group, self._batches, self._core = group, Batches(group.images.shape[-1], len(group.images)), core
 
     def __getitem__(self, indices: Indices) -> Group:
         pin(self._core)

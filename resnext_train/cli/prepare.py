@@ -16,7 +16,7 @@ NAME = "resnext-prepare"
 SIZE, QUALITY = 256, 92
 
 _TIERS = """tiers:
-  exact     the same pixels, but a JPEG can be decoded in part, which is faster; needs jpegtran (libjpeg-turbo)
+  exact     the same pixels, but a JPEG can be decoded in part, which is faster, if jpegtran (libjpeg-turbo) is there
   resized   JPEGs whose short side is at most --size: smaller and faster, and lossy
   raw       pixels whose short side is at most --size, not compressed: fastest and largest, and lossy
 
@@ -201,14 +201,12 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _workers(args: argparse.Namespace) -> int:
-    import os
-
+    from resnext_train.data.workers import usable_cores
     from resnext_train.errors import InputError
 
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers {args.workers}: must be at least 1")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers: int = args.workers or cores
+    workers: int = args.workers or usable_cores()
     if workers > 1:
         from resnext_train.prepare.pool import start_server
 

@@ -174,7 +174,8 @@ def build_train_loader(
 ) -> DataLoader[Group | Unreadable]:
     """This process's groups of steps `start` to `stop`."""
     transform, photometric = build_augmentation(recipe), build_photometric(recipe)
-    dataset = TrainGroups(source, transform, photometric, recipe.train.seed, _skips(recipe))
+    largest = -(-plan.batch_size // plan.groups)
+    dataset = TrainGroups(source, transform, photometric, recipe.train.seed, largest, _skips(recipe))
     share = deal(plan.groups, process.world, process.rank)
     sampler = TrainSampler(plan, recipe.train.seed, share, start, stop)
     return groups_from(dataset, sampler, _options(recipe, process))
@@ -224,7 +225,7 @@ def _missing(names: Iterable[str], known: Iterable[str]) -> list[str]:
 def build_eval_loader(recipe: Recipe, images: Source, process: Process) -> DataLoader[Group | Unreadable]:
     """This process's blocks of `images`."""
     e = recipe.eval
-    dataset = EvalGroups(images, EvalTransform(e.resize, e.crop, e.interpolation), _skips(recipe))
+    dataset = EvalGroups(images, EvalTransform(e.resize, e.crop, e.interpolation), e.batch_size, _skips(recipe))
     sampler = EvalSampler(len(images), e.batch_size, process.world, process.rank)
     return groups_from(dataset, sampler, _options(recipe, process))
 

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, cast
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.io import ImageReadMode
 
 from resnext_train.data.restart import BadImageError, Header, RestartSegments, find_segments, is_jpeg, read_header
 
-__all__ = ["MAX_PIXELS", "BadImageError", "Header", "Picture", "Pixels", "decode", "open_picture", "read_header"]
+__all__ = [
+    "MAX_PIXELS",
+    "BadImageError",
+    "Header",
+    "Picture",
+    "Pixels",
+    "check_size",
+    "decode",
+    "open_picture",
+    "read_header",
+]
 
 MAX_PIXELS = 100_000_000
-"""Larger images are refused before they are decoded: that many take 300 MB, and each loader process may hold one."""
+"""Larger images are refused before they are decoded: the pixels of such a one take 300 MB, decoding up to twice that,
+and each loader process may hold one."""
+
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "PPM", "TIFF")
+"""What Pillow may open. Of its other formats some start programs."""
 
 
 class Picture(Protocol):
@@ -90,48 +106,66 @@ class _JpegPicture:
         return pixels[:, y : y + height, x : x + width]
 
 
+class _OtherPicture:
+    """An image of another format, which is always decoded whole."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self._data = data
+        self.height, self.width = _size(data)
+
+    def region(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """The uint8 RGB pixels (3, height, width) of a box that lies within the image."""
+        return _decode(self._data)[:, top : top + height, left : left + width]
+
+
 def open_picture(data: bytes | bytearray) -> Picture:
     """The picture in an encoded image file. EXIF orientation is ignored, as in the references.
 
     Raises:
-        BadImageError: neither torchvision's decoder nor Pillow reads it, or it has more than MAX_PIXELS.
+        BadImageError: it is no image of a known format, its header is damaged, or it has more than MAX_PIXELS.
     """
+    if not data:
+        raise BadImageError("the file is empty")
+    picture = _understood(data)
+    check_size(picture.height, picture.width)
+    return picture
+
+
+def _understood(data: bytes | bytearray) -> Picture:
     if is_jpeg(data):
         try:
-            header = read_header(data)
+            return _JpegPicture(data, read_header(data))
         except BadImageError:
-            return Pixels(decode(data))  # libjpeg reads on over some damage
-        _check_size(header.height, header.width)
-        return _JpegPicture(data, header)
-    return Pixels(decode(data))
+            pass  # Pillow and libjpeg read on over some damage
+    return _OtherPicture(data)
 
 
 def decode(data: bytes | bytearray) -> Tensor:
-    """The whole image as uint8 RGB (3, H, W); Pillow reads what torchvision's decoder refuses.
+    """The whole image as uint8 RGB (3, H, W).
+
+    JPEG is decoded by torchvision. Pillow decodes what that refuses, and all other formats: torchvision would decode
+    every frame of a GIF, and one wrong byte in a PNG ends the process.
 
     Raises:
         BadImageError: neither reads it, or it has more than MAX_PIXELS.
     """
-    if not data:
-        raise BadImageError("the file is empty")
-    _check_size(*_size(data))
-    return _decode(data)
+    picture = open_picture(data)
+    return picture.region(0, 0, picture.height, picture.width)
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuse an image that would take too much memory.
+
+    Raises:
+        BadImageError: it has more than MAX_PIXELS.
+    """
+    if height * width > MAX_PIXELS:
+        raise BadImageError(f"the image of {width:,} × {height:,} pixels is larger than the limit of {MAX_PIXELS:,}")
 
 
 def _decode(data: bytes | bytearray) -> Tensor:
-    if is_jpeg(data):
-        decoded = _decode_jpeg(data)
-        return _decode_with_pillow(data) if decoded is None else decoded
-    with warnings.catch_warnings():
-        # The bytes may be read-only, and torchvision 0.29 announces another package for decoding; neither is news here.
-        warnings.simplefilter("ignore")
-        try:
-            pixels: Tensor = decode_image(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
-        except RuntimeError:
-            return _decode_with_pillow(data)
-    if pixels.dtype == torch.uint8 and pixels.ndim == 3:
-        return pixels
-    return _decode_with_pillow(data)  # 16-bit PNG, animated GIF
+    decoded = _decode_jpeg(data) if is_jpeg(data) else None
+    return _decode_with_pillow(data) if decoded is None else decoded
 
 
 def _decode_jpeg(data: bytes | bytearray) -> Tensor | None:
@@ -149,42 +183,35 @@ def _decode_jpeg(data: bytes | bytearray) -> Tensor | None:
 
 
 def _size(data: bytes | bytearray) -> tuple[int, int]:
-    """Height and width as an image file states them."""
-    if is_jpeg(data):
-        try:
-            header = read_header(data)
-            return header.height, header.width
-        except BadImageError:
-            pass  # libjpeg reads on over some damage, and so does Pillow
+    """Height and width as Pillow reads them from an image's header."""
+    with _opened(data) as image:
+        return image.height, image.width
+
+
+def _decode_with_pillow(data: bytes | bytearray) -> Tensor:
+    with _opened(data) as image:
+        pixels = np.array(_eight_bit(image).convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+@contextmanager
+def _opened(data: bytes | bytearray) -> Iterator[Image.Image]:
+    """An image opened by Pillow, whose errors, inside too, become BadImageError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a size that _check_size refuses, or of odd EXIF data
-            with Image.open(io.BytesIO(data)) as image:
-                return image.height, image.width
+            warnings.simplefilter("ignore")  # of a size that is refused here, of odd EXIF data
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                yield image
     except Image.DecompressionBombError as error:
         raise BadImageError(f"the image is larger than the limit of {MAX_PIXELS:,} pixels") from error
     except UnidentifiedImageError as error:
         raise BadImageError("it is no image of a known format, or its header is damaged") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadImageError(str(error)) from error
-
-
-def _check_size(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise BadImageError(f"the image of {width:,} × {height:,} pixels is larger than the limit of {MAX_PIXELS:,}")
-
-
-def _decode_with_pillow(data: bytes | bytearray) -> Tensor:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            pixels = np.array(_eight_bit(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadImageError(str(error)) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    except Exception as error:  # its readers raise many kinds on damaged files
+        raise BadImageError(str(error) or type(error).__name__) from error
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """16-bit gray scaled to 8 bits, which Pillow's own conversion would clip; other images as they are."""
-    if not image.mode.startswith("I"):
+    if not (image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG")):
         return image
-    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,8 +32,10 @@ class Report(NamedTuple):
     """Seconds spent on decoding."""
     resize: float
     """Seconds spent on cropping and resizing."""
+    missing: int
+    """Images that could not be read; others took their places, or in evaluation none."""
     unreadable: tuple[str, ...]
-    """What could not be read, a sentence for each; others took their places, or in evaluation none."""
+    """What could not be read, a sentence for each image that was tried."""
 
     @staticmethod
     def sum(reports: Sequence[Report]) -> Report:
@@ -41,11 +44,12 @@ class Report(NamedTuple):
             sum(r.read for r in reports),
             sum(r.decode for r in reports),
             sum(r.resize for r in reports),
+            sum(r.missing for r in reports),
             tuple(told for r in reports for told in r.unreadable),
         )
 
 
-_NOTHING_TOLD = Report(0.0, 0.0, 0.0, ())
+_NOTHING_TOLD = Report(0.0, 0.0, 0.0, 0, ())
 
 
 class Group(NamedTuple):
@@ -72,48 +76,65 @@ class Unreadable(NamedTuple):
 class TrainGroups(Dataset[Group | Unreadable]):
     """Augmented groups; how an image is augmented is a function of (seed, epoch, image).
 
-    Where `skip` is set, an image that cannot be read is replaced by the next one that can.
+    Where `skip` is set, an image that cannot be read is replaced by the next one that can, if that is among the next
+    PATIENCE. `largest` is the size of the largest group.
     """
 
     def __init__(
-        self, source: Source, transform: Transform, photometric: Photometric, seed: int, skip: bool = False
+        self,
+        source: Source,
+        transform: Transform,
+        photometric: Photometric,
+        seed: int,
+        largest: int,
+        skip: bool = False,
     ) -> None:
         self.source, self.transform, self.photometric = source, transform, photometric
         self.seed, self.skip = seed, skip
-        self._batches = Batches(transform.size)
+        self._batches = Batches(transform.size, largest)
 
     def __getitem__(self, indices: Indices) -> Group | Unreadable:
         draws = uniforms(self.seed, indices.epoch, indices.images, DRAWS)
         crops = _Crops(self.source, self.transform, self._batches.next(len(indices.images)))
         images = indices.images.copy()
         for slot, wanted in enumerate(images.tolist()):
-            taken = wanted
-            while not crops.take(taken, slot, draws[slot]):
-                taken = (taken + 1) % len(self.source)
-                if not self.skip or taken == wanted:
-                    return Unreadable(crops.unreadable[0])
+            tried = range(wanted, wanted + 1 + (PATIENCE if self.skip else 0))
+            taken = next(
+                (i % len(self.source) for i in tried if crops.take(i % len(self.source), slot, draws[slot])), None
+            )
+            if taken is None:
+                return crops.failure()
             images[slot] = taken
+        missing = int((images != indices.images).sum())
         jitter = torch.from_numpy(self.photometric.draw_jitter(draws[:, -COLOUR_DRAWS:]))
-        return Group(crops.batch, torch.from_numpy(self.source.labels[images]), jitter, crops.report())
+        return Group(crops.batch, torch.from_numpy(self.source.labels[images]), jitter, crops.report(missing))
 
 
 class EvalGroups(Dataset[Group | Unreadable]):
-    """Evaluation blocks. Where `skip` is set, images that cannot be read are left out."""
+    """Evaluation blocks of `largest` images at most.
 
-    def __init__(self, source: Source, transform: EvalTransform, skip: bool = False) -> None:
+    Where `skip` is set, images that cannot be read are left out, if no more than PATIENCE follow one another.
+    """
+
+    def __init__(self, source: Source, transform: EvalTransform, largest: int, skip: bool = False) -> None:
         self.source, self.transform, self.skip = source, transform, skip
-        self._batches = Batches(transform.size)
+        self._batches = Batches(transform.size, largest)
 
     def __getitem__(self, indices: Indices) -> Group | Unreadable:
         crops = _Crops(self.source, self.transform, self._batches.next(len(indices.images)))
         images: list[int] = []
+        in_a_row = 0
         for image in indices.images.tolist():
             if crops.take(image, len(images), NO_DRAWS):
                 images.append(image)
-            elif not self.skip:
-                return Unreadable(crops.unreadable[0])
+                in_a_row = 0
+                continue
+            in_a_row += 1
+            if not self.skip or in_a_row > PATIENCE:
+                return crops.failure()
         labels = torch.from_numpy(self.source.labels[images])
-        return Group(crops.batch[: len(images)], labels, None, crops.report())
+        missing = len(indices.images) - len(images)
+        return Group(crops.batch[: len(images)], labels, None, crops.report(missing))
 
 
 class Batches:
@@ -127,18 +148,18 @@ class Batches:
     holds at least until the training process has asked for the next but one, even with a single loader process.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size, self._turn = size, 0
+    def __init__(self, size: int, largest: int) -> None:
+        self._size, self._largest, self._turn = size, largest, 0
         self._shared: list[Tensor | None] = [None] * SHARED
 
     def next(self, count: int) -> Tensor:
-        """An uninitialised uint8 batch (count, 3, size, size) in channels-last memory."""
+        """An uninitialised uint8 batch (count, 3, size, size) in channels-last memory; `count` is `largest` at most."""
         if get_worker_info() is None:
             return empty_batch(count, self._size, shared=False)
         self._turn = (self._turn + 1) % len(self._shared)
         batch = self._shared[self._turn]
-        if batch is None or len(batch) < count:
-            batch = self._shared[self._turn] = empty_batch(count, self._size, shared=True)
+        if batch is None:
+            batch = self._shared[self._turn] = empty_batch(self._largest, self._size, shared=True)
         return batch[:count]
 
 
@@ -158,6 +179,8 @@ class _Crops:
             times.append(time.perf_counter())
             pixels = self._transform.read(picture, draws)
         except (BadImageError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _OF_ONE_FILE:
+                raise LocalInputError(f"{self._source.name(image)} cannot be read: {error}") from error
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self.unreadable.append(f"{self._source.name(image)} cannot be read: {reason}")
             return False
@@ -168,11 +191,23 @@ class _Crops:
             self._seconds[stage] += times[stage + 1] - times[stage]
         return True
 
-    def report(self) -> Report:
-        """What was noted."""
+    def report(self, missing: int) -> Report:
+        """What was noted, where so many of the images asked for are `missing`."""
         read, decode, resize = self._seconds
-        return Report(read, decode, resize, tuple(self.unreadable))
+        return Report(read, decode, resize, missing, tuple(self.unreadable))
 
+    def failure(self) -> Unreadable:
+        """What is handed over in place of a group that could not be made."""
+        more = len(self.unreadable) - 1
+        others = f", and {more} others that were tried neither ({self.unreadable[0]})" if more else ""
+        return Unreadable(self.unreadable[-1] + others)
+
+
+PATIENCE = 16
+"""Images in a row that may be skipped. More are no bad images, but a disk that is gone."""
+
+_OF_ONE_FILE = (errno.ENOENT, errno.EIO, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""Errors of a file. Others, such as too many open files, are of the process, and no reason to skip an image."""
 
 AHEAD = 2
 """Groups that a loader process makes before they are asked for."""
@@ -204,6 +239,7 @@ def groups_from(
         prefetch_factor=AHEAD if options.workers else None,
         persistent_workers=options.workers > 0,
         pin_memory=options.pin_memory,
+        in_order=True,  # Batches builds on it
         generator=torch.Generator(),
     )
 

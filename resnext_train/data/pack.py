@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from resnext_train.errors import InputError
 
 VERSION = 1
-INDEX = "index.bin"
+INDEX, PLAN = "index.bin", "plan.json"
 INDEX_MAGIC, SHARD_MAGIC = b"RNXINDEX", b"RNXSHARD"
 INDEX_HEAD = struct.Struct("<8sII")
 """Magic, version, length of the JSON header, which follows."""
@@ -121,8 +121,10 @@ class PackIndex:
         self.digest: NDArray[np.uint8] = self._column("digest")
         self._ends: NDArray[np.int64] = self._column("name_ends")
         self._names: NDArray[np.uint8] = self._column("names")
-        if len(self) and int(self._ends[-1]) != len(self._names):
+        if int(self._ends[-1]) != len(self._names):
             raise self._damaged("its names do not end where they should")
+        if self.label.min() < 0 or self.label.max() >= len(self.classes):
+            raise self._damaged("a label is not that of a class")
         for number, size in enumerate(self.header.shards):
             self._check_shard(number, size)
         # A cache per instance, in C: safe among threads and after a fork, where a lock of our own would not be.
@@ -166,7 +168,7 @@ class PackIndex:
         number, offset, length = int(self.shard[i]), int(self.offset[i]), int(self.length[i])
         shape = (int(self.height[i]), int(self.width[i]), 3)
         self._check_place(number, offset, length)
-        if self.kind[i] != PIXELS or math.prod(shape) != length:
+        if self.kind[i] != PIXELS or not length or math.prod(shape) != length:
             raise OSError(f"{self._file}: the record of {self.name(i)} is not an array of {shape} pixels")
         return np.frombuffer(self._shard_pixels(number), np.uint8, length, offset).reshape(shape)
 
@@ -208,7 +210,7 @@ class PackIndex:
             content = json.loads(text)
             header = Header(**{field: content[field] for field in Header._fields})
             self._check_columns(header)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged("its header makes no sense") from error
         if size != header.bytes:
             raise self._damaged(f"it is {size:,} bytes long and should be {header.bytes:,}")
@@ -229,6 +231,8 @@ class PackIndex:
             raise ValueError("id")
         if not all(type(header.settings[name]) is int for name in _SETTINGS[header.tier]):
             raise TypeError("settings")
+        if not header.images > 0:
+            raise ValueError("images")
         whole = [header.images, *header.shards, *(column["offset"] for column in header.columns.values())]
         if not all(type(number) is int for number in whole) or min(header.shards, default=0) < SHARD_HEAD.size:
             raise ValueError("a number that is none")

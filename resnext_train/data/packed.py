@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnext_train.data.folder import ImageFolder
-from resnext_train.data.jpeg import Picture, Pixels, open_picture
-from resnext_train.data.pack import PIXELS, PackIndex, is_pack
+from resnext_train.data.jpeg import Picture, Pixels, check_size, open_picture
+from resnext_train.data.pack import PIXELS, PLAN, PackIndex, is_pack
 from resnext_train.data.source import Source, Storage
+from resnext_train.errors import InputError
 
 
 class PackedImages:
@@ -40,6 +41,7 @@ class PackedImages:
     def picture(self, i: int) -> Picture:
         """Image `i`; raises BadImageError or OSError where it cannot be read."""
         if self._index.kind[i] == PIXELS:
+            check_size(int(self._index.height[i]), int(self._index.width[i]))
             return Pixels(_as_tensor(self._index.pixels(i)).permute(2, 0, 1))
         return open_picture(self._index.read(i))
 
@@ -62,11 +64,11 @@ def _accept_read_only_memory() -> None:
 
 def _storage(index: PackIndex) -> Storage:
     if index.tier == "exact":
-        return Storage("exact", "packed exactly as the files were")
+        return Storage("exact", "packed in tier exact (lossless)")
     size = f"resized to a short side of at most {index.settings['size']}"
     if index.tier == "raw":
-        return Storage("raw", f"packed raw (lossy: {size})")
-    return Storage("resized", f"packed resized (lossy: {size}, JPEG quality {index.settings['quality']})")
+        return Storage("raw", f"packed in tier raw (lossy: {size})")
+    return Storage("resized", f"packed in tier resized (lossy: {size}, JPEG quality {index.settings['quality']})")
 
 
 def open_images(root: Path) -> Source:
@@ -75,4 +77,9 @@ def open_images(root: Path) -> Source:
     Raises:
         InputError: it is neither, or the pack is damaged.
     """
-    return PackedImages(root) if is_pack(root) else ImageFolder(root)
+    if is_pack(root):
+        return PackedImages(root)
+    for folder in (root, root / "train", root / "val"):
+        if (folder / PLAN).is_file():
+            raise InputError(f"{folder} holds a pack that is not finished; give the command that began it again")
+    return ImageFolder(root)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from resnext_train.data.jpeg import Picture
+from resnext_train.data.jpeg import Picture, check_size
 
 ATTEMPTS = 10
 """Boxes drawn before the fallback, as in the papers' code."""
@@ -175,16 +175,21 @@ class PadTransform(Transform):
 
     def read(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
         """The whole image."""
-        return _whole(picture)
+        return self._resized.read(picture, draws)
 
     def crop(self, pixels: Tensor, draws: NDArray[np.float64]) -> Tensor:
         """The first two of the DRAWS numbers in [0, 1) say where the crop lies."""
-        image = EvalTransform(self.size, self.size, self.interpolation).crop(pixels, draws)
+        image = self._resized.crop(pixels, draws)
         top, left = (int(d * (2 * self.padding + 1)) - self.padding for d in draws[:2].tolist())
         (rows, to_rows), (columns, to_columns) = self._overlap(top), self._overlap(left)
         crop = torch.tensor(self.fill, dtype=torch.uint8).view(3, 1, 1).repeat(1, self.size, self.size)
         crop[:, to_rows, to_columns] = image[:, rows, columns]
         return crop.flip(-1) if draws[CROP_DRAWS] < self.flip else crop
+
+    @property
+    def _resized(self) -> EvalTransform:
+        """The image without padding."""
+        return EvalTransform(self.size, self.size, self.interpolation)
 
     def _overlap(self, start: int) -> tuple[slice, slice]:
         """What a crop that begins at `start` shares with the image along one side: in the image, and in the crop."""
@@ -202,7 +207,13 @@ class EvalTransform(Transform):
     interpolation: str
 
     def read(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
-        """The whole image: the resize of a part alone has other pixels at the part's edges."""
+        """The whole image: the resize of a part alone has other pixels at the part's edges.
+
+        Raises:
+            BadImageError: it is so long and thin that it would be of more than MAX_PIXELS when resized.
+        """
+        sides = sorted((picture.height, picture.width))
+        check_size(self.resize, self.resize * sides[1] // sides[0])
         return _whole(picture)
 
     def crop(self, pixels: Tensor, draws: NDArray[np.float64]) -> Tensor:

@@ -16,10 +16,10 @@ WINDOW = 100
 _PACK = "pack the images with `resnext-prepare pack --tier"
 _REMEDIES = {
     ("read", "folder"): f"put them on a local disk, or {_PACK} exact` into a few large files",
-    ("read", "raw"): f"put them on a faster disk, or {_PACK} resized`, which takes a tenth of the space",
     ("decode", "folder"): f"{_PACK} exact`, which decodes only what a crop shows",
     ("decode", "exact"): f"{_PACK} resized` (smaller images, lossy) or `--tier raw` (no decoding)",
     ("decode", "resized"): f"{_PACK} raw`, which needs no decoding",
+    ("resize", "raw"): "put them on a faster disk if memory cannot hold them, or give the loader more cores",
     ("resize", "folder"): f"{_PACK} raw`, whose images are small already",
     ("resize", "exact"): f"{_PACK} raw`, whose images are small already",
 }

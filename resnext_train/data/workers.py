@@ -44,9 +44,14 @@ def _why_dead(message: str) -> str:
     return f"a loader process {ended}; `resnext-prepare check` the images, or set data.workers=0 to see where it was"
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: those it may run on, and of these what a container's `quota` allows."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = quota.read_text().split()
+        return cores if allowed == "max" else max(1, min(cores, int(allowed) // int(period)))
+    except (OSError, ValueError):
+        return cores  # no container, or of another kind
 
 
 def worker_count(workers: int | Literal["auto"], local_world: int) -> int:

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -167,6 +168,11 @@ def val_split(path: Path, labels: list[str], titles: dict[str, str], labels_from
             f"--val-tar: {path} holds {len(numbered):,} images and {labels_from} {len(labels):,} labels; "
             "give those that belong together"
         )
+    if [number for number, _ in numbered] != list(range(1, len(numbered) + 1)):
+        raise InputError(
+            f"--val-tar: the names of {path} do not number its images from 1 to {len(numbered):,}, each once, so it is "
+            "not known which label is whose; give the original archive, or pack a folder of class folders"
+        )
     classes = tuple(sorted(set(labels)))
     position = {name: i for i, name in enumerate(classes)}
     items = [
@@ -227,7 +233,7 @@ def _devkit_files(path: Path) -> tuple[bytes, bytes]:
                 for ending in wanted:
                     if entry.isreg() and f"/{entry.name}".endswith(ending):
                         wanted[ending] = _content(archive, entry)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"--devkit: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if missing := [ending for ending, content in wanted.items() if not content]:
         raise InputError(f"--devkit: {path} holds no *{missing[0]}; give ILSVRC2012_devkit_t12.tar.gz")

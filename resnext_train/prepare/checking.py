@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resnext_train.data.jpeg import BadImageError, decode
-from resnext_train.data.pack import KINDS, PIXELS, RESTART, UNREADABLE, PackIndex, is_pack
+from resnext_train.data.pack import KINDS, PIXELS, PLAN, RESTART, UNREADABLE, VERBATIM, PackIndex, is_pack
+from resnext_train.data.restart import find_segments
 from resnext_train.errors import InputError
 from resnext_train.prepare import pool
 from resnext_train.prepare.formats import header_of, is_gray_jpeg, oddity
 from resnext_train.prepare.run import Say, progress, say_odd
 from resnext_train.prepare.sources import Part, Split, is_plain, parts_of, split_folders, splits_of
+from resnext_train.prepare.tiers import check_stream, find_jpegtran
 
 _CHUNK = 256
 """Records that a worker checks at a time."""
@@ -33,19 +35,19 @@ def check(path: Path, workers: int, say: Say) -> bool:
     Raises:
         InputError: there is nothing to check.
     """
-    unfinished = [f for f in (path, *(path / name for name in split_folders(path))) if (f / "plan.json").is_file()]
+    unfinished = [f for f in (path, *(path / name for name in split_folders(path))) if (f / PLAN).is_file()]
     if unfinished:
         raise InputError(f"{unfinished[0]} holds a pack that is not finished; give the command that began it again")
     packs = [folder for folder in (path, path / "train", path / "val") if is_pack(folder)]
-    if packs:
-        return _all(_check_pack(folder, workers, say) for folder in packs)
-    splits = splits_of(path)
-    return _all(_check_folder(split, workers, say) for split in splits.values())
-
-
-def _all(found: Iterator[bool]) -> bool:
-    """Whether all are true; unlike `all`, goes through them to the end."""
-    return sum(not good for good in found) == 0
+    # One split may be a pack and the other a folder.
+    folders = [path / name for name in split_folders(path) if path / name not in packs] if packs else [path]
+    splits = [split for folder in folders if folder not in packs for split in splits_of(folder).values()]
+    return all(
+        [  # a list, so that each is checked
+            *(_check_pack(folder, workers, say) for folder in packs if path not in packs or folder == path),
+            *(_check_folder(split, workers, say) for split in splits if path not in packs),
+        ]
+    )
 
 
 def _check_folder(split: Split, workers: int, say: Say) -> bool:
@@ -57,11 +59,12 @@ def _check_folder(split: Split, workers: int, say: Say) -> bool:
 
 
 def _check_part(part: Part, tell: pool.Tell) -> _Findings:
-    findings = _Findings([], [])
+    findings, jpegtran = _Findings([], []), find_jpegtran()
     for item in part.items():
         try:
             data = item.read()
             decode(data)
+            check_stream(data, jpegtran)
         except (BadImageError, InputError) as error:
             findings.bad.append((item.name, str(error)))
         else:
@@ -130,16 +133,19 @@ def _check_record(index: PackIndex, i: int, name: str) -> str:
         raise BadImageError("the record is not what was written: the disk or a copy is at fault; copy the pack again")
     kind, size = int(index.kind[i]), (int(index.height[i]), int(index.width[i]))
     if kind == UNREADABLE:
-        raise BadImageError("no decoder read it when it was packed; it is kept as it was")
+        decode(data)
+        raise BadImageError("no decoder read it when it was packed; pack it again")
     if kind == PIXELS:
         index.pixels(i)
         return ""
     _, height, width = decode(data).shape
+    if kind == VERBATIM:
+        check_stream(data, find_jpegtran())
     if (height, width) != size:
         raise BadImageError(f"it is {width} × {height} pixels, and the index says {size[1]} × {size[0]}")
     header = header_of(data)
-    if kind == RESTART and (header is None or not header.interval):
-        raise BadImageError("it has no restart markers, and the index says that it has")
+    if kind == RESTART and (header is None or find_segments(data, header) is None):
+        raise BadImageError("it has no restart markers of use, and the index says that it has")
     return _oddity(data, name)
 
 

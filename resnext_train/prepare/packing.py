@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from resnext_train.data.pack import COLUMNS, INDEX, KINDS, UNREADABLE, PackIndex, is_pack, shard_name
+from resnext_train.data.pack import COLUMNS, INDEX, KINDS, PLAN, UNREADABLE, PackIndex, is_pack, shard_name
 from resnext_train.errors import InputError
 from resnext_train.prepare import pool
 from resnext_train.prepare.sources import Item, Part, Split
@@ -39,7 +40,6 @@ from resnext_train.prepare.writing import (
     write_whole,
 )
 
-_PLAN = "plan.json"
 _PLAN_VERSION = 1
 
 
@@ -145,7 +145,7 @@ def _check_finished(folder: Path, fingerprint: str) -> None:
 
 
 def _clear(folder: Path) -> None:
-    for path in [*folder.glob("shard-*.npz"), folder / _PLAN]:
+    for path in [*folder.glob("shard-*.npz"), folder / PLAN]:
         path.unlink(missing_ok=True)
     remove_unfinished(folder)
 
@@ -156,7 +156,7 @@ def _plan(folder: Path, split: Split, tier: Tier, fingerprint: str) -> str:
     Raises:
         InputError: the folder holds something else.
     """
-    path = folder / _PLAN
+    path = folder / PLAN
     if path.is_file():
         try:
             plan = json.loads(path.read_text())
@@ -264,7 +264,7 @@ def _read_rows(folder: Path, number: int) -> tuple[Columns, dict[str, Any]]:
         with np.load(path, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
         return columns, json.loads(columns.pop("notes").tobytes())
-    except (OSError, EOFError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged; delete it and give the same command again") from error
 
 

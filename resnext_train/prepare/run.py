@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from resnext_train.data.pack import PackIndex
+from resnext_train.data.pack import UNREADABLE, PackIndex
 from resnext_train.prepare import archives
 from resnext_train.prepare.packing import Outcome, pack_split
 from resnext_train.prepare.sources import Split
@@ -30,7 +30,7 @@ _LISTED = 20
 
 NO_JPEGTRAN = (
     "jpegtran is not installed, so JPEGs are kept as they are and training will decode them whole; for faster training "
-    "install it (apt-get install libjpeg-turbo-progs, or brew install jpeg-turbo) and pack again"
+    "install it (apt-get install libjpeg-turbo-progs, or brew install jpeg-turbo), delete the pack and pack again"
 )
 
 
@@ -58,6 +58,10 @@ def pack(splits: dict[str, Split], out: Path, options: Options, say: Say) -> boo
             outcome = pack_split(split, folder, options.tier, options.verify_every, options.workers, bar.update)
         if outcome is None:
             say(f"{folder} is there already: it was packed from the same images with the same options")
+            unreadable = int((PackIndex(folder).kind == UNREADABLE).sum())
+            if unreadable:
+                say(f"unreadable: {unreadable:,} of its images; `resnext-prepare check` names them")
+            good = good and not unreadable
             continue
         with explained(out):
             _write_report(out / REPORT, name or "images", split, options.tier, outcome)
@@ -83,7 +87,7 @@ def progress(images: int | None, what: str) -> tqdm[Any]:
 
 
 def _say_before(splits: dict[str, Split], tier: Tier, say: Say) -> None:
-    if tier.name != "raw" and tier.jpegtran is None:
+    if tier.name == "exact" and tier.jpegtran is None:
         say(NO_JPEGTRAN)
     if tier.name != "exact":
         kept = f"JPEG of quality {tier.quality}" if tier.name == "resized" else "arrays without compression"
@@ -108,9 +112,11 @@ def say_after(folder: Path, outcome: Outcome, report: Path, say: Say) -> None:
     if outcome.packed_now:
         rate = outcome.packed_now / outcome.seconds
         hours = archives.TRAIN_IMAGES / rate / 3600
+        found = outcome.images - outcome.packed_now
         say(
-            f"{outcome.packed_now:,} images packed in {outcome.seconds:.1f} s, {rate:,.1f} images/s; "
-            f"at this rate ImageNet's {archives.TRAIN_IMAGES:,} training images take {hours:.1f} hours"
+            f"{outcome.packed_now:,} images packed in {outcome.seconds:.1f} s, {rate:,.1f} images/s"
+            + (f", after {found:,} that were done before" if found else "")
+            + f"; {archives.TRAIN_IMAGES:,} such images, as many as ImageNet has, would take {hours:.1f} hours"
         )
     say_odd(outcome.odd, report, say)
     for name, why in outcome.unreadable:

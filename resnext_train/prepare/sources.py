@@ -204,17 +204,24 @@ def csv_split(path: Path) -> Split:
     """
     base = path.absolute().parent
     triples = []
-    for number, row in enumerate(csv.reader(_text(path).splitlines()), 1):
+    for number, row in enumerate(_rows(path), 1):
         if not row or (number == 1 and [cell.strip().lower() for cell in row[1:2]] in (["label"], ["class"])):
             continue
         if len(row) != 2 or not row[0].strip():
             raise InputError(f"{path}, line {number}: expected path,label, and found {len(row)} columns; correct it")
         file, label = row[0].strip(), row[1].strip()
-        if not (base / file).is_file():
+        if not os.path.isfile(base / file):  # noqa: PTH113  which takes a path that is too long for one that is absent
             raise InputError(f"{path}, line {number}: {base / file} is no file; correct the path or remove the line")
         name = file.removeprefix("./") if is_plain(file.removeprefix("./")) else Path(file).name
         triples.append((str(base / file), name.removeprefix(f"{label}/"), label))
     return _listed(path, triples)
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(_text(path).splitlines())
+    except csv.Error as error:
+        raise InputError(f"{path} is no table of path,label: {error}") from error
 
 
 def _listed(table: Path, triples: Sequence[tuple[str, str, str]]) -> Split:

@@ -21,8 +21,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from resnext_train.data.jpeg import BadImageError, Header, decode, open_picture
+from resnext_train.data.jpeg import BadImageError, Header, decode, open_picture, read_header
 from resnext_train.data.pack import PIXELS, RESTART, UNREADABLE, VERBATIM
+from resnext_train.data.restart import find_segments, is_jpeg
 from resnext_train.prepare.formats import header_of, oddity, why_not_rewritten
 
 _SEGMENTS = (4, 3, 2, 1)
@@ -125,6 +126,8 @@ def _exact(data: bytes, name: str, jpegtran: str | None, verify: bool) -> Record
             small = _rewritten(data, header, jpegtran)
             if verify:
                 _check_same(data, small)
+            if find_segments(small, read_header(small)) is None:
+                raise _DifferenceError("JPEG of a sampling that is always decoded whole")
             return Record(small, RESTART, header.height, header.width, "")
         except _DifferenceError as error:
             why = str(error)
@@ -152,6 +155,22 @@ def _transcoded(data: bytes, interval: int, jpegtran: str) -> bytes:
         why = done.stderr.decode(errors="replace").strip().split("\n")[-1]
         raise _DifferenceError(f"jpegtran: {why or f'exit code {done.returncode}'}")
     return done.stdout
+
+
+def check_stream(data: bytes, jpegtran: str | None) -> None:
+    """See that all of a JPEG's data is there and in order, which decoders let pass with a warning.
+
+    Without `jpegtran`, and for other formats, nothing is looked at: Pillow refuses those that are damaged.
+
+    Raises:
+        BadImageError: it is not.
+    """
+    if jpegtran is None or not is_jpeg(data):
+        return
+    done = subprocess.run([jpegtran, "-copy", "none"], input=data, capture_output=True, check=False)
+    told = done.stderr.decode(errors="replace").strip().split("\n")[-1]
+    if done.returncode and "extraneous bytes" not in told:  # which cost no pixel
+        raise BadImageError(f"its data is damaged: {told or f'jpegtran: exit code {done.returncode}'}")
 
 
 def _segment(width: int, mcu_width: int) -> int:

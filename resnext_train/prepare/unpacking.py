@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from resnext_train.data.pack import PIXELS, PackIndex, is_pack
+from resnext_train.data.pack import PIXELS, UNREADABLE, PackIndex, is_pack
 from resnext_train.errors import InputError
 from resnext_train.prepare.run import Say, progress
 from resnext_train.prepare.sources import is_plain
@@ -45,16 +46,29 @@ def _check_names(index: PackIndex) -> None:
 
 def _write(index: PackIndex, out: Path, say: Say) -> None:
     arrays = 0
+    unreadable = int((index.kind == UNREADABLE).sum())
     with progress(len(index), str(out)) as bar:
         for i in range(len(index)):
-            name, data = index.name(i), bytes(index.read(i))
+            name, data = index.name(i), _record(index, i)
             if index.kind[i] == PIXELS:
                 name, data = str(PurePosixPath(name).with_suffix(".png")), _png(index, i)
                 arrays += 1
             _write_new(out / name, data)
             bar.update(1)
     told = f", {arrays:,} of them arrays, now PNG files that end in .png" if arrays else ""
+    told += f", {unreadable:,} that nothing could read and that are as they were" if unreadable else ""
     say(f"{out}: {len(index):,} files{told}")
+
+
+def _record(index: PackIndex, i: int) -> bytes:
+    """The record of image `i`, which must be what was written."""
+    try:
+        data = bytes(index.read(i))
+    except OSError as error:
+        raise InputError(f"{index.path}: {index.name(i)} cannot be read: {error}; copy the pack again") from error
+    if blake2b(data, digest_size=16).digest() != index.digest[i].tobytes():
+        raise InputError(f"{index.path}: {index.name(i)} is not what was written; copy the pack again")
+    return data
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -100,7 +100,7 @@ class Numbered(Dataset[Group | Unreadable]):
     """Groups of images all of which have the group's number as their only level, made as training makes them."""
 
     def __init__(self, sizes: list[int]) -> None:
-        self.sizes, self.batches = sizes, Batches(64)
+        self.sizes, self.batches = sizes, Batches(64, max(sizes))
 
     def __getitem__(self, indices: Indices) -> Group:
         number = int(indices.images[0])

@@ -7,6 +7,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import Refuses, events
@@ -17,6 +18,7 @@ from resnext_train.cli.train import main as train
 from resnext_train.config import load_recipe
 from resnext_train.data.build import build_eval_loader, build_splits, build_train_loader
 from resnext_train.data.folder import ImageFolder
+from resnext_train.data.jpeg import BadImageError
 from resnext_train.data.loader import Group, readable
 from resnext_train.data.packed import PackedImages, open_images
 from resnext_train.data.sampler import StepPlan
@@ -93,17 +95,17 @@ def test_a_run_from_a_pack_is_the_run_from_the_folder(
         assert train([*RUN, f"data.root={root}", "--out", str(tmp_path / name)]) == 0
         losses[name] = [e["loss"] for e in events(tmp_path / name, "step")]
     assert losses["exact"] == losses["folder"]
-    assert "; packed exactly as the files were\n" in capsys.readouterr().out
+    assert "; packed in tier exact (lossless)\n" in capsys.readouterr().out
     (start,) = events(tmp_path / "resized", "start")
-    lossy = "packed resized (lossy: resized to a short side of at most 256, JPEG quality 92)"
+    lossy = "packed in tier resized (lossy: resized to a short side of at most 256, JPEG quality 92)"
     assert start["images"] == {"train": lossy, "val": lossy}
     state = torch.load(tmp_path / "exact" / "checkpoints" / "last.pt", weights_only=True)
-    assert state["images"]["train"] == "packed exactly as the files were"
+    assert state["images"]["train"] == "packed in tier exact (lossless)"
 
     # Continued from another tier, that is said
     more = [*RUN, f"data.root={image_root}", "train.epochs=2", "--out", str(tmp_path / "more")]
     assert train([*more, "--resume", str(tmp_path / "exact" / "checkpoints" / "last.pt")]) == 0
-    assert "the images were train: packed exactly as the files were, val: packed exactly" in capsys.readouterr().out
+    assert "train images: files; until now: packed in tier exact (lossless)\n" in capsys.readouterr().out
 
     # A pack is taken wherever a folder is
     exact, found = image_root.parent / "exact", []
@@ -135,3 +137,20 @@ def test_a_shard_cut_short_and_a_foreign_index_are_refused_before_the_first_step
     shutil.copy(root / "val" / "index.bin", root / "train" / "index.bin")
     told = refuses(train, *RUN, f"data.root={root}", "--dry-run")
     assert str(root / "train" / "shard-00000.bin") in told
+
+
+def test_a_pack_that_is_not_finished_is_no_folder_of_images(image_root: Path, refuses: Refuses) -> None:
+    root = pack_of(image_root, "exact")
+    (root / "train" / "index.bin").rename(root / "train" / "plan.json")
+    told = refuses(train, *RUN, f"data.root={root}", "--dry-run")
+    assert f"{root / 'train'} holds a pack that is not finished; give the command that began it again" in told
+
+
+def test_an_array_that_claims_to_be_large_is_refused(image_root: Path) -> None:
+    """In an index from elsewhere, with a sparse file of zeros to fit it."""
+    root = pack_of(image_root, "raw") / "train"
+    pack = PackedImages(root)
+    index = pack._index
+    index.height, index.width = np.full(24, 30_000, np.uint32), np.full(24, 30_000, np.uint32)
+    with pytest.raises(BadImageError, match="larger than the limit"):
+        pack.picture(0)

@@ -22,18 +22,18 @@ FULL = Workers(4, 4)
 
 
 def report(read: float, decode: float, resize: float) -> Report:
-    return Report(read, decode, resize, ())
+    return Report(read, decode, resize, 0, ())
 
 
 @pytest.mark.parametrize(
     ("stages", "storage", "workers", "stage", "remedy"),
     [
         (report(30, 5, 1), FILES, FULL, "read", "83 % of its time on reading; put them on a local disk, or pack"),
-        (report(30, 5, 1), RAW, FULL, "read", "--tier resized"),
+        (report(30, 5, 1), RAW, FULL, "read", "put them on a faster disk"),
         (report(1, 30, 8), FILES, FULL, "decode", "--tier exact`, which decodes only what a crop shows"),
         (report(1, 30, 8), EXACT, FULL, "decode", "--tier resized"),
         (report(1, 30, 8), EXACT, Workers(4, 7), "decode", "raise data.workers from 4 to 7"),
-        (report(1, 3, 32), RAW, FULL, "resize", "give the loader more cores"),
+        (report(1, 3, 32), RAW, FULL, "resize", "or give the loader more cores"),
         (report(1, 3, 1), EXACT, FULL, "hand-over", "idle for most of the time"),
         (report(0, 0, 0), MEMORY, Workers(0, 3), "decode", "raise data.workers from 0 to 3"),
     ],

@@ -46,7 +46,7 @@ def test_a_small_dev_shm_is_noticed_before_the_first_step(tmp_path: Path) -> Non
     done = with_small_shared_memory(64, tmp_path, *large)
     assert done.returncode == 2
     assert (
-        "/dev/shm has 67 MB free, but 2 loader processes need 196 MB; enlarge it (docker run --shm-size" in done.stderr
+        "/dev/shm has 67 MB free, but 2 loader processes need 261 MB; enlarge it (docker run --shm-size" in done.stderr
     )
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
@@ -60,7 +60,7 @@ def test_a_run_within_a_small_dev_shm(tmp_path: Path) -> None:
 
 def test_room_is_what_the_arithmetic_says(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
-    check_shared_memory(free // 100, 10, tmp_path)  # 3 groups for each of 10 processes are 30 %
+    check_shared_memory(free // 100, 10, tmp_path)  # 4 groups for each of 10 processes are 40 %
     check_shared_memory(10**15, 0, tmp_path)
     check_shared_memory(10**15, 8, tmp_path / "absent")
     with pytest.raises(InputError, match=r"but 50 loader processes need \d+ MB"):
