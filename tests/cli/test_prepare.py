@@ -39,7 +39,7 @@ def test_pack_and_check(image_root: Path, tmp_path: Path, capsys: pytest.Capture
     told = capsys.readouterr().out
     assert f"{out / 'train'}: 24 images" in told
     assert f"{out / 'val'}: 9 images" in told
-    assert "training images take" in told
+    assert "would take" in told
     assert sorted(path.name for path in out.iterdir()) == ["report.json", "train", "val"]
     report = json.loads((out / "report.json").read_text())
     assert report["val"]["images"] == 9
@@ -142,7 +142,7 @@ def test_check_of_a_pack(mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     out = tmp_path / "pack"
     pack(mixed, out)
     assert prepare(["check", str(out), *ONE]) == 1
-    assert "bad: b/short.JPEG: no decoder read it when it was packed" in capsys.readouterr().out
+    assert "bad: b/short.JPEG: image file is truncated" in capsys.readouterr().out
     index = PackIndex(out)
     shard, column = out / shard_name(0), index.header.columns["label"]["offset"]
     data = bytearray(shard.read_bytes())
@@ -289,3 +289,61 @@ def test_help_shows_an_example() -> None:
         done = start_module("prepare", command, "--help")
         assert done.returncode == 0
         assert f"example: resnext-prepare {command} " in done.stdout
+
+
+@needs_jpegtran
+@pytest.mark.parametrize("damage", ["a piece missing", "a piece zeroed"])
+def test_check_finds_damage_that_decoders_let_pass(
+    image_root: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_image(image_root / "val" / "dog" / "large.JPEG", (300, 200), quality=95)
+    data = path.read_bytes()
+    third = len(data) // 3
+    path.write_bytes(data[:third] + (b"" if damage == "a piece missing" else bytes(third)) + data[2 * third :])
+    assert decode(path.read_bytes()).shape == (3, 200, 300), "no decoder refuses it"
+    assert prepare(["check", str(image_root / "val"), *ONE]) == 1
+    assert "bad: dog/large.JPEG: its data is damaged: Corrupt JPEG data" in capsys.readouterr().out
+    assert pack(image_root / "val", tmp_path / "pack") == 0, "it is kept as it is"
+    assert prepare(["check", str(tmp_path / "pack"), *ONE]) == 1
+
+
+def test_check_of_a_pack_beside_a_folder(image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pack(image_root / "train", tmp_path / "root" / "train") == 0
+    shutil.copytree(image_root / "val", tmp_path / "root" / "val")
+    assert prepare(["check", str(tmp_path / "root"), *ONE]) == 0
+    assert capsys.readouterr().out.count("none bad") == 2
+    (tmp_path / "root" / "val" / "dog" / "0.JPEG").write_bytes(b"")
+    assert prepare(["check", str(tmp_path / "root"), *ONE]) == 1
+    assert "bad: dog/0.JPEG: the file is empty" in capsys.readouterr().out
+
+
+def test_a_damaged_record_is_not_unpacked(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:
+    assert pack(image_root / "val", tmp_path / "pack", "--tier", "raw") == 0
+    shard = tmp_path / "pack" / shard_name(0)
+    data = bytearray(shard.read_bytes())
+    data[-5] ^= 1
+    shard.write_bytes(data)
+    told = refuses(prepare, "unpack", str(tmp_path / "pack"), str(tmp_path / "again"))
+    assert "is not what was written; copy the pack again" in told
+
+
+def test_packing_again_what_holds_unreadable_images_says_so_again(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (image_root / "val" / "dog" / "0.JPEG").write_bytes(b"")
+    assert pack(image_root / "val", tmp_path / "pack") == 1
+    capsys.readouterr()
+    assert pack(image_root / "val", tmp_path / "pack") == 1
+    assert "unreadable: 1 of its images" in capsys.readouterr().out
+    assert prepare(["check", str(tmp_path / "pack"), *ONE]) == 1
+    assert "bad: dog/0.JPEG: the file is empty" in capsys.readouterr().out
+
+
+def test_tables_that_are_none(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:
+    table = tmp_path / "table.csv"
+    for content, told in (
+        (f"{'x' * 200_000},dog\n", "is no table of path,label"),
+        (f"{'x' * 300},dog\n", "is no file"),
+    ):
+        table.write_text(content)
+        assert told in refuses(prepare, "pack", str(table), str(tmp_path / "out"), *ONE)

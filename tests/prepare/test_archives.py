@@ -163,3 +163,12 @@ def test_archives_of_the_wrong_kind(tmp_path: Path) -> None:
         members(str(tmp_path / "x.tar"))
     with pytest.raises(InputError, match="cannot be read: No such file"):
         members(str(tmp_path / "y.tar"))
+
+
+@pytest.mark.parametrize("names", [("x_1", "y_1", "z_2"), ("x_1", "x_2", "x_4"), ("x_0", "x_1", "x_2")])
+def test_validation_images_that_are_not_numbered_from_one_on(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Their labels would be shifted, silently, as long as they are as many."""
+    data = save_image(tmp_path / "image.JPEG").read_bytes()
+    archive = tar_of({f"{name}.JPEG": data for name in names}, tmp_path / "val.tar")
+    with pytest.raises(InputError, match="do not number its images from 1 to 3, each once"):
+        val_split(archive, ["n01", "n02", "n03"], {}, "labels")
