@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from archives import CLASSES, add, devkit, tar_of, train_tar, val_tar
+from conftest import save_image
 from packs import content, packed
 
 from resnext_train.data.pack import PackIndex
