@@ -169,14 +169,14 @@ class _Crops:
     def __init__(self, source: Source, transform: Transform, batch: Tensor) -> None:
         self._source, self._transform, self.batch = source, transform, batch
         self.unreadable: list[str] = []
-        self._seconds = [0.0, 0.0, 0.0]
+        self._read = self._decode = self._resize = 0.0
 
     def take(self, image: int, slot: int, draws: NDArray[np.float64]) -> bool:
         """Put the crop of image number `image` into place `slot`; False if it cannot be read."""
-        times = [time.perf_counter()]
+        asked = time.perf_counter()
         try:
             picture = self._source.picture(image)
-            times.append(time.perf_counter())
+            opened = time.perf_counter()
             pixels = self._transform.read(picture, draws)
         except (BadImageError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _OF_ONE_FILE:
@@ -184,17 +184,16 @@ class _Crops:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self.unreadable.append(f"{self._source.name(image)} cannot be read: {reason}")
             return False
-        times.append(time.perf_counter())
+        decoded = time.perf_counter()
         self.batch[slot] = self._transform.crop(pixels, draws)
-        times.append(time.perf_counter())
-        for stage in range(3):
-            self._seconds[stage] += times[stage + 1] - times[stage]
+        self._read += opened - asked
+        self._decode += decoded - opened
+        self._resize += time.perf_counter() - decoded
         return True
 
     def report(self, missing: int) -> Report:
         """What was noted, where so many of the images asked for are `missing`."""
-        read, decode, resize = self._seconds
-        return Report(read, decode, resize, missing, tuple(self.unreadable))
+        return Report(self._read, self._decode, self._resize, missing, tuple(self.unreadable))
 
     def failure(self) -> Unreadable:
         """What is handed over in place of a group that could not be made."""

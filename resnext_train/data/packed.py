@@ -41,8 +41,9 @@ class PackedImages:
     def picture(self, i: int) -> Picture:
         """Image `i`; raises BadImageError or OSError where it cannot be read."""
         if self._index.kind[i] == PIXELS:
-            check_size(int(self._index.height[i]), int(self._index.width[i]))
-            return Pixels(_as_tensor(self._index.pixels(i)).permute(2, 0, 1))
+            pixels = self._index.pixels(i)
+            check_size(pixels.shape[0], pixels.shape[1])
+            return Pixels(_as_tensor(pixels).permute(2, 0, 1))
         return open_picture(self._index.read(i))
 
 
