@@ -34,7 +34,7 @@ class FolderData(_Data):
     all."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do with an image that cannot be read. error: stop, naming it. skip: train on the next readable image in
-    its place, leave it out of evaluation, and count it in the log and the summary."""
+    its place, leave it out of evaluation, and count it in the log and the summary; stop if over 16 in a row are bad."""
 
 
 class SyntheticData(_Data):
