@@ -60,7 +60,7 @@ def test_auxiliary_classifiers_are_trained_with_their_weight() -> None:
     ours = single(take_step, "torchvision/googlenet", 64, None, torch.float64)
     model = build_model(ModelSection(arch="torchvision/googlenet"), 6, seed=1).double()
     total = torch.zeros((), dtype=torch.float64)
-    for number, (images, labels, _) in enumerate(groups(2, 64)):
+    for number, (images, labels, *_) in enumerate(groups(2, 64)):
         torch.manual_seed(group_seed(5, 0, number))
         outputs = model((images.double() / 255 - 0.5) / 0.25)
         losses = [F.cross_entropy(o, labels, reduction="sum", label_smoothing=0.1) for o in outputs]
