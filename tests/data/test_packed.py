@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -23,6 +24,7 @@ from resnext_train.data.loader import Group, readable
 from resnext_train.data.packed import PackedImages, open_images
 from resnext_train.data.sampler import StepPlan
 from resnext_train.distributed import Process
+from resnext_train.errors import InputError
 from resnext_train.prepare.sources import FolderSplit
 from resnext_train.prepare.tiers import Tier
 
@@ -33,6 +35,7 @@ TIERS = {
     "exact": Tier("exact", None, None, JPEGTRAN),
     "resized": Tier("resized", 256, 92, JPEGTRAN),
     "raw": Tier("raw", 256, None, None),
+    "raw2": Tier("raw", 256, None, None),
 }
 
 
@@ -146,11 +149,17 @@ def test_a_pack_that_is_not_finished_is_no_folder_of_images(image_root: Path, re
     assert f"{root / 'train'} holds a pack that is not finished; give the command that began it again" in told
 
 
-def test_an_array_that_claims_to_be_large_is_refused(image_root: Path) -> None:
-    """In an index from elsewhere, with a sparse file of zeros to fit it."""
+def test_an_array_that_is_too_large_is_refused(image_root: Path) -> None:
+    """In a pack from elsewhere, with a sparse file that fits its index."""
     root = pack_of(image_root, "raw") / "train"
-    pack = PackedImages(root)
+    os.truncate(root / "shard-00000.bin", 64 + 3 * 30_000**2)
+    with pytest.raises(InputError, match="bytes long and should be"):
+        PackedImages(root)
+    pack = PackedImages(pack_of(image_root, "raw2") / "train")
     index = pack._index
-    index.height, index.width = np.full(24, 30_000, np.uint32), np.full(24, 30_000, np.uint32)
+    os.truncate(index.path / "shard-00000.bin", 64 + 3 * 30_000**2)
+    index.header = index.header._replace(shards=[64 + 3 * 30_000**2])
+    index.offset, index.length = np.full(24, 64, np.uint64), np.full(24, 3 * 30_000**2, np.uint32)
+    index.height = index.width = np.full(24, 30_000, np.uint32)
     with pytest.raises(BadImageError, match="larger than the limit"):
         pack.picture(0)
