@@ -27,6 +27,7 @@ LAYERS = {
         "data",
         "prepare",
         "bench",
+        "verify",
         *BOTTOM,
     },
     "train": {"start", "boundary", "run", "evaluate", "data", "runlog", "resume", "signals", *BOTTOM},
@@ -46,6 +47,7 @@ LAYERS = {
     "signals": set(),
     "prepare": {"data", "config", "errors"},
     "bench": {"data", "prepare", "config", "errors"},
+    "verify": {"errors"},
     "schedules": {"config"},
     "optim": {"config"},
     "losses": set(),
@@ -81,7 +83,7 @@ def test_imports_point_one_way(path: Path) -> None:
     assert imported - {own} <= LAYERS[own]
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "info", "prepare", "bench"])
+@pytest.mark.parametrize("command", ["train", "eval", "info", "prepare", "bench", "verify"])
 def test_help_imports_neither_torch_nor_pydantic(command: str) -> None:
     code = (
         "import sys\n"
