@@ -36,6 +36,13 @@ class Process:
     control: dist.ProcessGroup | None = None
     pulse: Pulse | None = None
 
+    def in_training(self, patience: float) -> Process:
+        """The same process for after the set-up: from now on it waits `patience` seconds for another, no longer."""
+        if self.world == 1:
+            return self
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=patience))
+        return replace(self, control=group)  # type: ignore[arg-type]
+
     @property
     def is_main(self) -> bool:
         """Whether this process writes the run folder and speaks to the user."""
@@ -84,9 +91,9 @@ class Process:
 class Agreement:
     """What any process wishes is known to all at the same step, without making a GPU wait."""
 
-    def __init__(self, process: Process, wishes: int, patience: float) -> None:
-        """`wishes` numbers are agreed on; a process that is silent for `patience` seconds is waited for no longer."""
-        self._process, self._patience = process, timedelta(seconds=patience)
+    def __init__(self, process: Process, wishes: int) -> None:
+        """`wishes` numbers are agreed on."""
+        self._process = process
         self._before: tuple[torch.Tensor, dist.Work] | None = None
         self._none = [0] * wishes
 
@@ -96,7 +103,7 @@ class Agreement:
         On GPUs that is what was wished at the call before: so the exchange has a whole step's time, and costs none.
 
         Raises:
-            RuntimeError: another process is gone.
+            RuntimeError: another process is gone, or keeps this one waiting for too long.
         """
         if self._process.world == 1:
             return wishes
@@ -109,7 +116,7 @@ class Agreement:
         self._before = fresh
         if ready is None:
             return self._none
-        ready[1].wait(self._patience)
+        ready[1].wait()
         return ready[0].tolist()  # type: ignore[no-any-return]
 
 
@@ -120,7 +127,10 @@ class Pulse:
     _SILENCE = 4.0
 
     def __init__(self, store: Any, rank: int, world: int) -> None:
-        self._store, self._rank, self._world = store.clone(), rank, world
+        # Connections of their own: the thread's must not wait for others, and to a store that is gone none is made.
+        self._store, self._lookup = store.clone(), store.clone()
+        self._lookup.set_timeout(timedelta(seconds=self._SILENCE))
+        self._rank, self._world = rank, world
         self._end = threading.Event()
         self._beat(0)
         threading.Thread(target=self._run, name="pulse", daemon=True).start()
@@ -151,15 +161,13 @@ class Pulse:
         Raises:
             RuntimeError: the store cannot be reached.
         """
-        store = self._store.clone()
-        store.set_timeout(timedelta(seconds=self._SILENCE))
         keys = [self._key(rank) for rank in range(self._world)]
-        before = store.multi_get(keys)
+        before = self._lookup.multi_get(keys)
         silent = set(range(self._world)) - {self._rank}
         deadline = time.monotonic() + self._SILENCE
         while silent and time.monotonic() < deadline:
             time.sleep(self._EVERY / 2)
-            now = store.multi_get(keys)
+            now = self._lookup.multi_get(keys)
             silent -= {rank for rank in silent if now[rank] != before[rank]}
         return sorted(silent)
 

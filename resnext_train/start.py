@@ -68,7 +68,7 @@ def start(setup: Setup, folder: RunFolder, resume: ResumePoint, signals: StopSig
     workers = Workers(*(worker_count(w, process.local_world) for w in (recipe.data.workers, "auto")))
     data_wait = DataWait(workers, setup.splits.train.storage)
     saver = Saver(folder, recipe.checkpoint.keep)
-    agreement = Agreement(process, len(Wishes._fields), 60 * recipe.train.patience)
+    agreement = Agreement(process, len(Wishes._fields))
     return Run(setup, folder, log, step, schedule, val_loader, progress, data_wait, saver, signals, agreement)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -33,7 +34,8 @@ def train(setup: Setup, folder: RunFolder, resume: ResumePoint) -> dict[str, Any
         FaultError: another process is gone, the processes' weights differ, too many steps in a row were not finite, or
             checkpoints cannot be written.
     """
-    process = setup.process
+    process = setup.process.in_training(60 * setup.recipe.train.patience)
+    setup = replace(setup, process=process)
     claim = process.together(lambda: folder.claim() if process.is_main else None)
     try:
         with StopSignals(speaks=process.is_main) as signals, lost_processes_named(process):

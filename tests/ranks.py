@@ -7,32 +7,71 @@ import os
 import socket
 import warnings
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from resnext_train.config import load_recipe
 from resnext_train.distributed import Process, connect
+from resnext_train.errors import FaultError, Preempted
+from resnext_train.resume import ResumePoint, resume_point
+from resnext_train.run import set_up
+from resnext_train.runlog import RunFolder
+from resnext_train.train import train
 
 Work = Callable[..., Any]
+_PATIENCE = 20.0
+"""Seconds, as of train.patience."""
 
 
 def run_ranks(work: Work, world: int, folder: Path, *arguments: Any) -> list[Any]:
     """`work(process, *arguments)` on each of `world` ranks with one thread each; what they return, by rank."""
+    ranks = start_ranks(work, world, folder, *arguments)
+    for rank in ranks:
+        rank.join(120)
+        rank.kill()
+    assert [r.exitcode for r in ranks] == [0] * world
+    return [returned(folder, r, world) for r in range(world)]
+
+
+def start_ranks(work: Work, world: int, folder: Path, *arguments: Any) -> list[ForkServerProcess]:
+    """Start what `run_ranks` runs."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["resnext_train.train"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    results = [folder / f"rank{r}_of_{world}.pt" for r in range(world)]
-    ranks = [context.Process(target=_rank, args=(work, r, world, port, results[r], arguments)) for r in range(world)]
+    ranks = [
+        context.Process(target=_rank, args=(work, r, world, port, _result(folder, r, world), arguments))
+        for r in range(world)
+    ]
     for rank in ranks:
         rank.start()
-    for rank in ranks:
-        rank.join(120)
-        rank.kill()
-    assert [r.exitcode for r in ranks] == [0] * world
-    return [torch.load(path, weights_only=True) for path in results]
+    return ranks
+
+
+def returned(folder: Path, rank: int, world: int) -> Any:
+    """What a rank has returned."""
+    return torch.load(_result(folder, rank, world), weights_only=True)
+
+
+def _result(folder: Path, rank: int, world: int) -> Path:
+    return folder / f"rank{rank}_of_{world}.pt"
+
+
+def train_ranks(
+    process: Process, out: Path, options: list[str], checkpoint: Path | None = None
+) -> dict[str, Any] | str:
+    """smoke.yaml with `options`, for `run_ranks`: the summary, or the sentence of the error that ended the run."""
+    recipe = load_recipe("smoke.yaml", options)
+    folder = RunFolder(out)
+    try:
+        setup = set_up(recipe, process)
+        return train(setup, folder, ResumePoint((checkpoint,)) if checkpoint else resume_point(folder, recipe, "auto"))
+    except (FaultError, Preempted) as error:
+        return str(error)
 
 
 def _rank(work: Work, rank: int, world: int, port: int, result: Path, arguments: tuple[Any, ...]) -> None:
@@ -47,7 +86,7 @@ def _rank(work: Work, rank: int, world: int, port: int, result: Path, arguments:
     }
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    with connect() as process:
+    with connect(_PATIENCE) as process:
         torch.save(work(process, *arguments), result)
 
 

@@ -1,0 +1,371 @@
+"""What ends runs in real life: signals, dead and stuck processes, full disks, damage, steps that are not finite."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL, Refuses, events, run_module, tensors
+from disks import fill, needs_mount, small_disk
+from ranks import returned, start_ranks, train_ranks
+
+import resnext_train.train
+from resnext_train import checkpoint
+from resnext_train.cli.train import main as train
+from resnext_train.distributed import Process
+from resnext_train.errors import InputError
+from resnext_train.runlog import Claim
+from resnext_train.saving import Saved, Saver
+from resnext_train.step import TrainStep
+
+RUN = ["--config", "smoke.yaml", *SMALL]
+LONG = ["train.epochs=400", "log.every=1", "checkpoint.every_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run on one process with one thread."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run_module("train", *RUN, "--out", str(out))
+    return out
+
+
+def equal_runs(one: Path, two: Path) -> bool:
+    states = [tensors(torch.load(run / "checkpoints" / "last.pt", weights_only=True)) for run in (one, two)]
+    assert states[0].keys() == states[1].keys()
+    return all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def state_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "state.json").read_text())  # type: ignore[no-any-return]
+
+
+def wait_for_step(run: Path, step: int = 1, ended: Callable[[], bool] = lambda: False) -> None:
+    """Wait until a run has logged step number `step` or a later one."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not ended():
+        if (run / "log.jsonl").exists() and any(e["step"] >= step for e in events(run, "step")):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step} in time")
+
+
+# Signals.
+
+
+def start(out: Path, *options: str, processes: int = 1) -> subprocess.Popen[str]:
+    """A run in the background; on several processes under torchrun, as the README shows it."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    torchrun += ["--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"]
+    return subprocess.Popen(
+        [
+            *(sys.executable, *(torchrun if processes > 1 else []), "-m", "resnext_train", "train", *RUN, *options),
+            *("--out", str(out)),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` has started."""
+    return [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, to find torchrun's processes")
+def test_two_jobs_side_by_side_under_torchrun_are_stopped_and_continued(whole: Path, tmp_path: Path) -> None:
+    """SIGUSR1 to the one's torchrun and SIGTERM to a single process of the other: neither loses anything."""
+    jobs = [start(tmp_path / name, *LONG, processes=2) for name in ("one", "two")]
+    for job, name in zip(jobs, ("one", "two"), strict=True):
+        wait_for_step(tmp_path / name, ended=lambda job=job: job.poll() is not None)  # type: ignore[misc]
+    workers = [children(job.pid) for job in jobs]
+    began = time.monotonic()
+    jobs[0].send_signal(signal.SIGUSR1)
+    os.kill(workers[1][1], signal.SIGTERM)
+    told = [job.communicate(timeout=60)[0] for job in jobs]
+    assert time.monotonic() - began < 25, "torchrun kills after 30 s"
+    for job, name, text, told_by in zip(jobs, ("one", "two"), told, ("SIGUSR1", "SIGTERM"), strict=True):
+        assert job.returncode == 1, "torchrun's code for any failure"
+        state = state_of(tmp_path / name)
+        assert (state["status"], state["signal"]) == ("preempted", told_by)
+        assert f"{told_by}: saved at step {state['step']} and stopped" in text
+        assert events(tmp_path / name, "preempted")[-1]["step"] == state["step"]
+        saved = checkpoint.load(tmp_path / name / "checkpoints" / "last.pt")
+        assert saved["progress"]["step"] == state["step"] == len(events(tmp_path / name, "step"))
+    assert not [p for pids in workers for p in pids if Path(f"/proc/{p}").exists()], "orphans are left"
+
+
+def test_a_single_process_exits_75_and_continues_bit_identically(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    job = start(out, "data.workers=2", "log.every=1")
+    wait_for_step(out)
+    os.kill(job.pid, signal.SIGTERM)
+    text, _ = job.communicate(timeout=30)
+    assert job.returncode == 75, text
+    assert state_of(out)["status"] == "preempted"
+    assert "Traceback" not in text
+    run_module("train", *RUN, "--out", str(out))
+    assert state_of(out) == {"status": "done", "step": 6}
+    assert equal_runs(out, whole)
+
+
+def test_a_second_interrupt_exits_at_once(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    job = start(out, "model.arch=resnext50_32x4d", "augment.size=96", "log.every=1", "train.batch_size=32")
+    wait_for_step(out)
+    job.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    job.send_signal(signal.SIGINT)
+    text, _ = job.communicate(timeout=10)
+    assert job.returncode == -signal.SIGINT, text
+    assert "Ctrl-C again ends it at once" in text
+    assert not list((out / "checkpoints").glob("*.pt"))
+
+
+def test_stopped_in_the_middle_of_an_evaluation(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(1)
+    out, evaluate = tmp_path / "run", resnext_train.train.evaluate
+
+    def interrupted(model: Any, blocks: Iterator[Any], *more: Any) -> Any:
+        def first_then_stop() -> Iterator[Any]:
+            yield next(blocks)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            yield from blocks
+
+        return evaluate(model, first_then_stop(), *more)
+
+    monkeypatch.setattr(resnext_train.train, "evaluate", interrupted)
+    assert train([*RUN, "--out", str(out)]) == 75
+    assert "SIGUSR1: saved at step 3 and stopped" in capsys.readouterr().err
+    assert events(out, "epoch") == []
+    monkeypatch.undo()
+    assert train([*RUN, "--out", str(out)]) == 0
+    assert [e["val_top1_correct"] for e in events(out, "epoch")] == [
+        e["val_top1_correct"] for e in events(whole, "epoch")
+    ]
+    assert equal_runs(out, whole)
+
+
+# Dead, stuck and differing processes.
+
+
+def survivors_say(ranks: list[ForkServerProcess], folder: Path, seconds: float) -> dict[int, str]:
+    """What ranks say that are not killed, when they end in time."""
+    deadline = time.monotonic() + seconds
+    for rank in ranks:
+        rank.join(max(0.0, deadline - time.monotonic()))
+    alive = [r for r, rank in enumerate(ranks) if rank.exitcode is None]
+    for rank in ranks:
+        rank.kill()
+    assert not alive, f"still waiting after {seconds} s"
+    return {r: returned(folder, r, len(ranks)) for r, rank in enumerate(ranks) if rank.exitcode == 0}
+
+
+@pytest.mark.parametrize(("killed", "told"), [(1, "process 1 of 3 (counted from 0) is gone"), (0, "the first host")])
+def test_a_dead_process_ends_the_others_and_is_named(tmp_path: Path, killed: int, told: str) -> None:
+    out = tmp_path / "run"
+    ranks = start_ranks(train_ranks, 3, tmp_path, out, [*SMALL, *LONG])
+    wait_for_step(out, 2)
+    ranks[killed].kill()
+    said = survivors_say(ranks, tmp_path, 60)
+    assert sorted(said) == sorted({0, 1, 2} - {killed})
+    assert all(told in text for text in said.values()), said
+    assert state_of(out)["status"] == ("failed" if killed else "running")
+    checkpoint.load(out / "checkpoints" / "last.pt")
+
+
+def test_a_stuck_process_is_given_up_after_the_patience_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    ranks = start_ranks(train_ranks, 2, tmp_path, out, [*SMALL, *LONG, "train.patience=0.05"])
+    wait_for_step(out, 2)
+    assert ranks[1].pid
+    os.kill(ranks[1].pid, signal.SIGSTOP)
+    ranks[0].join(60)
+    os.kill(ranks[1].pid, signal.SIGKILL)
+    assert "process 1 of 2 (counted from 0) is gone, killed or stuck" in returned(tmp_path, 0, 2)
+
+
+def train_with_a_faulty_rank(process: Process, out: Path) -> dict[str, Any] | str:
+    """Rank 2 computes one weight wrongly in its third step, by one bit."""
+    step = TrainStep.__call__
+
+    def faulty(self: TrainStep, groups: Any, number: int, *more: Any) -> None:
+        step(self, groups, number, *more)
+        if number == 2:
+            with torch.no_grad():
+                list(self.model.parameters())[-1].view(torch.int32)[0] ^= 1
+
+    if process.rank == 2:
+        TrainStep.__call__ = faulty  # type: ignore[method-assign]
+    return train_ranks(process, out, [*SMALL, *LONG])
+
+
+def test_processes_that_drift_apart_stop_the_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    said = survivors_say(start_ranks(train_with_a_faulty_rank, 3, tmp_path, out), tmp_path, 60)
+    assert len(said) == 3
+    assert all("stopped at step 3: the weights of process 2 of 3" in text for text in said.values()), said
+    assert checkpoint.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 2
+    assert "weights of process 2" in events(out, "failed")[0]["text"]
+
+
+# Disks.
+
+
+@needs_mount
+def test_a_disk_that_is_full_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Checkpoints fail, training goes on; when there is room again, so do they, and the log has no gap."""
+    with small_disk(tmp_path / "disk", 115) as disk:
+        outcome = Saver.outcome
+
+        def meanwhile(self: Saver, wait: bool) -> Saved | None:
+            saved = outcome(self, wait)
+            if saved and saved.step == 1:
+                fill(disk / "filler")
+            if saved and saved.step == 3:
+                assert saved.problem == "No space left on device"
+                (disk / "filler").unlink()
+            return saved
+
+        monkeypatch.setattr(Saver, "outcome", meanwhile)
+        out = disk / "run"
+        assert train([*RUN, "--out", str(out), "log.every=1", "checkpoint.every_steps=1", "log.tensorboard=true"]) == 0
+        told = capsys.readouterr().err
+        assert "the checkpoint of step 2 could not be written: No space left on device; the one before is kept" in told
+        assert "(1 of 3 such failures in a row that are tolerated)" in told
+        assert [e["step"] for e in events(out, "step")] == [1, 2, 3, 4, 5, 6]
+        assert [e["step"] for e in events(out, "checkpoint")] == [1, 4, 5, 6]
+        assert checkpoint.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 6
+        best = checkpoint.load(out / "checkpoints" / "best.pt")
+        assert best["progress"]["best"] == json.loads((out / "summary.json").read_text())["best"]
+        assert not list(out.rglob("*.new"))
+
+
+@needs_mount
+def test_a_disk_that_stays_full_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", 115) as disk:
+        outcome = Saver.outcome
+
+        def meanwhile(self: Saver, wait: bool) -> Saved | None:
+            saved = outcome(self, wait)
+            if saved and saved.step == 2:
+                fill(disk / "filler")
+            return saved
+
+        monkeypatch.setattr(Saver, "outcome", meanwhile)
+        out = disk / "run"
+        options = ["checkpoint.every_steps=1", "checkpoint.max_failures=1"]
+        assert train([*RUN, "--out", str(out), *LONG, *options]) == 1
+        told = capsys.readouterr().err
+        assert "Traceback" not in told
+        assert "because checkpoints cannot be written" in told.splitlines()[-1]
+        assert checkpoint.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 2
+        assert checkpoint.load(out / "checkpoints" / "previous.pt")["progress"]["step"] == 1
+
+
+@needs_mount
+def test_a_disk_that_is_too_small_or_read_only_is_refused_before_the_first_step(
+    tmp_path: Path, refuses: Refuses
+) -> None:
+    with small_disk(tmp_path / "disk", 50) as disk:
+        told = refuses(train, *RUN, "--out", str(disk / "run"))
+        assert "50 MB free" in told or "52 MB free" in told
+        assert "checkpoints of 25 MB each need 100 MB" in told
+        assert not (disk / "run" / "log.jsonl").exists()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        assert "cannot be written: Read-only file system" in refuses(train, *RUN, "--out", str(disk / "other"))
+
+
+def test_a_run_folder_is_for_one_run_at_a_time(
+    tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Claim, "_PATIENCE", 0.5)
+    (tmp_path / "run").mkdir()
+    code = "from pathlib import Path; from resnext_train.runlog import RunFolder\n"
+    code += f"c = RunFolder(Path({str(tmp_path / 'run')!r})).claim(); print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"held\n"
+        assert f"is in use by process {other.pid} on " in refuses(train, *RUN, "--out", str(tmp_path / "run"))
+        other.kill()
+    assert train([*RUN, "--out", str(tmp_path / "run"), "train.max_steps=1"]) == 0
+
+
+# Damage.
+
+
+def test_no_damaged_checkpoint_is_accepted(whole: Path, tmp_path: Path) -> None:
+    data = (whole / "checkpoints" / "last.pt").read_bytes()
+    chance, path = random.Random(0), tmp_path / "damaged.pt"
+    spots = [0, 1, len(data) - 1, len(data) - 40, len(data) - 100] + [chance.randrange(len(data)) for _ in range(10)]
+    for spot in spots:
+        flipped = bytearray(data)
+        flipped[spot] ^= 1 << chance.randrange(8)
+        for damaged in (data[:spot], bytes(flipped)):
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match=r"damaged\.pt is (damaged|not a checkpoint)"):
+                checkpoint.load(path)
+    path.write_bytes(data)
+    checkpoint.load(path)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_continues_to_the_same_bits(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refuses: Refuses
+) -> None:
+    torch.set_num_threads(1)
+    out = tmp_path / "run"
+    arguments = [*RUN, "--out", str(out), "checkpoint.every_steps=2"]
+    assert train([*arguments, "train.max_steps=5"]) == 0
+    (out / "recipe.yaml").write_text((whole / "recipe.yaml").read_text())
+    last = out / "checkpoints" / "last.pt"
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 16
+    last.write_bytes(damaged)
+    capsys.readouterr()
+    assert train([*RUN, "--out", str(out)]) == 0
+    told = capsys.readouterr()
+    assert f"{last} is damaged: its content does not match its checksum" in told.err
+    assert f"continuing from {out / 'checkpoints' / 'previous.pt'}, step 4" in told.out
+    assert [e["step"] for e in events(out, "step")] == [2, 4, 6]
+    assert (out / "checkpoints" / "damaged.pt").read_bytes() == damaged
+    for name in ("last.pt", "previous.pt"):
+        (out / "checkpoints" / name).write_bytes(damaged)
+    told_both = refuses(train, *RUN, "--out", str(out))
+    assert told_both.count("is damaged") == 2
+
+
+# Steps that are not finite.
+
+
+def test_a_run_that_is_not_finite_skips_tells_and_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    options = ["optimizer.lr=1e30", "train.max_skipped=2", "train.epochs=4", "log.every=1"]
+    assert train([*RUN, "--out", str(out), *options]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "3 steps in a row were not finite (learning rate " in error
+    skipped = events(out, "skipped")
+    assert [e["step"] - skipped[0]["step"] for e in skipped] == [0, 1, 2]
+    assert all(len(e["images"]) == 16 and e["lr"] > 1e29 for e in skipped)
+    assert state_of(out)["status"] == "failed"
+    assert error.partition("error: ")[2] == events(out, "failed")[0]["text"]
