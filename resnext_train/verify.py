@@ -81,7 +81,7 @@ def run_trial(trial: Trial, folder: Path, tell: Callable[[str], None]) -> Outcom
             gone = time.monotonic()
         outcome.killed_after.append(last)
         tell(f"kill {len(outcome.killed_after)} of {len(targets)}: after step {last}")
-    _compare(whole, killed, outcome)
+    compare_runs(whole, killed, outcome)
     return outcome
 
 
@@ -180,7 +180,7 @@ def _events(log: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _compare(whole: Path, killed: Path, outcome: Outcome) -> None:
+def compare_runs(whole: Path, killed: Path, outcome: Outcome) -> None:
     """Note in `outcome` how much was compared and what differs: all of last.pt, and the logged steps and epochs."""
     import torch
 

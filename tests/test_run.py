@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +18,12 @@ import pytest
 import torch
 import yaml
 from conftest import SMALL, events, run_module, tensors
+from ranks import run_ranks, train_ranks
 
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
+from resnext_train.cli.verify import main as verify
+from resnext_train.verify import Outcome, compare_runs
 
 RUN = ["--config", "smoke.yaml", *SMALL]
 TIMES = {"images_per_s", "data_wait", "seconds", "host", "command", "world_size", "threads", "path"}
@@ -136,29 +141,70 @@ def test_evaluation_repeats_the_logged_counts(single: Path, tmp_path: Path, proc
     assert set(result) == measures | {"protocol", "checkpoint", "arch", "images"}
 
 
-@pytest.mark.parametrize(("processes", "every_steps"), [(1, "null"), (1, "1"), (2, "1")])
-def test_a_killed_run_continues_bit_identically(single: Path, tmp_path: Path, processes: int, every_steps: str) -> None:
+def test_a_run_killed_between_its_epochs_checkpoints_continues_bit_identically(single: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    arguments = ["train", *RUN, "--out", str(out), f"checkpoint.every_steps={every_steps}"]
-    kill_after_a_checkpoint(arguments, out, processes)
-    run_module(*arguments, processes=processes)
+    arguments = ["train", *RUN, "--out", str(out)]
+    kill_after_a_checkpoint(arguments, out)
+    run_module(*arguments)
     assert comparable(out, "step", "epoch") == comparable(single, "step", "epoch")
     one, two = final_tensors(single), final_tensors(out)
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
-def test_so_does_one_with_rmsprop_clipping_stairs_padding_and_dropout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("world", [1, 3, 4])
+def test_a_run_continues_on_another_number_of_processes(tmp_path: Path, world: int) -> None:
+    """Stopped on 2 processes, continued on another number, and back: the same images, at the same learning rate.
+
+    Losses are compared for the first step after each change: from then on the last bits of sums make themselves felt.
+    """
+    options = [*SMALL, "log.every=1", "checkpoint.keep=9"]
+    whole, other, back = (tmp_path / name for name in ("whole", "other", "back"))
+    run_ranks(train_ranks, 2, tmp_path, whole, [*options, "train.epochs=3"])
+    run_ranks(train_ranks, world, tmp_path, other, [*options, "train.epochs=3"], whole / "checkpoints/epoch_0001.pt")
+    run_ranks(train_ranks, 2, tmp_path, back, [*options, "train.epochs=3"], other / "checkpoints/epoch_0002.pt")
+    steps = {run: {e["step"]: e for e in events(run, "step")} for run in (whole, other, back)}
+    assert steps[other].keys() == {4, 5, 6, 7, 8, 9}
+    assert [steps[other][n]["lr"] for n in steps[other]] == [steps[whole][n]["lr"] for n in steps[other]]
+    assert steps[other][4]["loss"] == pytest.approx(steps[whole][4]["loss"], rel=1e-6)
+    assert steps[back][7]["loss"] == pytest.approx(steps[other][7]["loss"], rel=1e-6)
+    assert [e["val_count"] for run in (whole, other, back) for e in events(run, "epoch")] == [37] * 6
+    seen = [torch.load(r / "checkpoints/last.pt", weights_only=True)["meter"]["run"]["seen"] for r in steps]
+    assert seen == [9 * 16] * 3
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_a_user_can_prove_that_a_recipe_resumes_exactly(processes: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """On 2 processes with much that has a memory: RMSProp, clipping, a plateau, padding, dropout, skipped images."""
     options = ["model.arch=torchvision/squeezenet1_1", "augment.crop=pad", "optimizer.name=rmsprop"]
-    options += ["optimizer.lr=0.001", "optimizer.clip_norm=0.5", "schedule.name=exponential", "schedule.every=2 steps"]
-    whole, out = tmp_path / "whole", tmp_path / "killed"
-    arguments = ["train", *RUN, *options, "checkpoint.every_steps=1"]
-    run_module(*arguments, "--out", str(whole))
-    kill_after_a_checkpoint([*arguments, "--out", str(out)], out, 1)
-    run_module(*arguments, "--out", str(out))
-    assert comparable(out, "step", "epoch") == comparable(whole, "step", "epoch")
-    one, two = final_tensors(whole), final_tensors(out)
-    assert "/optimizer/state/0/square_avg" in one
-    assert all(torch.equal(one[k], two[k]) for k in one)
+    options += ["optimizer.lr=0.001", "optimizer.clip_norm=0.5", "schedule.name=plateau", "schedule.patience=0"]
+    trial = ["--steps", "5", "--kills", "1", "--processes", str(processes)]
+    assert verify(["--config", "smoke.yaml", *trial, *SMALL, *(options if processes == 2 else [])]) == 0
+    told = capfd.readouterr().out
+    assert "kill 1 of 1: after step " in told
+    assert re.search(rf"equal: all \d+ tensors, values and logged events of 5 steps on {processes} processes", told)
+
+
+def test_a_proof_finds_what_differs(tmp_path: Path, single: Path) -> None:
+    """Two runs, of which one has another bit, a line twice and a step less."""
+    runs = [tmp_path / name for name in ("whole", "killed")]
+    for run in runs:
+        shutil.copytree(single, run)
+    last = runs[1] / "checkpoints" / "last.pt"
+    state = torch.load(last, weights_only=True)
+    state["model"]["fc.bias"].view(torch.int32)[2] ^= 1
+    state["progress"]["best"]["loss"] += 1e-15
+    torch.save(state, last)
+    log = runs[1] / "log.jsonl"
+    lines = [line for line in log.read_text().splitlines() if '"step", "step": 4' not in line]
+    log.write_text("\n".join([*lines, next(line for line in lines if '"step", "step": 6' in line), ""]))
+    outcome = Outcome(0.0)
+    compare_runs(*runs, outcome)
+    assert outcome.differences == [
+        "log.jsonl, step 6 is logged twice in killed",
+        "log.jsonl, step 4 is missing in one run",
+        "model/fc.bias differs",
+        "progress/best/loss differs",
+    ]
 
 
 def test_momentum_that_is_turned_on_later_starts_from_zero(tmp_path: Path) -> None:
@@ -171,11 +217,10 @@ def test_momentum_that_is_turned_on_later_starts_from_zero(tmp_path: Path) -> No
     assert all(float(s["momentum_buffer"].abs().sum()) > 0 for s in state.values())
 
 
-def kill_after_a_checkpoint(arguments: list[str], out: Path, processes: int) -> None:
+def kill_after_a_checkpoint(arguments: list[str], out: Path) -> None:
     """Start a run and end it by SIGKILL as soon as it has a checkpoint, before its last step."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if processes == 2 else []
     process = subprocess.Popen(
-        [sys.executable, *torchrun, "-m", "resnext_train", *arguments],
+        [sys.executable, "-m", "resnext_train", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

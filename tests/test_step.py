@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from ranks import run_ranks, single
 from torch.nn import functional as F
 
-from resnext_train.config import ModelSection, SgdSection
+from resnext_train.checkpoint import load, save, snapshot
+from resnext_train.config import ModelSection, OptimizerSection, RmspropSection, SgdSection
 from resnext_train.data.loader import Group, on_device
 from resnext_train.data.photometric import JITTER_FIELDS, Photometric
 from resnext_train.data.sampler import deal
@@ -86,6 +88,126 @@ def by_hand(sizes: list[int]) -> dict[str, Any]:
             m.num_batches_tracked.fill_(n + 1)
     gradients = {k: p.grad for k, p in model.named_parameters()}
     return {"gradients": gradients, "state": model.state_dict(), "loss": total}
+
+
+def spoilt(groups: list[Group], number: int) -> list[Group]:
+    """`groups`, of which one has an image that is not a number."""
+    jitter = groups[number].jitter
+    assert jitter is not None
+    jitter[1, 3] = float("nan")
+    return groups
+
+
+def take_spoilt_steps(process: Process, optimizer: OptimizerSection, clip_norm: float | None) -> dict[str, Any]:
+    """A step that is spoilt, a good one, a spoilt one, and the bits of all weights, momentum and buffers after each."""
+    model = build_model(NETWORK, 4, seed=1).to(memory_format=torch.channels_last)
+    built = build_optimizer(optimizer, model)
+    step = TrainStep(
+        model, built, NORMALISE, Precision("fp32", "cpu"), process, GROUPS, TrainingLoss(0.1), clip_norm=clip_norm
+    )
+    states = [snapshot(bits(model, built))]
+    for n, bad in enumerate([True, False, True]):
+        groups = spoilt(step_images(20, n), 3) if bad else step_images(20, n)
+        step(iter([groups[i] for i in deal(GROUPS, process.world, process.rank)]), n, 20, lr=0.05)
+        states.append(snapshot(bits(model, built)))
+    step.meter.read()
+    skipped = step.watch.read()
+    return {
+        "states": states,
+        "skipped": [list(s) for s in skipped],
+        "seen": step.meter.epoch.seen,
+        "loss": step.meter.epoch.loss,
+    }
+
+
+def bits(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    inner = {f"{i}/{k}": t for i, s in enumerate(optimizer.state.values()) for k, t in s.items() if k != "step"}
+    return {**model.state_dict(), **inner}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("optimizer", [SgdSection(lr=0.05), RmspropSection(name="rmsprop", lr=0.05)], ids=str)
+def test_a_step_that_is_not_finite_leaves_every_bit_as_it_was(optimizer: Any, clip_norm: float | None) -> None:
+    result = single(take_spoilt_steps, optimizer, clip_norm)
+    new, first, second, third = result["states"]
+    assert equal(new, first), "the very first step"
+    assert equal(second, third)
+    assert not equal(first, second)
+    assert all(t.isfinite().all() for t in third.values())
+    assert result["skipped"] == [[0, [3], 1], [2, [3], 1]]
+    assert result["seen"] == 20
+    assert math.isfinite(result["loss"])
+
+
+def test_all_processes_skip_what_one_finds_not_finite(tmp_path: Path) -> None:
+    one = single(take_spoilt_steps, SgdSection(lr=0.05), None)
+    for two in run_ranks(take_spoilt_steps, 2, tmp_path, SgdSection(lr=0.05), None):
+        assert all(equal(a, b) for a, b in zip(one["states"], two["states"], strict=True))
+        assert two["skipped"] == one["skipped"]
+
+
+def test_a_gradient_that_overflows_is_skipped_though_all_losses_are_finite() -> None:
+    model = build_model(NETWORK, 4, seed=1)
+    optimizer = build_optimizer(SgdSection(), model)
+    process = Process(0, 1, 0, 1, torch.device("cpu"))
+    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), process, GROUPS)
+    before = snapshot(bits(model, optimizer))
+    model.fc.weight.register_hook(lambda gradient: gradient * 1e38 * 1e38)
+    step(iter(step_images(20, 0)), 0, 20, lr=0.05)
+    assert [list(s) for s in step.watch.read()] == [[0, [], 1]]
+    assert equal(before, bits(model, optimizer))
+
+
+def stop_after_two_steps(process: Process, path: Path) -> dict[str, Any]:
+    """Two steps in fp64, saved as a checkpoint; and the next step without an interruption."""
+    model, optimizer, step = fp64_step(process)
+    for n in range(2):
+        groups = step_images(20, n)
+        step(iter([groups[i] for i in deal(GROUPS, process.world, process.rank)]), n, 20, lr=0.05)
+    if process.is_main:
+        save(snapshot({"model": model.state_dict(), "optimizer": optimizer.state_dict()}), path)
+    return third_step(process, model, step)
+
+
+def continue_with_a_third(process: Process, path: Path) -> dict[str, Any]:
+    """The third step from the checkpoint."""
+    model, optimizer, step = fp64_step(process)
+    state = load(path)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    step.statistics.reload()
+    return third_step(process, model, step)
+
+
+def fp64_step(process: Process) -> tuple[torch.nn.Module, torch.optim.Optimizer, TrainStep]:
+    model = build_model(NETWORK, 4, seed=1).double().to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(SgdSection(lr=0.05), model)
+    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), process, GROUPS)
+    step.settle_buckets(4, 32)
+    return model, optimizer, step
+
+
+def third_step(process: Process, model: torch.nn.Module, step: TrainStep) -> dict[str, Any]:
+    groups = step_images(13, 2)
+    step(iter([groups[i] for i in deal(GROUPS, process.world, process.rank)]), 2, 13, lr=0.05)
+    return {"gradients": {k: p.grad for k, p in model.named_parameters()}, "state": model.state_dict()}
+
+
+def test_a_step_after_a_change_of_the_number_of_processes_is_the_unchanged_one(tmp_path: Path) -> None:
+    """In fp64: stopped on 2 processes and continued on 1, 3 and 4, and stopped on 3 and continued on 2."""
+    for world, others in ((2, (1, 2, 3, 4)), (3, (2,))):
+        path = tmp_path / f"{world}.pt"
+        unchanged = run_ranks(stop_after_two_steps, world, tmp_path, path)[0]
+        for other in others:
+            folder = tmp_path / f"{world}_{other}"
+            folder.mkdir()
+            for changed in run_ranks(continue_with_a_third, other, folder, path):
+                assert largest_difference(changed["gradients"], unchanged["gradients"]) < 1e-10
+                assert largest_difference(changed["state"], unchanged["state"]) < 1e-10
 
 
 def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
