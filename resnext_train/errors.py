@@ -1,8 +1,20 @@
-"""The exceptions that the command line shows as a sentence instead of a traceback."""
+"""The exceptions that the command line shows as a sentence instead of a traceback, and text that is safe to show."""
+
+
+def printable(text: str) -> str:
+    r"""`text` as one line that cannot drive a terminal: what does not print is shown as Python escapes it, \n or \x1b.
+
+    Names of files, classes and archive members are whatever somebody wrote: they may hold line ends, a terminal's
+    control sequences, marks that turn the direction of reading, or bytes that are no text.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class InputError(ValueError):
-    """Something a user can put right; the message says what is wrong, where, and what to do."""
+    """Something a user can put right; the message says in one line what is wrong, where, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class MissingLibraryError(InputError):

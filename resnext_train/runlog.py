@@ -30,7 +30,7 @@ from typing import Any, Literal, Protocol
 
 from tqdm import tqdm
 
-from resnext_train.errors import InputError
+from resnext_train.errors import InputError, printable
 
 Event = dict[str, Any]
 Status = Literal["running", "done", "preempted", "failed"]
@@ -383,7 +383,7 @@ class Console:
         if event["event"] == "step":
             self._step(event)
         elif event["event"] in ("unreadable", "slow_data", "skipped", "checkpoint_failed"):
-            tqdm.write(event["text"], file=sys.stderr)
+            tqdm.write(printable(event["text"]), file=sys.stderr)
         elif event["event"] == "epoch":
             self.close()
             print(_epoch_line(event, self._epochs), file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from resnext_train.data.build import build_eval_loader, build_photometric
 from resnext_train.data.waiting import Workers
 from resnext_train.data.workers import worker_count
 from resnext_train.distributed import Agreement
-from resnext_train.errors import InputError
+from resnext_train.errors import InputError, printable
 from resnext_train.losses import TrainingLoss
 from resnext_train.models.build import auxiliary_weight, build_model
 from resnext_train.models.convert import find_state_dict, load_weights
@@ -83,7 +83,7 @@ def _load(setup: Setup, folder: RunFolder, resume: ResumePoint) -> tuple[dict[st
     if process.is_main and state:
         for problem in problems:
             print(problem, file=sys.stderr)
-        print(f"continuing from {path}, step {state['progress']['step']}", flush=True)
+        print(printable(f"continuing from {path}, step {state['progress']['step']}"), flush=True)
     return state, path
 
 
@@ -119,7 +119,7 @@ def _fine_tune(model: nn.Module, setup: Setup) -> None:
     else:
         told = load_weights(model, weights, str(path), section, "fitting")
     if setup.process.is_main:
-        print(f"weights: {told}", flush=True)
+        print(printable(f"weights: {told}"), flush=True)
 
 
 def _effective(setup: Setup) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from resnext_train import __version__, checkpoint
 from resnext_train.config import recipe_from_dict
-from resnext_train.errors import InputError
+from resnext_train.errors import InputError, printable
 from resnext_train.resume import describe, fixed_differences
 from resnext_train.run import Progress, Run, Setup
 from resnext_train.runlog import RunFolder
@@ -47,13 +47,13 @@ def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainS
     stored = recipe_from_dict(state["recipe"], "recipe in the checkpoint")
     changed = fixed_differences(stored, setup.recipe)
     if changed and setup.process.is_main:
-        print(f"continuing with a changed recipe: {describe(changed)}", flush=True)
+        print(printable(f"continuing with a changed recipe: {describe(changed)}"), flush=True)
     if tuple(state["classes"]) != setup.splits.classes:
         raise InputError("the checkpoint was trained on other classes than the data has; use the same data.root")
     kept = state["images"]
     if setup.process.is_main and kept != setup.splits.storage:
         for split, text in setup.splits.storage.items():
-            print(f"{split} images: {text}; until now: {kept[split]}", flush=True)
+            print(printable(f"{split} images: {text}; until now: {kept[split]}"), flush=True)
     progress = _position(state, setup)
     if progress.best is not None and not _same_evaluation(_best_in(folder, setup.process.is_main), progress.best):
         progress.best = None  # best.pt is elsewhere, or of a later epoch: the next evaluation makes a new one

@@ -8,6 +8,7 @@ from resnext_train.bench.gpus import CROP, NETWORKS, Need
 from resnext_train.bench.references import IO_COLOUR, PILLOW, PILLOW_COLOUR, TITLES
 from resnext_train.bench.results import STAGES, References, Result
 from resnext_train.bench.turns import Rate
+from resnext_train.errors import printable
 
 
 def report(result: Result) -> str:
@@ -35,7 +36,7 @@ def _line(row: Sequence[str], widths: Sequence[int], left: int) -> str:
 
 def _images(result: Result) -> str:
     m = result.measured
-    where = f"{m.where} ({m.storage})" if m.where else "in memory"
+    where = printable(f"{m.where} ({m.storage})") if m.where else "in memory"
     passes = "1 pass" if m.rounds == 1 else f"{m.rounds} passes in turns"
     left_out = f"; {m.unreadable} left out, because they cannot be read" if m.unreadable else ""
     return (

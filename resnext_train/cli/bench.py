@@ -76,7 +76,8 @@ def _bench(args: argparse.Namespace) -> None:
 
     options = Options(args.images, args.rounds, tuple(dict.fromkeys(tiers)) or None, args.baseline, SIZE, QUALITY)
     result = measure(recipe, options)
-    say(report(result))
+    for line in report(result).split("\n"):
+        say(line)
     if args.json:
         _write(Path(args.json), result)
 

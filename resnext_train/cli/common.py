@@ -67,6 +67,8 @@ def is_main() -> bool:
 
 
 def say(text: str = "") -> None:
-    """Print a line from the first process only."""
+    """Print a line, from the first process only; names in it may hold anything, see `printable`."""
+    from resnext_train.errors import printable
+
     if is_main():
-        print(text, flush=True)
+        print(printable(text), flush=True)

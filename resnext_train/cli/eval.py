@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resnext_train.cli.common import is_main, run_command
+from resnext_train.cli.common import is_main, run_command, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +114,7 @@ def _result(
     model = build_model(recipe.model, len(classes))
     told = load_weights(model, weights, str(path), recipe.model)
     if process.is_main and not checkpoint.is_ours(content):
-        print(f"weights: {told}", flush=True)
+        say(f"weights: {told}")
     model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     evaluation = process.together(lambda: build_evaluation(recipe.eval, source, classes))
     process.together(lambda: check_memory(recipe, process, train=False))
@@ -193,7 +193,7 @@ def _report(result: dict[str, Any], json_file: str | None) -> None:
     from resnext_train.errors import InputError
     from resnext_train.runlog import to_json
 
-    print(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}")
+    say(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}")
     for k in ("top1", "top5"):
         print(f"{k[:3]}-{k[3:]} {result[k]:.3f} %  ({result[f'{k}_correct']} of {result['count']})")
     print(f"loss  {result['loss']:.4f}   {result['images_per_s']:.0f} images/s")

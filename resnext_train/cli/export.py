@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resnext_train.cli.common import run_command
+from resnext_train.cli.common import run_command, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +103,7 @@ def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[st
     model = build_model(recipe.model, classes)
     told = load_weights(model, weights, str(path), recipe.model)
     if not ours:
-        print(told)
+        say(told)
     metadata = {"network": title_of(recipe.model), "written_by": f"resnext-train {__version__}"}
     if ours:
         metadata["classes"] = json.dumps(content["classes"])
@@ -133,7 +133,7 @@ def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, s
             "the disk or the file system may be at fault"
         )
     count = sum(t.numel() for t in weights.values())
-    print(f"{target}: {count:,} numbers; read back into {reader}, its logits differ by {difference:.2g}")
+    say(f"{target}: {count:,} numbers; read back into {reader}, its logits differ by {difference:.2g}")
 
 
 if __name__ == "__main__":

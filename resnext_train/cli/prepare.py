@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnext_train.cli.common import run_command
+from resnext_train.cli.common import run_command, say
 
 if TYPE_CHECKING:
     from resnext_train.prepare.run import Options
@@ -121,11 +121,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == 130 and args.run in (_pack, _imagenet):
         say("what is packed stays; the same command goes on with the rest")
     return code or (0 if good[0] else 1)
-
-
-def say(text: str) -> None:
-    """Print a line, also where it holds the name of a file that is no text."""
-    print(text.encode(errors="backslashreplace").decode(), flush=True)
 
 
 def _pack(args: argparse.Namespace) -> bool:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnext_train.cli.common import is_main, run_command
+from resnext_train.cli.common import is_main, run_command, say
 
 if TYPE_CHECKING:
     from resnext_train.config import Recipe
@@ -174,7 +174,7 @@ def _report(summary: dict[str, object], folder: object) -> None:
             f"{name:6s}top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % "
             f"({result['top1_correct']} and {result['top5_correct']} of {result['count']}), epoch {result['epoch']}"
         )
-    print(f"run folder: {folder}")
+    say(f"run folder: {folder}")
 
 
 if __name__ == "__main__":

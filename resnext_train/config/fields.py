@@ -10,11 +10,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) (epoch|step)s?")
 
 
+_LONGEST = 1e9
+"""Epochs or steps beyond which a duration is surely a slip."""
+
+
+def _amount(value: float | str) -> float:
+    """The number in a duration."""
+    return float(value.split(" ")[0]) if isinstance(value, str) else value
+
+
 def _check_duration(value: float | str) -> float | str:
     if isinstance(value, str) and not _DURATION.fullmatch(value):
         raise ValueError("a duration is a number of epochs, '5 epochs' or '500 steps'")
-    if not isinstance(value, str) and value < 0:
-        raise ValueError("a duration cannot be negative")
+    if not 0 <= _amount(value) <= _LONGEST:
+        raise ValueError(f"a duration is from 0 to {_LONGEST:g}")
     return value
 
 
@@ -22,14 +31,19 @@ Duration = Annotated[
     float | str,
     AfterValidator(_check_duration),
     WithJsonSchema(
-        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_DURATION.pattern}$"}]}
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": _LONGEST},
+                {"type": "string", "pattern": f"^{_DURATION.pattern}$"},
+            ]
+        }
     ),
 ]
 """A number of epochs, or "N epochs", or "N steps"."""
 
 
 def _check_above_zero(value: float | str) -> float | str:
-    if value == 0 or (isinstance(value, str) and float(value.split(" ")[0]) == 0):
+    if _amount(value) == 0:
         raise ValueError("must be longer than nothing")
     return value
 

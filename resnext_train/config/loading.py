@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from resnext_train.config.fields import Section
+from resnext_train.config.reading import check_plain, parse, read_yaml, shown
 from resnext_train.config.sections import Recipe
 from resnext_train.errors import InputError
 
@@ -41,11 +41,11 @@ def find_recipe(name: str) -> Path:
         InputError: no such recipe, or one that is a folder or ambiguous; the nearest names are given.
     """
     path, shipped = Path(name), shipped_recipes()
-    if path.is_file():
+    if _is_file(path):
         return path
     file = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
     for candidate in (shipped / file, shipped / "imagenet" / file):
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate
     known = sorted(str(p.relative_to(shipped)) for p in shipped.rglob("*.yaml") if not p.name.startswith("_"))
     matches = [k for k in known if k.endswith("/" + file)]
@@ -59,6 +59,11 @@ def find_recipe(name: str) -> Path:
     near = list(dict.fromkeys(near))[:3]
     hint = f"did you mean {' or '.join(near)}?" if near else f"shipped recipes: {', '.join(known)}"
     raise InputError(f"recipe {name} not found, neither as a path nor among the shipped recipes; {hint}")
+
+
+def _is_file(path: Path) -> bool:
+    """Whether `path` is a file; unlike Path's method also where the path is too long or its folder is closed to us."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def run_name(name: str) -> str:
@@ -84,6 +89,9 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def recipe_from_dict(data: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe stored as plain types in a checkpoint or a run folder; `where` names the place in errors."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where}: is no mapping of sections such as 'model' and 'train'")
+    check_plain(data, where)
     return _validated([(where, dict(data)), *_override_layers(overrides)])
 
 
@@ -114,43 +122,15 @@ def recipe_schema() -> dict[str, Any]:
 Layer = tuple[str, dict[str, Any]]
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
-)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader: runs no code
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: a recipe is a mapping of sections such as 'model:' and 'train:'")
-    return data
-
-
 def _file_layers(path: Path) -> list[Layer]:
-    data = _read_yaml(path)
+    data = read_yaml(path)
     if "base" not in data:
         return [(str(path), data)]
     name = str(data.pop("base"))
-    base = next((b for b in (path.parent / name, shipped_recipes() / name) if b.is_file()), None)
+    base = next((b for b in (path.parent / name, shipped_recipes() / name) if _is_file(b)), None)
     if base is None:
-        raise InputError(f"{path}: base: {name} not found, neither beside the recipe nor among the shipped ones")
-    below = _read_yaml(base)
+        raise InputError(f"{path}: base: {name[:120]} not found, neither beside the recipe nor among the shipped ones")
+    below = read_yaml(base)
     if "base" in below:
         raise InputError(f"{base}: has a base: of its own, but {path} builds on it; only one level is allowed")
     return [(str(base), below), (str(path), data)]
@@ -161,7 +141,8 @@ def _override_layers(overrides: Sequence[str]) -> list[Layer]:
     for text in overrides:
         key, equals, value = text.partition("=")
         section, dot, name = key.partition(".")
-        where = f"override {text!r}"
+        where = f"override {shown(text)}"
+        check_plain({key: value}, where)
         if not (equals and dot and name):
             raise InputError(f"{where}: overrides are written section.key=value, such as train.epochs=10")
         fields = [f for k, f in _KEYS if k == key]
@@ -181,8 +162,9 @@ def _typed(text: str, fields: list[FieldInfo], where: str, key: str) -> Any:
     if any(str in (f.annotation, *get_args(f.annotation)) and float not in get_args(f.annotation) for f in fields):
         return None if text == "null" else text
     try:
-        parsed = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError):
+        parsed = parse(text, where)
+        check_plain({key: parsed}, where)
+    except InputError:
         parsed = text
     error: ValidationError | None = None
     for value in (parsed, text):
@@ -239,7 +221,7 @@ def _variant_keys(section: str, tag: str, value: object) -> set[str]:
 
 
 def _as_json(value: Any) -> str:
-    return json.dumps(value, default=str, skipkeys=True)
+    return json.dumps(value, default=str)
 
 
 def _path_in(data: Any, problem: Mapping[str, Any]) -> tuple[str, ...]:
@@ -282,7 +264,7 @@ def _unknown(key: str) -> str:
     leaf = key.rpartition(".")[2]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [k for k in known if k.endswith("." + leaf)]
     hint = f"did you mean {near[0]}?" if near else f"sections are {', '.join(Recipe.model_fields)}"
-    return f"unknown key {key}; {hint}"
+    return f"unknown key {key[:120]}; {hint}"
 
 
 def _reason(problem: Mapping[str, Any]) -> str:
@@ -291,13 +273,13 @@ def _reason(problem: Mapping[str, Any]) -> str:
         few = isinstance(problem["loc"][-1], int)
         return "has too few values" if few else "is missing; state it in the recipe"
     if problem["type"] == "union_tag_invalid":
-        return f"should be one of {problem['ctx']['expected_tags']}, not {problem['ctx']['tag']!r}"
+        return f"should be one of {problem['ctx']['expected_tags']}, not {shown(problem['ctx']['tag'])}"
     message: str = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     given = problem.get("input")
     if problem["type"] == "value_error" and isinstance(given, dict):
         return message  # a check over several keys names them itself
-    return f"{message}, not {given!r}"
+    return f"{message}, not {shown(given)}"
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -111,7 +111,7 @@ ScheduleSection = Annotated[
 class TrainSection(Section):
     """Length, batch and precision of training."""
 
-    epochs: Positive = 90
+    epochs: Annotated[int, Field(gt=0, le=1_000_000)] = 90
     """Passes over the training split."""
     max_steps: Positive | None = None
     """End the run, and with it a cosine, after this many steps even if `epochs` are not over; null: no limit."""

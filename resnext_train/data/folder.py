@@ -21,7 +21,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from resnext_train.data.jpeg import Picture, open_picture
 from resnext_train.data.source import FILES
-from resnext_train.errors import InputError
+from resnext_train.errors import InputError, printable
 
 _VERSION = 1
 _SETTLED = 2.0
@@ -76,7 +76,7 @@ def _scan_and_cache(root: Path) -> _Index:
             _store(root, index, folders)
         except OSError as error:
             warnings.warn(
-                f"the list of files of {root} could not be cached ({error}); it is made anew each time",
+                printable(f"the list of files of {root} could not be cached ({error}); it is made anew each time"),
                 stacklevel=2,
             )
     return index

@@ -20,7 +20,7 @@ from resnext_train.data.randomness import uniforms
 from resnext_train.data.sampler import Indices
 from resnext_train.data.source import Source
 from resnext_train.data.transforms import COLOUR_DRAWS, DRAWS, NO_DRAWS, EvalTransform, Transform, empty_batch
-from resnext_train.errors import LocalInputError
+from resnext_train.errors import LocalInputError, printable
 from resnext_train.signals import outlive_stop_signals
 
 
@@ -183,7 +183,7 @@ class _Crops:
             if isinstance(error, OSError) and error.errno not in _OF_ONE_FILE:
                 raise LocalInputError(f"{self._source.name(image)} cannot be read: {error}") from error
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self.unreadable.append(f"{self._source.name(image)} cannot be read: {reason}")
+            self.unreadable.append(printable(f"{self._source.name(image)} cannot be read: {reason}"))
             return False
         decoded = time.perf_counter()
         self.batch[slot] = self._transform.crop(pixels, draws)

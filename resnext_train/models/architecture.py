@@ -38,7 +38,7 @@ _DEEPEST, _WIDEST = 10_000, 100_000
 _NAME = re.compile(
     r"(?P<preact>preact_)?(?P<cifar>cifar_)?"
     r"(?:(?P<wide>wide_)?resnet(?P<resnet>N)(?P<two>_2)?|plain(?P<plain>N)|"
-    r"resne(?:xt|t)(?P<grouped>N)_(?P<cardinality>N)x(?P<base_width>N)d)".replace("N", r"[1-9]\d*")
+    r"resne(?:xt|t)(?P<grouped>N)_(?P<cardinality>N)x(?P<base_width>N)d)".replace("N", "[1-9][0-9]{0,8}")
 )
 
 
@@ -112,7 +112,7 @@ def library_of(section: ModelSection) -> tuple[str, str] | None:
         return None
     if library not in ("torchvision", "timm"):
         raise InputError(
-            f"model.arch: unknown library {library!r} in {section.arch!r}; use torchvision/NAME or timm/NAME"
+            f"model.arch: unknown library {library[:60]!r} in {section.arch[:60]!r}; use torchvision/NAME or timm/NAME"
         )
     changed = _hyper_parameters(section)
     if changed:
@@ -151,9 +151,11 @@ def architecture_of(section: ModelSection) -> Architecture:
     match = _NAME.fullmatch(name)
     if not match or (match["wide"] is None) != (match["two"] is None):
         raise InputError(
-            f"model.arch: unknown network {name!r}; use a name such as resnet50, resnext50_32x4d, plain34, "
+            f"model.arch: unknown network {name[:100]!r}; use a name such as resnet50, resnext50_32x4d, plain34, "
             "preact_resnet200, resnet110 (CIFAR) or torchvision/vgg16_bn; resnext-info lists all"
         )
+    if section.width > _WIDEST:
+        raise InputError(f"model.width: {section.width:g} times the channels of {name} are too many; make it smaller")
     depth = section.depth or int(match["resnet"] or match["plain"] or match["grouped"])
     block, blocks = _blocks(section, depth, grouped=match["grouped"] is not None, cifar=match["cifar"] is not None)
     cifar = len(blocks) == 3

@@ -133,10 +133,11 @@ class TrainSplit:
         self.where, self._path = str(path), str(path.absolute())
         inner = members(self._path)
         names = [Path(member.name).name.removesuffix(".tar") for member in inner]
-        strange = next((m.name for m in inner if not m.name.endswith(".tar") or Path(m.name).name == ".tar"), None)
+        held = zip(inner, names, strict=True)
+        strange = next((m.name for m, name in held if not m.name.endswith(".tar") or not is_plain(name)), None)
         if strange or not inner:
-            held = f"holds {strange}" if strange else "is empty"
-            raise InputError(f"--train-tar: {path} {held}; give the archive that holds a WNID.tar per class")
+            found = f"holds {strange}" if strange else "is empty"
+            raise InputError(f"--train-tar: {path} {found}; give the archive that holds a WNID.tar per class")
         check_distinct(path, names)
         self.classes = tuple(sorted(names))
         self.titles = {name: titles[name] for name in self.classes if name in titles}

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from resnext_train.data.pack import UNREADABLE, PackIndex
+from resnext_train.errors import printable
 from resnext_train.prepare import archives
 from resnext_train.prepare.packing import Outcome, pack_split
 from resnext_train.prepare.sources import Split
@@ -83,7 +84,7 @@ def pack_imagenet(splits: dict[str, Split], out: Path, options: Options, say: Sa
 def progress(images: int | None, what: str) -> tqdm[Any]:
     """A progress bar on stderr; where that is no terminal, a line now and then for what takes long."""
     every, delay = (0.2, 0.0) if sys.stderr.isatty() else (_LINE_SECONDS, _LINE_SECONDS)
-    return tqdm(total=images, desc=what, unit="image", mininterval=every, delay=delay)
+    return tqdm(total=images, desc=printable(what), unit="image", mininterval=every, delay=delay)
 
 
 def _say_before(splits: dict[str, Split], tier: Tier, say: Say) -> None:
