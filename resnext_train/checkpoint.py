@@ -235,13 +235,16 @@ def load(path: Path) -> dict[str, Any]:
     """A checkpoint of this tool.
 
     Raises:
-        InputError: the file is none.
+        InputError: the file is none, or is damaged.
     """
     content = load_file(path)
     if not is_ours(content):
         raise InputError(
             f"{path} is not a checkpoint of this tool; foreign weights are for resnext-eval --config RECIPE"
         )
+    kinds = {"model": dict, "recipe": dict, "classes": list, "progress": dict}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
+        raise InputError(f"{path} was not written by this tool: it has no {' and no '.join(wrong)}")
     return content  # type: ignore[no-any-return]
 
 

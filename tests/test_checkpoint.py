@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +13,13 @@ from resnext_train import checkpoint
 from resnext_train.errors import InputError
 
 
+def numbered(n: int) -> dict[str, Any]:
+    return {"n": n, "model": {}, "recipe": {}, "classes": [], "progress": {"step": n}}
+
+
 def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.pt"
-    checkpoint.save({"n": 1}, path)
+    checkpoint.save(numbered(1), path)
     whole = torch.save
 
     def fails(state: object, file: object) -> None:
@@ -21,16 +28,16 @@ def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(tmp_path: Path, mo
 
     monkeypatch.setattr(torch, "save", fails)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save({"n": 2}, path)
+        checkpoint.save(numbered(2), path)
     assert checkpoint.load(path)["n"] == 1
 
 
 def test_a_second_name_survives_the_next_save(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    checkpoint.save({"n": 1}, path, ["best.pt"])
-    checkpoint.save({"n": 2}, path)
+    checkpoint.save(numbered(1), path, ["best.pt"])
+    checkpoint.save(numbered(2), path)
     assert (checkpoint.load(path)["n"], checkpoint.load(tmp_path / "best.pt")["n"]) == (2, 1)
-    checkpoint.save({"n": 3}, path, ["best.pt"])
+    checkpoint.save(numbered(3), path, ["best.pt"])
     assert checkpoint.load(tmp_path / "best.pt")["n"] == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "last.pt"], "no temporary files are left"
 
@@ -40,15 +47,15 @@ def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: py
         raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    checkpoint.save({"n": 1}, tmp_path / "last.pt", ["best.pt"])
+    checkpoint.save(numbered(1), tmp_path / "last.pt", ["best.pt"])
     monkeypatch.undo()
-    checkpoint.save({"n": 2}, tmp_path / "last.pt")
+    checkpoint.save(numbered(2), tmp_path / "last.pt")
     assert checkpoint.load(tmp_path / "best.pt")["n"] == 1
 
 
 def test_what_is_saved_shares_no_memory(tmp_path: Path) -> None:
     flat = torch.arange(4.0)
-    checkpoint.save(checkpoint.snapshot({"model": {"a": flat[:2], "b": flat[2:]}}), tmp_path / "x.pt")
+    checkpoint.save(checkpoint.snapshot({**numbered(0), "model": {"a": flat[:2], "b": flat[2:]}}), tmp_path / "x.pt")
     model = checkpoint.load(tmp_path / "x.pt")["model"]
     assert model["a"].untyped_storage().data_ptr() != model["b"].untyped_storage().data_ptr()
     assert model["b"].tolist() == [2, 3]
@@ -65,3 +72,28 @@ def test_only_our_format_is_ours(tmp_path: Path) -> None:
     torch.save({"format": "resnext-train checkpoint 0", "model": {}}, tmp_path / "old.pt")
     with pytest.raises(InputError, match="not a checkpoint of this tool"):
         checkpoint.load(tmp_path / "old.pt")
+
+
+def test_a_forged_checkpoint_is_refused(tmp_path: Path) -> None:
+    checkpoint.save({**numbered(1), "classes": 3, "recipe": None}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match="was not written by this tool: it has no recipe and no classes"):
+        checkpoint.load(tmp_path / "x.pt")
+
+
+def test_the_checksum_can_be_checked_by_hand(tmp_path: Path) -> None:
+    checkpoint.save(numbered(1), tmp_path / "x.pt")
+    archive, seal = (tmp_path / "x.pt").read_bytes().rsplit(b"\nresnext-train sha256 ", 1)
+    assert seal == hashlib.sha256(archive).hexdigest().encode() + b"\n"
+    assert torch.load(io.BytesIO(archive), weights_only=True)["n"] == 1
+    assert torch.load(tmp_path / "x.pt", weights_only=True, mmap=True)["n"] == 1
+
+
+def test_the_checkpoint_before_is_kept(tmp_path: Path) -> None:
+    path, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    for n in (1, 2, 3):
+        checkpoint.save(numbered(n), path, [], previous.name)
+    assert (checkpoint.load(path)["n"], checkpoint.load(previous)["n"]) == (3, 2)
+    path.write_bytes(path.read_bytes()[:-1])
+    state, taken, problems = checkpoint.load_first((path, previous))
+    assert (state["n"], taken) == (2, previous)
+    assert len(problems) == 1

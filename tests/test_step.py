@@ -12,7 +12,7 @@ import torch
 from ranks import run_ranks, single
 from torch.nn import functional as F
 
-from resnext_train.checkpoint import load, save, snapshot
+from resnext_train.checkpoint import load_file, save, snapshot
 from resnext_train.config import ModelSection, OptimizerSection, RmspropSection, SgdSection
 from resnext_train.data.loader import Group, on_device
 from resnext_train.data.photometric import JITTER_FIELDS, Photometric
@@ -176,7 +176,7 @@ def stop_after_two_steps(process: Process, path: Path) -> dict[str, Any]:
 def continue_with_a_third(process: Process, path: Path) -> dict[str, Any]:
     """The third step from the checkpoint."""
     model, optimizer, step = fp64_step(process)
-    state = load(path)
+    state = load_file(path)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     step.statistics.reload()

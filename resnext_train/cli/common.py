@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -35,6 +36,11 @@ def run_command(name: str, command: Callable[[], None]) -> int:
             print(f"{name}: error: {error}", file=sys.stderr)
         else:
             time.sleep(5)  # torchrun ends all processes as soon as one leaves: let the first one speak
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"{name}: error: a name of {len(str(error.filename))} characters is too long for a path", file=sys.stderr)
         return 2
     except FaultError as error:
         if is_main() or error.told_here:
