@@ -8,8 +8,11 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""Sent by schedulers and torchrun (SIGTERM), by Slurm before a time limit if asked to (SIGUSR1), by Ctrl-C (SIGINT)."""
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""Sent by schedulers and torchrun (SIGTERM), by Ctrl-C (SIGINT), by Slurm before a time limit if asked to (SIGUSR1)."""
+
+TORCHRUN = f"torchrun --standalone --nproc_per_node={{}} --signals-to-handle={','.join(s.name for s in STOPPING)}"
+"""How torchrun is started on one host. Without being told to hand on SIGUSR1 it would die of it, and leave orphans."""
 
 
 class StopSignals:

@@ -28,6 +28,7 @@ LAYERS = {
         "prepare",
         "bench",
         "verify",
+        "signals",
         *BOTTOM,
     },
     "train": {"start", "boundary", "run", "evaluate", "data", "runlog", "resume", "signals", *BOTTOM},

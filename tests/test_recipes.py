@@ -408,7 +408,9 @@ def test_header(name: str) -> None:
     assert "Reproduces:" in header
     assert "error:" in header or "Expected:" in header
     assert f"resnext-train --config {called}" in header
-    assert f"torchrun --standalone --nproc_per_node={8 if name.startswith('imagenet') else 2} " in header
+    processes = 8 if name.startswith("imagenet") else 2
+    signals = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
+    assert f"torchrun --standalone --nproc_per_node={processes} {signals} -m resnext_train train " in header
     assert header.count(f"--config {called}") == 2
     assert ("pip install 'resnext-train[timm]'" in header) == ("arch: timm/" in text)
     schema = header.rpartition("$schema=")[2].split()[0]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resnext_train.cli.common import is_main, run_command, say
+from resnext_train.signals import TORCHRUN
 
 if TYPE_CHECKING:
     from resnext_train.config import Recipe
@@ -21,8 +22,9 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Train a network from a recipe, on one process or, under torchrun, on many.",
-        epilog="8 GPUs: torchrun --standalone --nproc_per_node=8 -m resnext_train train --config resnext50_32x4d.yaml "
-        "data.root=/path/to/imagenet",
+        epilog=f"8 GPUs: {TORCHRUN.format(8)} -m resnext_train train --config resnext50_32x4d.yaml "
+        "data.root=/path/to/imagenet. SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 make a run save and stop, with exit code 75; "
+        "the same command continues it.",
     )
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="a shipped recipe's file name, or a path")
     p.add_argument("--out", metavar="DIR", help="run folder (default: runs/<recipe name>)")
@@ -161,7 +163,7 @@ def _suggest_torchrun(setup: Setup) -> None:
     if useful > setup.process.local_world:
         print(
             f"only {setup.process.local_world} of {gpus} GPUs in use; for {useful}: "
-            f"torchrun --standalone --nproc_per_node={useful} -m resnext_train train {shlex.join(sys.argv[1:])}",
+            f"{TORCHRUN.format(useful)} -m resnext_train train {shlex.join(sys.argv[1:])}",
             flush=True,
         )
 
