@@ -23,8 +23,8 @@ def parser() -> argparse.ArgumentParser:
         prog=NAME,
         description="Train a network from a recipe, on one process or, under torchrun, on many.",
         epilog=f"8 GPUs: {TORCHRUN.format(8)} -m resnext_train train --config resnext50_32x4d.yaml "
-        "data.root=/path/to/imagenet. SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 make a run save and stop, with exit code 75; "
-        "the same command continues it.",
+        "data.root=/path/to/imagenet. SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 make a run save itself and stop, with exit "
+        "code 75; the same command continues it.",
     )
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="a shipped recipe's file name, or a path")
     p.add_argument("--out", metavar="DIR", help="run folder (default: runs/<recipe name>)")
