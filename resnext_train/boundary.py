@@ -29,6 +29,8 @@ class Told(Exception):  # noqa: N818 (no error)
 
 def stoppable(run: Run, blocks: Iterator[Group]) -> Iterator[Group]:
     """`blocks`, until the processes agree to stop; a process that has fewer of them agrees as often as the others."""
+    if run.setup.process.is_main:
+        _note_saved(run, wait=True)  # a best one that was not saved must be known before the next is looked for
     for _ in range(run.val_loader.sampler.rounds):  # type: ignore[attr-defined]
         heed(run, may_save=False)
         if block := next(blocks, None):

@@ -153,7 +153,7 @@ class Pulse:
 
     @staticmethod
     def _key(rank: int) -> str:
-        return f"resnext_train/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/pulse/{rank}"
+        return f"resnext_train/pulse/{rank}"
 
     def silent(self) -> list[int]:
         """The ranks without a sign of life for some seconds.
@@ -184,7 +184,7 @@ def lost_processes_named(process: Process) -> Iterator[None]:
     except RuntimeError as error:
         if process.pulse is None or not _LOST.search(str(error)):
             raise
-        raise _loss_of(process.pulse, process) from error
+        raise _loss_of(process.pulse, process, str(error).partition("\n")[0]) from error
 
 
 _LOST = re.compile(
@@ -194,14 +194,14 @@ _LOST = re.compile(
 """What Gloo and NCCL say when they lose another process."""
 
 
-def _loss_of(pulse: Pulse, process: Process) -> FaultError:
+def _loss_of(pulse: Pulse, process: Process, reason: str) -> FaultError:
     go_on = "the same command continues from the last checkpoint"
     try:
         silent = pulse.silent()
     except RuntimeError:
-        return FaultError(f"the first host, or the connection to it, is gone; {go_on}", told_here=True)
+        return FaultError(f"the first host, or the connection to it, is gone ({reason}); {go_on}", told_here=True)
     if not silent:
-        return FaultError(f"the connection between the processes broke, though all {process.world} live; {go_on}")
+        return FaultError(f"the processes lost each other, though all {process.world} live ({reason}); {go_on}")
     told = " and ".join(map(str, silent))
     speaker = min(set(range(process.world)) - set(silent))
     return FaultError(

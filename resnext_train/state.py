@@ -89,7 +89,7 @@ def _position(state: dict[str, Any], setup: Setup) -> Progress:
             raise InputError("the batch size can only be changed at the end of an epoch; use another checkpoint")
         progress.step = epochs * plan.steps_per_epoch
     done, total = progress.step, setup.total_steps
-    if done > total or (done == total and progress.last is None):
+    if done > total or (done == total and progress.last is None and not progress.epoch_is_open):
         raise InputError(f"the checkpoint is at step {done}, but the recipe ends at step {total}; raise train.epochs")
     return progress
 

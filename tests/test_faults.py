@@ -149,16 +149,25 @@ def test_stopped_in_the_middle_of_an_evaluation(
 
         return evaluate(model, first_then_stop(), *more)
 
-    monkeypatch.setattr(resnext_train.train, "evaluate", interrupted)
-    assert train([*RUN, "--out", str(out)]) == 75
-    assert "SIGUSR1: saved at step 3 and stopped" in capsys.readouterr().err
-    assert events(out, "epoch") == []
-    monkeypatch.undo()
+    for step, epochs in ((3, 0), (6, 1)):  # the last one is that of the whole run
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                resnext_train.train, "evaluate", interrupted if step == 3 else second_time(interrupted, evaluate)
+            )
+            assert train([*RUN, "--out", str(out)]) == 75
+        assert f"SIGUSR1: saved at step {step} and stopped" in capsys.readouterr().err
+        assert len(events(out, "epoch")) == epochs
     assert train([*RUN, "--out", str(out)]) == 0
     assert [e["val_top1_correct"] for e in events(out, "epoch")] == [
         e["val_top1_correct"] for e in events(whole, "epoch")
     ]
     assert equal_runs(out, whole)
+
+
+def second_time(changed: Callable[..., Any], as_it_was: Callable[..., Any]) -> Callable[..., Any]:
+    """`as_it_was` when called first, `changed` from then on."""
+    calls = iter([as_it_was])
+    return lambda *arguments: next(calls, changed)(*arguments)
 
 
 # Dead, stuck and differing processes.
