@@ -148,8 +148,8 @@ fi
 # A signal to any process makes all of the run save together and end: the signal's own host has torchrun end, other
 # hosts' torchrun starts its processes again and waits for the missing host. All hosts then read "preempted" in
 # state.json. The host that was told to stop leaves, with 75. One that was only told to save comes back, as does one
-# whose torchrun ended because the head's did. When nothing was trained since torchrun started here, the others have
-# not come, and there is nothing to start again.
+# whose torchrun ended because the head's did. But "preempted" may also be from before torchrun started here: then
+# nothing was trained since, the reason is not a signal, and another start would end in the same way.
 
 child='' told='' stop=''
 # shellcheck disable=SC2329  # the traps call it
@@ -177,10 +177,7 @@ while [[ -z $stop ]]; do
     child=''
     ((code == 0)) && exit 0
     [[ $(field status) == preempted ]] || exit "$code"
-    if [[ -z $stop && $(stamp) == "$before" ]]; then
-        say "the other hosts have not come; the run is saved after step $(field step)"
-        exit 75
-    fi
+    [[ -n $stop || $(stamp) != "$before" ]] || exit "$code"
     [[ -n $stop ]] || say "the run is saved after step $(field step); starting again"
 done
 say "the run is saved after step $(field step)"
