@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +45,8 @@ class Hosts:
         deadline = time.monotonic() + 30
         while pids := self.pids(host):
             for pid in pids:
-                try:
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             assert time.monotonic() < deadline, f"processes {pids} cannot be killed"
             time.sleep(0.01)
 
