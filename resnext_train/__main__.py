@@ -1,4 +1,4 @@
-"""python -m resnext_train train|eval|info|export|prepare|bench ...: the commands for torchrun, which starts modules."""
+"""python -m resnext_train COMMAND ...: all commands, for torchrun, which starts modules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _COMMANDS = {
     "export": ("resnext_train.cli.export", "write weights for other programs"),
     "prepare": ("resnext_train.cli.prepare", "pack images for fast reading, check and unpack them"),
     "bench": ("resnext_train.cli.bench", "how fast this machine feeds training"),
+    "verify": ("resnext_train.cli.verify", "prove that a recipe resumes exactly"),
 }
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: one file of CPU tensors and plain types that `torch.load(weights_only=True)` opens.
 
-A checkpoint holds
+The file is what torch.save writes, and behind it a line with the SHA-256 of all before it, so that every damage is
+noticed: torch.load itself misses most flipped bits. One rename commits both. A checkpoint holds
 
     format      FORMAT, which tells ours from foreign files
     model       state dict of the bare network: names equal torchvision's
@@ -8,10 +9,12 @@ A checkpoint holds
     scaler      state dict of the loss scaler (empty unless fp16)
     schedule    state of the schedule (plateau's memory; the others need only the step)
     plan        images and steps of an epoch
-    meter       sums of the running epoch and log window
+    meter       sums of the running epoch, the log window and the run
     rng         state of torch's CPU generator. What a step draws does not depend on it: augmentation follows from
                 (seed, epoch, image), and each BN group's forward pass is seeded by (seed, step, group)
-    progress    finished steps, seconds, best and last evaluation
+    skipped     steps that were not finite, in all and in a row up to now
+    progress    finished steps, whether the evaluation due at that step is yet to come, seconds, best and last
+                evaluation
     recipe      the recipe, as plain types
     classes     class names by output
     images      how the images of each split are kept, for people
@@ -21,6 +24,8 @@ A checkpoint holds
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import os
 import pickle
 import re
@@ -37,20 +42,72 @@ from safetensors.torch import save as to_safetensors
 
 from resnext_train.errors import InputError
 
-FORMAT = "resnext-train checkpoint 1"
+FORMAT = "resnext-train checkpoint 2"
+
+_SEAL = b"\nresnext-train sha256 "
+_SEAL_SIZE = len(_SEAL) + hashlib.sha256().digest_size * 2 + 1
 
 
-def save(state: dict[str, Any], path: Path, names: Sequence[str] = ()) -> None:
-    """Write `state` to `path`, and under further `names` beside it.
+def save(state: dict[str, Any], path: Path, names: Sequence[str] = (), previous: str | None = None) -> None:
+    """Write `state`, whose tensors share no memory, to `path`, and under further `names` beside it.
 
-    Each of them holds either its old or the new checkpoint at any moment. `path` comes last: when it is new, so are
-    the others.
+    What `path` held until now is kept under the name `previous`. Each file holds either its old or the new checkpoint
+    at any moment. `path` comes last: when it is new, so are the others.
+
+    Raises:
+        OSError: the disk is full, or fails; all files are as they were.
     """
-    fresh = _written(path, lambda file: torch.save({"format": FORMAT, **_on_cpu(state)}, file))
+    fresh = _written(path, lambda file: _save_sealed({"format": FORMAT, **state}, file))
     for name in names:
         _link(fresh, path.with_name(name))
+    if previous is not None and path.is_file():
+        _link(path, path.with_name(previous))
     fresh.replace(path)
     _sync_folder(path.parent)
+
+
+def _save_sealed(state: dict[str, Any], file: IO[bytes]) -> None:
+    hashed = _Hashed(file)
+    torch.save(state, hashed)  # type: ignore[arg-type]
+    file.write(_SEAL + hashed.digest.hexdigest().encode() + b"\n")
+
+
+class _Hashed:
+    """Writes to a file and hashes what is written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Write and hash."""
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self._file.flush()
+
+
+def _seal(path: Path) -> bool:
+    """Whether a file is sealed.
+
+    Raises:
+        InputError: it is, but its content is not what was sealed.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _SEAL_SIZE))
+        seal = file.read()
+        if not seal.startswith(_SEAL):
+            return False
+        file.seek(0)
+        digest, left = hashlib.sha256(), size - _SEAL_SIZE
+        while left and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    if seal != _SEAL + digest.hexdigest().encode() + b"\n":
+        raise InputError(f"{path} is damaged: its content does not match its checksum")
+    return True
 
 
 def save_weights(weights: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -66,20 +123,33 @@ def save_weights(weights: dict[str, torch.Tensor], path: Path, metadata: dict[st
 def _written(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
     """A file beside `path` with what `write` writes, on the disk for good."""
     fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with fresh.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the disk that failed may refuse this too
+            fresh.unlink(missing_ok=True)
+        raise _disk_error(error) from error
     return fresh
 
 
-def _on_cpu(value: Any) -> Any:
+def _disk_error(error: BaseException) -> BaseException:
+    """The OSError behind an error of torch.save, which reports a failed write as an inconsistent archive."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, OSError):
+        behind = behind.__cause__ or behind.__context__
+    return behind or error
+
+
+def snapshot(value: Any) -> Any:
     """`value` with copies of its tensors on the CPU: they load without a GPU and share no memory with each other."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {k: _on_cpu(v) for k, v in value.items()}
-    return [_on_cpu(v) for v in value] if isinstance(value, list) else value
+        return {k: snapshot(v) for k, v in value.items()}
+    return [snapshot(v) for v in value] if isinstance(value, list) else value
 
 
 def _link(source: Path, target: Path) -> None:
@@ -115,13 +185,19 @@ def load_file(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"checkpoint {path} not found")
     try:
+        sealed = _seal(path)
         if _is_safetensors(path):
             return load_safetensors(path)
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the age or kind of the file; what matters becomes an error
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # what the readers make of arbitrary bytes is unbounded: IndexError, KeyError, ...
         raise InputError(f"{path} is not a checkpoint: {_reason(error)}") from error
+    if is_ours(content) and not sealed:
+        raise InputError(f"{path} is damaged: the checksum at its end is missing")
+    return content
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -167,3 +243,18 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of this tool; foreign weights are for resnext-eval --config RECIPE"
         )
     return content  # type: ignore[no-any-return]
+
+
+def load_first(paths: Sequence[Path]) -> tuple[dict[str, Any], Path, list[str]]:
+    """The first of `paths` that is whole: its content, its path, and what is wrong with those before it.
+
+    Raises:
+        InputError: none is.
+    """
+    problems: list[str] = []
+    for path in paths:
+        try:
+            return load(path), path, problems
+        except InputError as error:
+            problems.append(str(error))
+    raise InputError("; ".join(problems))

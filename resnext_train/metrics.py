@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,15 +92,21 @@ class TrainMeter:
     def __init__(self, device: torch.device, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
         self.window, self.epoch, self.run = Totals(), Totals(), Totals()
         self._pending = torch.zeros(4, dtype=torch.float64, device=device)
+        self._step = torch.zeros_like(self._pending)
         self._sum = sum_over_processes
 
     def add(self, loss_sum: Tensor, logits: Tensor, labels: Tensor, unreadable: int = 0) -> None:
-        """Count one group without waiting for the device."""
+        """Count one group of a step without waiting for the device."""
         correct = (logits.argmax(1) == labels).sum()
-        self._pending[0] += loss_sum
-        self._pending[1] += correct
-        self._pending[2] += len(labels)
-        self._pending[3] += unreadable
+        self._step[0] += loss_sum
+        self._step[1] += correct
+        self._step[2] += len(labels)
+        self._step[3] += unreadable
+
+    def end_step(self, counted: Tensor) -> None:
+        """End a step; where `counted` (bool) is false its groups have not been seen, whatever their loss was."""
+        self._pending += torch.where(counted, self._step, 0.0)
+        self._step.zero_()
 
     def read(self) -> None:
         """Bring what is pending, over all processes, into `window` and `epoch`."""
@@ -119,4 +125,48 @@ class TrainMeter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self.window, self.epoch = Totals(**state["window"]), Totals(**state["epoch"])
-        self.run = Totals(**state.get("run", {}))
+        self.run = Totals(**state["run"])
+
+
+class Skipped(NamedTuple):
+    """A step that changed nothing because it was not finite: its number from 0, and the groups whose loss was not."""
+
+    step: int
+    groups: list[int]
+    """Numbers of BN groups; none where all losses were finite, but the gradient's norm or the statistics were not."""
+    in_a_row: int
+    """This one and the skipped steps directly before it."""
+
+
+class FiniteWatch:
+    """Which steps were finite; kept on the device until `read`, like TrainMeter's sums."""
+
+    def __init__(self) -> None:
+        self.total, self.in_a_row = 0, 0
+        self._steps: list[int] = []
+        self._rows: list[Tensor] = []
+
+    def add(self, step: int, finite: Tensor, losses: Tensor) -> None:
+        """Note step `step`: whether it was `finite` (bool), and the `losses` of its groups (bool, one for each)."""
+        self._steps.append(step)
+        self._rows.append(torch.cat((finite.unsqueeze(0), losses)))
+
+    def read(self) -> list[Skipped]:
+        """The steps skipped since the last call; counts them in `total`, and in `in_a_row` those up to now."""
+        rows = torch.stack(self._rows).tolist() if self._rows else []
+        skipped = []
+        for step, (finite, *losses) in zip(self._steps, rows, strict=True):
+            self.in_a_row = 0 if finite else self.in_a_row + 1
+            if not finite:
+                self.total += 1
+                skipped.append(Skipped(step, [group for group, fine in enumerate(losses) if not fine], self.in_a_row))
+        self._steps, self._rows = [], []
+        return skipped
+
+    def state_dict(self) -> dict[str, int]:
+        """The counts, after `read`."""
+        return {"total": self.total, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from `state_dict`."""
+        self.total, self.in_a_row = state["total"], state["in_a_row"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer, RMSprop
 
 from resnext_train.config import OptimizerSection, RmspropSection, SgdSection
@@ -18,22 +18,46 @@ def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
             "weight_decay": section.weight_decay if section.decay_1d else 0.0,
         },
     ]
-    if isinstance(section, RmspropSection):
-        return RMSprop(groups, section.lr, section.decay, section.epsilon, momentum=section.momentum, foreach=True)
-    return _sgd(section, groups)
+    optimizer = _rmsprop(section, groups) if isinstance(section, RmspropSection) else _sgd(section, groups)
+    # All state is made here, as zeros, which is how torch's updates begin too; they would make it in the first step,
+    # but not rightly where that is skipped.
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if group["momentum"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            if isinstance(optimizer, RMSprop):
+                optimizer.state[parameter]["square_avg"] = torch.zeros_like(parameter)
+                optimizer.state[parameter]["step"] = torch.zeros(())
+    return optimizer
+
+
+def step_where(moving: Tensor, optimizer: Optimizer) -> None:
+    """`optimizer.step()` where `moving` (bool, on the device) is true; else weights and momentum stay as they are.
+
+    The host does not wait for the device to know which.
+    """
+    if isinstance(optimizer, SGD):  # the fused update takes note of such a sign by itself, as for loss scaling
+        optimizer.found_inf = (~moving).float()  # type: ignore[attr-defined]
+        optimizer.step()
+        del optimizer.found_inf  # type: ignore[attr-defined]
+        return
+    tensors = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    tensors += [t for state in optimizer.state.values() for t in state.values() if t.dim()]
+    before = [t.detach().clone() for t in tensors]
+    optimizer.step()
+    with torch.no_grad():
+        for tensor, old in zip(tensors, before, strict=True):
+            torch.where(moving, tensor, old, out=tensor)
 
 
 def _sgd(section: SgdSection, groups: list[dict[str, object]]) -> Optimizer:
     """Fused SGD.
 
     PyTorch's update equals that of Torch 7, which the papers used: the momentum buffer starts as the first gradient,
-    without dampening, and weight decay is added to the gradient. The buffers are made here as zeros, which comes to the
-    same; the fused update would make them itself in the first step, but leave them uninitialised if fp16's loss scaling
-    skips that step.
+    without dampening, and weight decay is added to the gradient.
     """
-    optimizer = SGD(groups, lr=section.lr, momentum=section.momentum, nesterov=section.nesterov, fused=True)
-    if section.momentum:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
+    return SGD(groups, lr=section.lr, momentum=section.momentum, nesterov=section.nesterov, fused=True)
+
+
+def _rmsprop(section: RmspropSection, groups: list[dict[str, object]]) -> Optimizer:
+    return RMSprop(groups, section.lr, section.decay, section.epsilon, momentum=section.momentum, foreach=True)

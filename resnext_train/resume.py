@@ -10,15 +10,18 @@ from resnext_train.config import Recipe, differences, load_recipe
 from resnext_train.errors import InputError
 from resnext_train.runlog import RunFolder
 
-_MAY_CHANGE = ("data.root", "data.workers", "data.on_bad_image", "log.", "checkpoint.")
+_MAY_CHANGE = (
+    *("data.root", "data.workers", "data.on_bad_image", "log.", "checkpoint."),
+    *("train.max_skipped", "train.patience"),
+)
 """Keys, or beginnings of keys, that do not change what a continued run computes from images that can be read."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The checkpoint that a run continues from; None starts anew."""
+    """The checkpoints that a run may continue from, of which it takes the first that is whole; none: it starts anew."""
 
-    checkpoint: Path | None
+    checkpoints: tuple[Path, ...] = ()
 
 
 def resume_point(folder: RunFolder, recipe: Recipe, resume: str) -> ResumePoint:
@@ -31,7 +34,8 @@ def resume_point(folder: RunFolder, recipe: Recipe, resume: str) -> ResumePoint:
     2. never: a new run. Refused where the folder already holds a run: nothing is overwritten.
     3. auto, and the folder holds no run: a new run.
     4. auto, and the folder holds a run of the same recipe, but for what may change (data.root, data.workers,
-       data.on_bad_image, log.*, checkpoint.*): its last.pt, or from the start if it ended before its first checkpoint.
+       data.on_bad_image, log.*, checkpoint.*, train.max_skipped, train.patience): its last.pt, or if that is damaged
+       its previous.pt, or from the start if it ended before its first checkpoint.
     5. auto, and the folder holds a run of another recipe: refused.
 
     Raises:
@@ -44,9 +48,9 @@ def resume_point(folder: RunFolder, recipe: Recipe, resume: str) -> ResumePoint:
             raise InputError(f"--resume: checkpoint {path} not found")
         if holds_run and path.resolve().parent != folder.checkpoints.resolve():
             raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
-        return ResumePoint(path)
+        return ResumePoint((path,))
     if not holds_run:
-        return ResumePoint(None)
+        return ResumePoint()
     if resume == "never":
         raise InputError(f"{folder.path} already holds a run; choose another --out, or remove the folder")
     changed = fixed_differences(load_recipe(str(folder.recipe)), recipe)
@@ -55,7 +59,7 @@ def resume_point(folder: RunFolder, recipe: Recipe, resume: str) -> ResumePoint:
             f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
             f"continue it with these changes by --resume {folder.last}"
         )
-    return ResumePoint(folder.last if folder.last.is_file() else None)
+    return ResumePoint(tuple(path for path in (folder.last, folder.previous) if path.is_file()))
 
 
 def fixed_differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -17,11 +18,13 @@ from resnext_train.data.loader import Group, Report, Unreadable
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.source import Storage
 from resnext_train.data.waiting import NOTICEABLE, WINDOW, Workers, slow_stage
-from resnext_train.distributed import Process
+from resnext_train.distributed import Agreement, Process
 from resnext_train.errors import InputError
 from resnext_train.precision import Precision, resolve_precision
 from resnext_train.runlog import RunFolder, RunLog
+from resnext_train.saving import Saver
 from resnext_train.schedules import Schedule, build_schedule
+from resnext_train.signals import StopSignals
 from resnext_train.step import TrainStep
 
 
@@ -73,12 +76,35 @@ def set_up(recipe: Recipe, process: Process) -> Setup:
     return Setup(recipe, process, splits, evaluation, plan, total, precision)
 
 
+class Trouble(IntEnum):
+    """What the first process must tell the others of its checkpoints."""
+
+    NONE = 0
+    BEST_NOT_SAVED = 1
+    STOP = 2
+    """Too many in a row could not be written."""
+
+
+class Wishes(NamedTuple):
+    """What the processes agree on at a boundary."""
+
+    signal: int
+    """Number of a signal to stop, or 0."""
+    save: bool | int
+    """Whether it is time for a checkpoint."""
+    trouble: int
+
+
 @dataclass
 class Progress:
     """How far a run is, as its checkpoints remember it."""
 
     step: int = 0
+    epoch_is_open: bool = False
+    """Whether the epoch that `step` ended is still to be evaluated: the run was stopped in the middle of that."""
     seconds: float = 0.0
+    epoch_began: float = 0.0
+    """`seconds` when the running epoch began."""
     best: dict[str, Any] | None = None
     last: dict[str, Any] | None = None
 
@@ -98,7 +124,7 @@ class Clock:
 
     def __init__(self) -> None:
         now = time.perf_counter()
-        self._steps, self._images, self._waited, self._lap, self._epoch = 0, 0, 0.0, now, now
+        self._steps, self._images, self._waited, self._lap = 0, 0, 0.0, now
         self._reports: list[Report] = []
 
     def timed(self, groups: Iterator[Group]) -> Iterator[Group]:
@@ -123,12 +149,6 @@ class Clock:
         result = Lap(now - self._lap, self._waited, self._steps, self._images, Report.sum(self._reports))
         self._lap, self._waited, self._steps, self._images, self._reports = now, 0.0, 0, 0, []
         return result
-
-    def epoch_seconds(self) -> float:
-        """Seconds since the last call, or since the start."""
-        now = time.perf_counter()
-        self._epoch, seconds = now, now - self._epoch
-        return seconds
 
 
 class DataWait:
@@ -181,7 +201,17 @@ class Run:
     val_loader: DataLoader[Group | Unreadable]
     progress: Progress
     data_wait: DataWait
+    saver: Saver
+    """Used by the first process alone."""
+    signals: StopSignals
+    agreement: Agreement
     clock: Clock = field(default_factory=Clock)
+    saved_at: float = field(default_factory=time.monotonic)
+    """When the last checkpoint was begun."""
+    trouble: Trouble = Trouble.NONE
+    """What the first process is still to tell the others."""
+    best_before: dict[str, Any] | None = None
+    """The best evaluation before `progress.best`."""
 
     def tell_unreadable(self, text: str) -> None:
         """Log what could not be read; the first process has the log, the others can but say it."""

@@ -1,20 +1,27 @@
 """The run folder and its log: events go to the console, to log.jsonl and to TensorBoard.
 
     recipe.yaml      the recipe with all its values
-    log.jsonl        one JSON object per event: start, step, epoch, checkpoint, unreadable, slow_data, end
+    log.jsonl        one JSON object per event: start, step, epoch, checkpoint, unreadable, slow_data, skipped,
+                     checkpoint_failed, preempted, failed, end
     tensorboard/     curves
-    checkpoints/     last.pt, best.pt, epoch_NNNN.pt
+    checkpoints/     last.pt, previous.pt, best.pt, epoch_NNNN.pt
     summary.json     best and last evaluation, epochs, steps, seconds, images/s
-    state.json       {"status": "running" | "done" | "preempted" | "failed", "step": finished steps}
+    state.json       {"status": "running" | "done" | "preempted" | "failed", "step": finished steps in last.pt}
 
-Epochs are counted from 1 and steps are finished optimizer steps.
+Epochs are counted from 1 and steps are finished optimizer steps. A full disk loses nothing of the log: what cannot be
+written is kept and written later.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import math
 import os
+import shutil
+import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -49,6 +56,11 @@ class RunFolder:
         return self.checkpoints / "last.pt"
 
     @property
+    def previous(self) -> Path:
+        """The checkpoint before the newest."""
+        return self.checkpoints / "previous.pt"
+
+    @property
     def recipe(self) -> Path:
         """The resolved recipe; a folder that has it holds a run."""
         return self.path / "recipe.yaml"
@@ -68,23 +80,110 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             _replace(self.recipe, recipe_yaml)
         except OSError as error:
-            raise InputError(
-                f"run folder {self.path} cannot be written: {error.strerror}; choose another --out"
-            ) from error
+            raise self._cannot_be_written(error) from error
 
-    def write_state(self, status: Status, step: int) -> None:
-        """Replace state.json."""
-        _replace(self.path / "state.json", json.dumps({"status": status, "step": step}) + "\n")
+    def claim(self) -> Claim:
+        """Keep other runs out of the folder until the claim is closed, or this process ends.
+
+        Raises:
+            InputError: another run is in it, or it cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return Claim(self.path / ".lock")
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+
+    def check_room(self, checkpoint_bytes: int, keep: int) -> None:
+        """See that the disk has room for all checkpoints of `checkpoint_bytes` that will be here, and a new one.
+
+        They are last.pt, previous.pt, best.pt and `keep` of epochs.
+
+        Raises:
+            InputError: it has not.
+        """
+        here = len({file.stat().st_ino for file in self.checkpoints.glob("*.pt")})
+        needed = max(1, 3 + keep + 1 - here) * checkpoint_bytes
+        if (free := shutil.disk_usage(self.checkpoints).free) < needed:
+            raise InputError(
+                f"the disk of run folder {self.path} has {free / 1e6:.0f} MB free, but its checkpoints of "
+                f"{checkpoint_bytes / 1e6:.0f} MB each need {needed / 1e6:.0f} MB; make room, or choose another --out"
+            )
+
+    def write_state(self, status: Status, step: int, **more: str) -> None:
+        """Replace state.json; a disk that refuses that is told, but no reason to stop."""
+        self._try_replace("state.json", json.dumps({"status": status, "step": step, **more}) + "\n")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Replace summary.json."""
-        _replace(self.path / "summary.json", to_json(summary, indent=2) + "\n")
+        """Replace summary.json; a disk that refuses that is told, but no reason to stop."""
+        self._try_replace("summary.json", to_json(summary, indent=2) + "\n")
+
+    def _try_replace(self, name: str, text: str) -> None:
+        try:
+            _replace(self.path / name, text)
+        except OSError as error:
+            tqdm.write(f"{self.path / name} cannot be written: {error.strerror}", file=sys.stderr)
+
+    def sync_log(self) -> None:
+        """Put what was logged on the disk for good."""
+        with self.log.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def _cannot_be_written(self, error: OSError) -> InputError:
+        return InputError(f"run folder {self.path} cannot be written: {error.strerror}; choose another --out")
+
+
+class Claim:
+    """A lock on a run folder; the system lets go of it when the process ends, however it does."""
+
+    _PATIENCE = 15.0
+    """Seconds to wait for another run: one that was killed may still be dying."""
+
+    def __init__(self, path: Path) -> None:
+        """Lock the file `path`.
+
+        Raises:
+            InputError: another process has.
+            OSError: it cannot be written.
+        """
+        self._file = path.open("a+")
+        deadline = time.monotonic() + self._PATIENCE
+        while not self._try():
+            if time.monotonic() > deadline:
+                self._file.seek(0)
+                holder = self._file.read().strip() or "another process"
+                self._file.close()
+                raise InputError(f"{path.parent} is in use by {holder}; stop that run first, or choose another --out")
+            time.sleep(0.2)
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self._file.flush()
+
+    def _try(self) -> bool:
+        try:
+            # Not flock: loader processes would inherit it, and outlive a killed run by some seconds.
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise  # else a file system without locks: then nothing can be known
+        return True
+
+    def close(self) -> None:
+        """Let others in."""
+        self._file.close()
 
 
 def _replace(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # a read-only disk refuses this too
+            fresh.unlink(missing_ok=True)
+        raise
 
 
 class Sink(Protocol):
@@ -122,19 +221,51 @@ class RunLog:
             sink.close()
 
 
+class _Appended:
+    """A file to append to that never fails: what a full disk refuses is kept, and written when there is room again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("ab", buffering=0)
+        self._pending = b""
+        self._failing = False
+
+    def write(self, data: bytes) -> int:
+        """Append `data` at once, or later."""
+        self._pending += data
+        try:
+            while self._pending:
+                self._pending = self._pending[self._file.write(self._pending) or 0 :]
+            self._failing = False
+        except OSError as error:
+            if not self._failing:
+                tqdm.write(
+                    f"{self._path} cannot be written: {error.strerror}; what is missing is kept", file=sys.stderr
+                )
+            self._failing = True
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: there is no buffer but for what the disk refuses."""
+
+    def close(self) -> None:
+        """Close the file, after a last attempt."""
+        self.write(b"")
+        with contextlib.suppress(OSError):  # what a network's disk says now was said before
+            self._file.close()
+
+
 class JsonLines:
-    """One line per event, each flushed as it is written."""
+    """One line per event, each written at once."""
 
     def __init__(self, path: Path, step: int) -> None:
         """Continue `path` after `step` finished steps: what an interrupted run logged beyond that is cut off."""
-        kept = list(_lines_until(path, step)) if path.exists() else []
+        kept = _lines_until(path, step) if path.exists() else []
         _replace(path, "".join(kept))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = _Appended(path)
 
     def write(self, event: Event) -> None:
         """Append one line."""
-        self._file.write(to_json(event) + "\n")
-        self._file.flush()
+        self._file.write((to_json(event) + "\n").encode())
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
         """Nothing."""
@@ -156,29 +287,47 @@ def _without_nan(value: Any) -> Any:
 
 
 def _lines_until(path: Path, step: int) -> list[str]:
-    """The whole lines of a log up to the first event beyond `step`; a half-written last line is left out."""
+    """The whole lines of a log but for events beyond `step`; a half-written last line is left out.
+
+    Not all that follows an event beyond it is beyond it too: that a checkpoint is written is known some steps later.
+    """
     kept: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
             event = json.loads(line)
         except json.JSONDecodeError:
             break
-        if not line.endswith("\n") or event.get("step", 0) > step:
+        if not line.endswith("\n"):
             break
-        kept.append(line)
+        if event.get("step", 0) <= step:
+            kept.append(line)
     return kept
 
 
 class TensorBoard:
-    """Scalars by step: train/* and val/*."""
+    """Scalars by step: train/* and val/*.
+
+    Written by TensorBoard's own record writer, but without its thread, which dies on a full disk, and without torch's
+    wrapper, which takes two seconds to import.
+    """
 
     _TRAIN = ("loss", "top1", "lr", "images_per_s", "data_wait")
 
     def __init__(self, folder: Path, step: int) -> None:
-        # Takes two seconds to import, on the first process only.
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = _Appended(folder / name)
+        self._records = RecordWriter(self._file)
+        self._add(file_version="brain.Event:2")
+        # TensorBoard drops what an interrupted run wrote from that step on.
+        self._add(step=step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+
+    def _add(self, **fields: Any) -> None:
+        self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
 
     def write(self, event: Event) -> None:
         """Add the scalars of a step or an epoch."""
@@ -193,15 +342,15 @@ class TensorBoard:
             }
         else:
             return
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, event["step"])  # type: ignore[no-untyped-call]
+        values = [self._summary.Value(tag=k, simple_value=v) for k, v in scalars.items() if v is not None]
+        self._add(step=event["step"], summary=self._summary(value=values))
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
         """Nothing."""
 
     def close(self) -> None:
-        """Flush and close."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        """Close the file."""
+        self._file.close()
 
 
 class Console:
@@ -233,7 +382,7 @@ class Console:
         """Show a step in the bar; show an epoch, and what the user should know of the data, as a line of its own."""
         if event["event"] == "step":
             self._step(event)
-        elif event["event"] in ("unreadable", "slow_data"):
+        elif event["event"] in ("unreadable", "slow_data", "skipped", "checkpoint_failed"):
             tqdm.write(event["text"], file=sys.stderr)
         elif event["event"] == "epoch":
             self.close()
@@ -242,9 +391,12 @@ class Console:
     def _step(self, event: Event) -> None:
         done = event["step"] - self._start
         left = (time.monotonic() - self._started) / done * (self._total - event["step"])
+        trained = (
+            "all steps skipped" if event["loss"] is None else f"loss {event['loss']:.3f}, top-1 {event['top1']:.1f} %"
+        )
         text = (
-            f"loss {event['loss']:.3f}, top-1 {event['top1']:.1f} %, {event['images_per_s']:.0f} images/s, "
-            f"data-wait {100 * event['data_wait']:.1f} %, ETA {_duration(left)}"
+            f"{trained}, {event['images_per_s']:.0f} images/s, data-wait {100 * event['data_wait']:.1f} %, "
+            f"ETA {_duration(left)}"
         )
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
@@ -264,7 +416,11 @@ class Console:
 
 
 def _epoch_line(event: Event, epochs: int) -> str:
-    line = f"epoch {event['epoch']}/{epochs}: train loss {event['train_loss']:.4f}, top-1 {event['train_top1']:.2f} %"
+    line = f"epoch {event['epoch']}/{epochs}: "
+    if event["train_loss"] is None:
+        line += "all steps skipped"
+    else:
+        line += f"train loss {event['train_loss']:.4f}, top-1 {event['train_top1']:.2f} %"
     if event["val_count"]:
         top1, top5 = (100 * event[f"val_{k}_correct"] / event["val_count"] for k in ("top1", "top5"))
         line += f"; val loss {event['val_loss']:.4f}, top-1 {top1:.2f} %, top-5 {top5:.2f} %"
@@ -290,7 +446,6 @@ def open_log(
 def environment() -> dict[str, Any]:
     """Versions, host, git commit and command line, for the start event."""
     import platform
-    import socket
 
     import torch
     import torchvision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +28,7 @@ def capture(run: Run) -> dict[str, Any]:
         "schedule": run.schedule.state_dict(),
         "plan": {"images": run.setup.plan.images, "steps_per_epoch": run.setup.plan.steps_per_epoch},
         "meter": run.step.meter.state_dict(),
+        "skipped": run.step.watch.state_dict(),
         "rng": torch.get_rng_state(),
         "progress": asdict(run.progress),
         "recipe": run.setup.recipe.to_dict(),
@@ -48,12 +50,12 @@ def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainS
         print(f"continuing with a changed recipe: {describe(changed)}", flush=True)
     if tuple(state["classes"]) != setup.splits.classes:
         raise InputError("the checkpoint was trained on other classes than the data has; use the same data.root")
-    kept = state.get("images", setup.splits.storage)
+    kept = state["images"]
     if setup.process.is_main and kept != setup.splits.storage:
         for split, text in setup.splits.storage.items():
             print(f"{split} images: {text}; until now: {kept[split]}", flush=True)
     progress = _position(state, setup)
-    if progress.best is not None and not _same_evaluation(_best_in(folder), progress.best):
+    if progress.best is not None and not _same_evaluation(_best_in(folder, setup.process.is_main), progress.best):
         progress.best = None  # best.pt is elsewhere, or of a later epoch: the next evaluation makes a new one
     try:
         step.model.load_state_dict(state["model"])
@@ -65,6 +67,7 @@ def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainS
     if state["scaler"]:
         step.scaler.load_state_dict(state["scaler"])
     step.meter.load_state_dict(state["meter"])
+    step.watch.load_state_dict(state["skipped"])
     if stored.schedule.name == setup.recipe.schedule.name:
         schedule.load_state_dict(state["schedule"])
     torch.set_rng_state(state["rng"])
@@ -91,10 +94,18 @@ def _position(state: dict[str, Any], setup: Setup) -> Progress:
     return progress
 
 
-def _best_in(folder: RunFolder) -> dict[str, Any] | None:
+def _best_in(folder: RunFolder, speaks: bool) -> dict[str, Any] | None:
     """The evaluation that the run folder's best.pt is the best of, or None where there is no best.pt."""
     path = folder.checkpoints / "best.pt"
-    return checkpoint.load(path)["progress"]["best"] if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        best: dict[str, Any] | None = checkpoint.load(path)["progress"]["best"]
+    except InputError as error:
+        if speaks:
+            print(f"{error}; the next evaluation makes a new one", file=sys.stderr, flush=True)
+        return None
+    return best
 
 
 def _same_evaluation(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:

@@ -7,18 +7,23 @@ groups and processes, never averaged.
 Sums are made in a fixed tree: group by group within a process's share, then over processes. A single process keeps
 two shares like two processes would, so that one and two processes take bit-identical steps on one thread each (two
 terms commute); with more, the order of the sum over processes is the communication library's own.
+
+A step whose loss, BN statistics or gradient are not finite changes nothing: neither weights nor momentum nor BN's
+running statistics, which one such batch would spoil for good. That is decided on the device, alike on all processes.
 """
 
 # No `from __future__ import annotations` here: DDP inspects the annotations of the communication hook.
 import contextlib
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from resnext_train.data.loader import Group
@@ -27,7 +32,8 @@ from resnext_train.data.randomness import group_seed
 from resnext_train.data.sampler import deal
 from resnext_train.distributed import Process
 from resnext_train.losses import TrainingLoss, main_logits
-from resnext_train.metrics import TrainMeter
+from resnext_train.metrics import FiniteWatch, TrainMeter
+from resnext_train.optim import step_where
 from resnext_train.precision import Precision
 
 _PLAIN_LOSS = TrainingLoss()
@@ -40,25 +46,31 @@ class RunningStatistics:
     once on eight processes. Here each pass leaves its own statistics in the buffers (momentum 1), they are summed,
     and the step ends with one move by the module's own momentum. So the buffers are equal on all processes after
     every step and depend neither on their number nor on the order of groups.
+
+    With the statistics travels the loss of each group, so that all processes know which are finite.
     """
 
-    def __init__(self, model: nn.Module, process: Process) -> None:
+    def __init__(self, model: nn.Module, process: Process, groups: int) -> None:
         modules = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
         self._process = process
         buffers = [b for m in modules for b in (m.running_mean, m.running_var) if b is not None]
-        self._buffers = _Flat(buffers)
-        self._batches = _Flat([m.num_batches_tracked for m in modules if m.num_batches_tracked is not None])
+        self._buffers = _Flat(buffers, process.device)
+        batches = [m.num_batches_tracked for m in modules if m.num_batches_tracked is not None]
+        self._batches = _Flat(batches, process.device)
         for i, module in enumerate(modules):
             module.running_mean, module.running_var = self._buffers.parts[2 * i : 2 * i + 2]
             module.num_batches_tracked = self._batches.parts[i]
         momenta = [m.momentum if m.momentum is not None else 0.1 for m in modules for _ in range(2)]
-        self._momentum = _Flat([torch.full_like(b, v) for b, v in zip(buffers, momenta, strict=True)]).whole
+        self._momentum = _Flat(
+            [torch.full_like(b, v) for b, v in zip(buffers, momenta, strict=True)], process.device
+        ).whole
         for module in modules:
             module.momentum = 1.0
         self._running = self._buffers.whole.clone()
         self._count = self._batches.whole.clone()
-        self._share = torch.zeros_like(self._running)
-        self._total = torch.zeros_like(self._running)
+        self._groups, self._size = groups, self._running.numel()
+        self._share = self._running.new_zeros(self._size + groups)  # statistics, then the loss of each group
+        self._total = torch.zeros_like(self._share)
         self._work: dist.Work | None = None
 
     def reload(self) -> None:
@@ -66,34 +78,45 @@ class RunningStatistics:
         self._running.copy_(self._buffers.whole)
         self._count.copy_(self._batches.whole)
 
-    def add_group(self) -> None:
-        """After a group's forward pass: add its statistics to the share."""
-        self._share += self._buffers.whole
+    def reset(self) -> None:
+        """Put the buffers back as they were after the last step."""
+        self._buffers.whole.copy_(self._running)
+        self._batches.whole.copy_(self._count)
+
+    def add_group(self, number: int, loss: Tensor) -> None:
+        """After a group's forward pass: add its statistics to the share, and its loss."""
+        self._share[: self._size] += self._buffers.whole
+        self._share[self._size + number] = loss
 
     def end_share(self, last: bool) -> None:
         """After a share's last forward pass; the last share's sum over processes starts at once, beside backward."""
         self._total += self._share
         self._share.zero_()
-        if last and self._process.world > 1 and self._total.numel():
+        if last and self._process.world > 1:
             self._work = dist.all_reduce(self._total, async_op=True)
 
-    def move(self, groups: int) -> None:
-        """End the step: move by the mean over its `groups` groups."""
+    def finite(self) -> Tensor:
+        """Whether the statistics of all groups together are finite, then whether each group's loss is: bool (1 + G)."""
         if self._work is not None:
             self._work.wait()
             self._work = None
-        self._running.lerp_(self._total / groups, self._momentum)
-        self._buffers.whole.copy_(self._running)
-        self._count += 1
-        self._batches.whole.copy_(self._count)
+        finite = self._total.isfinite()
+        return torch.cat((finite[: self._size].all().unsqueeze(0), finite[self._size :]))
+
+    def move(self, moving: Tensor) -> None:
+        """End the step: where `moving` (bool), move by the mean over its groups."""
+        moved = self._running.lerp(self._total[: self._size] / self._groups, self._momentum)
+        torch.where(moving, moved, self._running, out=self._running)
+        self._count += moving
+        self.reset()
         self._total.zero_()
 
 
 class _Flat:
     """Tensors of one type as views of one flat tensor, so that all are handled by one operation."""
 
-    def __init__(self, tensors: list[Tensor]) -> None:
-        self.whole = torch.cat([t.reshape(-1) for t in tensors]) if tensors else torch.zeros(0)
+    def __init__(self, tensors: list[Tensor], device: torch.device) -> None:
+        self.whole = torch.cat([t.reshape(-1) for t in tensors]) if tensors else torch.zeros(0, device=device)
         sizes = [t.numel() for t in tensors]
         self.parts = [p.view_as(t) for p, t in zip(self.whole.split(sizes), tensors, strict=True)]
 
@@ -113,13 +136,15 @@ class TrainStep:
         clip_norm: float | None = None,
         seed: int = 0,
     ) -> None:
-        self.statistics = RunningStatistics(model, process)
+        self.statistics = RunningStatistics(model, process, groups)
         self.scaler = precision.scaler()
         self.meter = TrainMeter(process.device, process.sum_)
+        self.watch = FiniteWatch()
         self.model, self.optimizer = model, optimizer
         self._network = _distribute(model, process)
         self._photometric, self._precision = photometric, precision
         self._groups, self._loss, self._clip_norm, self._seed = groups, loss, clip_norm, seed
+        self._process = process
         self._dtype = next(model.parameters()).dtype
         single = process.world == 1 and groups > 1
         self._shares = (
@@ -132,13 +157,39 @@ class TrainStep:
             settings["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         self.compute_gradients(groups, step, size)
+        self.scaler.unscale_(self.optimizer)
+        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        finite = self.statistics.finite()
+        moving = finite.all() & norm.isfinite()
         if self._clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm, foreach=True)
-        self.scaler.step(self.optimizer)
+            clip_grads_with_norm_(self.model.parameters(), self._clip_norm, norm)
+        step_where(moving, self.optimizer)
         self.scaler.update()
-        self.statistics.move(self._groups)
+        self.statistics.move(moving)
+        self.meter.end_step(moving)
+        self.watch.add(step, moving, finite[1:])
         torch.manual_seed(group_seed(self._seed, step, self._groups))  # the same state on all processes
+
+    def settle_buckets(self, images: int, crop: int) -> None:
+        """Make DDP sum gradients in the same order from the first step on, whether a run is new or continued.
+
+        DDP arranges the gradients anew after the first backward pass, in the order in which they became ready. That
+        changes the order of a sum over three or more processes, and so its last bits. One pass over `images` images of
+        `crop` by `crop` pixels, which are as many as a group has, makes it do so before the first step; nothing
+        remains of the pass.
+        """
+        if self._process.world < 3:
+            return
+        device = self._process.device
+        group = Group(
+            torch.zeros(images, 3, crop, crop, dtype=torch.uint8, device=device).to(memory_format=torch.channels_last),
+            torch.zeros(images, dtype=torch.int64, device=device),
+            None,
+        )
+        outputs = self._outputs(group)
+        self.scaler.scale(self._loss(outputs, group.labels)).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad(set_to_none=True)
+        self.statistics.reset()
 
     def compute_gradients(self, groups: Iterator[Group], step: int, size: int) -> None:
         """Leave the step's gradient in the parameters and its statistics ready to move."""
@@ -163,17 +214,20 @@ class TrainStep:
     def _group(self, group: Group, step: int, number: int, size: int, last: bool, last_share: bool) -> None:
         """Forward and backward pass of one group."""
         torch.manual_seed(group_seed(self._seed, step, number))  # for dropout
-        labels = group.labels
+        outputs = self._outputs(group)
+        loss = self._loss(outputs, group.labels)
+        self.statistics.add_group(number, loss.detach())
+        if last:
+            self.statistics.end_share(last_share)
+        self.meter.add(loss.detach(), main_logits(outputs).detach(), group.labels, group.report.missing)
+        self.scaler.scale(loss / size).backward()  # type: ignore[no-untyped-call]
+
+    def _outputs(self, group: Group) -> Any:
+        """The network's outputs for a group's images."""
         # Outside autocast, which would round the colours.
         pixels = self._photometric(group.images, group.jitter, self._dtype)
         with self._precision.autocast():
-            outputs = self._network(pixels)
-        self.statistics.add_group()
-        if last:
-            self.statistics.end_share(last_share)
-        loss = self._loss(outputs, labels)
-        self.meter.add(loss.detach(), main_logits(outputs).detach(), labels, group.report.missing)
-        self.scaler.scale(loss / size).backward()  # type: ignore[no-untyped-call]
+            return self._network(pixels)
 
 
 def _distribute(model: nn.Module, process: Process) -> nn.Module:

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
-from resnext_train import checkpoint
-from resnext_train.data.build import (
-    build_eval_loader,
-    build_photometric,
-    build_train_loader,
-)
+from resnext_train.boundary import Told, heed, leave, save, settle, stoppable, summary_of, wait_saved, weights_digest
+from resnext_train.data.build import build_photometric, build_train_loader
 from resnext_train.data.loader import Group, Unreadable, on_device, readable, telling
-from resnext_train.data.waiting import Workers
-from resnext_train.data.workers import worker_count, worker_deaths_explained
-from resnext_train.errors import InputError
+from resnext_train.data.workers import worker_deaths_explained
+from resnext_train.distributed import lost_processes_named
+from resnext_train.errors import Preempted
 from resnext_train.evaluate import evaluate
-from resnext_train.losses import TrainingLoss
-from resnext_train.models.build import auxiliary_weight, build_model
-from resnext_train.models.convert import find_state_dict, load_weights
-from resnext_train.optim import build_optimizer
 from resnext_train.resume import ResumePoint
-from resnext_train.run import DataWait, Progress, Run, Setup
-from resnext_train.runlog import RunFolder, RunLog, environment, open_log
-from resnext_train.state import capture, restore
-from resnext_train.step import TrainStep
+from resnext_train.run import Run, Setup
+from resnext_train.runlog import RunFolder
+from resnext_train.signals import StopSignals
+from resnext_train.start import start
 
 
 @worker_deaths_explained()
@@ -38,113 +27,71 @@ def train(setup: Setup, folder: RunFolder, resume: ResumePoint) -> dict[str, Any
     """Train to the end of the recipe and return the summary; every process of the run calls this.
 
     Raises:
+        Preempted: a signal told the run to stop; it is saved.
         InputError: a run folder that cannot be written, a checkpoint that does not fit, an image that cannot be read,
             a loader process that died.
+        FaultError: another process is gone, the processes' weights differ, too many steps in a row were not finite, or
+            checkpoints cannot be written.
     """
-    run = _start(setup, folder, resume)
+    process = setup.process
+    claim = process.together(lambda: folder.claim() if process.is_main else None)
     try:
-        loader = build_train_loader(
-            setup.recipe, setup.splits.train, setup.plan, setup.process, run.progress.step, setup.total_steps
-        )
-        groups = run.clock.timed(_told(run, loader))
-        while run.progress.step < setup.total_steps:
-            _take_step(run, groups)
-            step = run.progress.step
-            at_end = step == setup.total_steps
-            if at_end or step % setup.recipe.log.every == 0:
-                _log_step(run)
-            if at_end or step % setup.plan.steps_per_epoch == 0:
-                _end_epoch(run, at_end)
-            elif setup.recipe.checkpoint.every_steps and step % setup.recipe.checkpoint.every_steps == 0:
-                _save(run)
-        return _finish(run)
-    except BaseException:
-        if setup.process.is_main:
-            folder.write_state("failed", run.progress.step)
+        with StopSignals(speaks=process.is_main) as signals, lost_processes_named(process):
+            run = start(setup, folder, resume, signals)
+            with _booked(run):
+                return _take_steps(run)
+    finally:
+        if claim:
+            claim.close()
+
+
+@contextmanager
+def _booked(run: Run) -> Iterator[None]:
+    """See that state.json and the log say how the run ended, and that nothing is left half-written."""
+    try:
+        try:
+            yield
+        except Told as told:
+            leave(run, told.signal)
+    except Preempted:
+        raise
+    except BaseException as error:
+        run.log.write("failed", step=run.progress.step, text=str(error) or type(error).__name__)
+        if run.setup.process.is_main:
+            run.folder.write_state("failed", run.progress.step)
         raise
     finally:
+        run.saver.close()
         run.log.close()
 
 
-def _start(setup: Setup, folder: RunFolder, resume: ResumePoint) -> Run:
-    """Build everything, at the state of `resume`'s checkpoint if there is one, and announce the run."""
-    recipe, process = setup.recipe, setup.process
-    if len(set(process.gather(str(resume.checkpoint)))) > 1:
-        raise InputError(f"the hosts see different run folders; put {folder.path} on a file system that all share")
-    state = process.together(lambda: checkpoint.load(resume.checkpoint) if resume.checkpoint else None)
-    model = build_model(recipe.model, setup.num_classes, recipe.train.seed)
-    if state is None and recipe.model.weights:
-        _fine_tune(model, setup)
-    model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if recipe.train.compile:
-        model.compile()
-    optimizer = build_optimizer(recipe.optimizer, model)
-    step = TrainStep(
-        model,
-        optimizer,
-        build_photometric(recipe),
-        setup.precision,
-        process,
-        setup.plan.groups,
-        TrainingLoss(recipe.train.label_smoothing, auxiliary_weight(recipe.model)),
-        recipe.optimizer.clip_norm,
-        recipe.train.seed,
+def _take_steps(run: Run) -> dict[str, Any]:
+    """From where `run` is to its end; the summary."""
+    setup, section = run.setup, run.setup.recipe.checkpoint
+    if run.progress.epoch_is_open:
+        _end_epoch(run)
+    loader = build_train_loader(
+        setup.recipe, setup.splits.train, setup.plan, setup.process, run.progress.step, setup.total_steps
     )
-    schedule, progress, logged = setup.schedule(), Progress(), 0
-    if state is not None:
-        progress = process.together(lambda: restore(state, setup, folder, step, schedule))
-        logged = state["progress"]["step"]
-    process.together(lambda: folder.create(recipe.to_yaml()) if process.is_main else None)
-    log = RunLog()
-    if process.is_main:
-        epochs, per_epoch = recipe.train.epochs, setup.plan.steps_per_epoch
-        log = open_log(folder, recipe.log.tensorboard, logged, epochs, per_epoch, setup.total_steps)
-        folder.write_state("running", progress.step)
-    log.write("start", step=progress.step, **environment(), **_effective(setup))
-    val_loader = build_eval_loader(recipe, setup.evaluation.images, process)
-    workers = Workers(*(worker_count(w, process.local_world) for w in (recipe.data.workers, "auto")))
-    data_wait = DataWait(workers, setup.splits.train.storage)
-    return Run(setup, folder, log, step, schedule, val_loader, progress, data_wait)
+    groups = run.clock.timed(_readable(run, loader))
+    while run.progress.step < setup.total_steps:
+        _take_step(run, groups)
+        step = run.progress.step
+        at_end = step == setup.total_steps
+        if at_end or step % setup.recipe.log.every == 0:
+            _log_step(run)
+        if at_end or step % setup.plan.steps_per_epoch == 0:
+            _end_epoch(run)
+        elif section.every_steps and step % section.every_steps == 0:
+            save(run)
+        if not at_end:
+            heed(run, may_save=True)
+    return _finish(run)
 
 
-def _told(run: Run, loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
+def _readable(run: Run, loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
     """The groups of `loader` on this process's device; what cannot be read goes to the log."""
     return on_device(telling(readable(loader), run.tell_unreadable), run.setup.process.device)
-
-
-def _fine_tune(model: nn.Module, setup: Setup) -> None:
-    """Start from the weights that the recipe names, and print what was found there.
-
-    A checkpoint of this tool says which classes it knows: where the data has others, its classifier is left out even if
-    they are as many.
-    """
-    section = setup.recipe.model
-    path = Path(section.weights or "").expanduser()
-    content = setup.process.together(lambda: checkpoint.load_file(path))
-    weights = find_state_dict(content, str(path))
-    if checkpoint.is_ours(content):
-        same = tuple(content["classes"]) == setup.splits.classes
-        kind = "a checkpoint of resnext-train"
-        told = load_weights(model, weights, str(path), section, "fitting" if same else "new", kind)
-    else:
-        told = load_weights(model, weights, str(path), section, "fitting")
-    if setup.process.is_main:
-        print(f"weights: {told}", flush=True)
-
-
-def _effective(setup: Setup) -> dict[str, Any]:
-    """What the recipe came to on this machine, for the log."""
-    return {
-        "world_size": setup.process.world,
-        "device": str(setup.process.device),
-        "precision": setup.precision.name,
-        "threads": torch.get_num_threads(),
-        "images": setup.splits.storage,
-        "batch_size": setup.plan.batch_size,
-        "groups": setup.plan.groups,
-        "steps_per_epoch": setup.plan.steps_per_epoch,
-        "total_steps": setup.total_steps,
-    }
 
 
 def _take_step(run: Run, groups: Iterator[Group]) -> None:
@@ -158,7 +105,7 @@ def _take_step(run: Run, groups: Iterator[Group]) -> None:
 
 def _log_step(run: Run) -> None:
     """Log the mean over the steps since the last such line, or since the epoch's start."""
-    run.step.meter.read()
+    settle(run)
     window = run.step.meter.window
     lap = run.clock.lap()
     run.progress.seconds += lap.seconds
@@ -178,23 +125,26 @@ def _log_step(run: Run) -> None:
     run.step.meter.window = type(window)()
 
 
-def _end_epoch(run: Run, at_end: bool) -> None:
+def _end_epoch(run: Run) -> None:
     """Evaluate if it is time, log the epoch, note the best, and save."""
     recipe = run.setup.recipe
     step = run.progress.step
+    at_end = step == run.setup.total_steps
     epoch = run.setup.epoch_of(step - 1)
-    run.step.meter.read()
+    settle(run)
     totals = run.step.meter.epoch
     counts = None
     if at_end or epoch % recipe.eval.every_epochs == 0:
-        blocks = _told(run, run.val_loader)
+        run.progress.epoch_is_open = True
+        blocks = stoppable(run, _readable(run, run.val_loader))
         normalise, setup = build_photometric(recipe), run.setup
         counts = evaluate(run.model, blocks, normalise, setup.precision, setup.process, setup.evaluation.outputs)
+        run.progress.epoch_is_open = False
         run.schedule.observe(100 - counts.top1)
         run.progress.last = {"epoch": epoch, **counts.to_dict()}
     is_best = counts is not None and counts.top1_correct > (run.progress.best or {"top1_correct": -1})["top1_correct"]
     if is_best:
-        run.progress.best = run.progress.last
+        run.best_before, run.progress.best = run.progress.best, run.progress.last
     run.progress.seconds += run.clock.lap().seconds
     run.log.write(
         "epoch",
@@ -208,65 +158,22 @@ def _end_epoch(run: Run, at_end: bool) -> None:
         val_top5_correct=counts and counts.top5_correct,
         val_loss=counts and counts.loss,
         val_unreadable=counts and counts.unreadable,
-        seconds=run.clock.epoch_seconds(),
+        seconds=run.progress.seconds - run.progress.epoch_began,
     )
+    run.progress.epoch_began = run.progress.seconds
     run.step.meter.window = type(totals)()
     if step % run.setup.plan.steps_per_epoch == 0:
         run.step.meter.epoch = type(totals)()
     if at_end or is_best or epoch % recipe.checkpoint.every_epochs == 0:
-        _save(run, is_best, epoch)
-
-
-def _save(run: Run, is_best: bool = False, epoch: int | None = None) -> None:
-    """Write last.pt, and give it the names best.pt and epoch_NNNN.pt where they apply."""
-    run.step.meter.read()
-    if run.setup.process.is_main:
-        folder, keep = run.folder, run.setup.recipe.checkpoint.keep
-        names = ["best.pt"] if is_best else []
-        if keep and epoch is not None:
-            names.append(f"epoch_{epoch:04d}.pt")
-        checkpoint.save(capture(run), folder.last, names)
-        if keep:
-            for old in sorted(folder.checkpoints.glob("epoch_*.pt"))[:-keep]:
-                old.unlink()
-        folder.write_state("running", run.progress.step)
-        folder.write_summary(_summary(run))
-    run.log.write("checkpoint", step=run.progress.step, path=str(run.folder.last), best=is_best)
-    run.progress.seconds += run.clock.lap().seconds
-
-
-def _summary(run: Run) -> dict[str, Any]:
-    progress = run.progress
-    images = sum(run.setup.plan.step_size(s) for s in range(progress.step % run.setup.plan.steps_per_epoch))
-    epochs = progress.step // run.setup.plan.steps_per_epoch
-    images += epochs * (run.setup.plan.images - run.setup.plan.dropped)
-    return {
-        "best": progress.best,
-        "last": progress.last,
-        "epochs": epochs,
-        "steps": progress.step,
-        "seconds": progress.seconds,
-        "images_per_s": images / progress.seconds if progress.seconds else None,
-        "unreadable": run.step.meter.run.unreadable,
-    }
+        save(run, is_best, epoch)
 
 
 def _finish(run: Run) -> dict[str, Any]:
-    """Check that all processes hold the same weights, and close the books."""
-    digests = run.setup.process.gather(weights_digest(run.model))
-    if len(set(digests)) > 1:
-        raise RuntimeError(f"the processes' weights have drifted apart: {digests}")
-    summary = _summary(run)
-    run.log.write("end", step=run.progress.step, weights_sha256=digests[0], **summary)
+    """Wait for the last checkpoint, and close the books."""
+    wait_saved(run)
+    summary = summary_of(run)
+    run.log.write("end", step=run.progress.step, weights_sha256=weights_digest(run.model), **summary)
     if run.setup.process.is_main:
         run.folder.write_summary(summary)
         run.folder.write_state("done", run.progress.step)
     return summary
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers, in order."""
-    digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

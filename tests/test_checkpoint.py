@@ -48,7 +48,7 @@ def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: py
 
 def test_what_is_saved_shares_no_memory(tmp_path: Path) -> None:
     flat = torch.arange(4.0)
-    checkpoint.save({"model": {"a": flat[:2], "b": flat[2:]}}, tmp_path / "x.pt")
+    checkpoint.save(checkpoint.snapshot({"model": {"a": flat[:2], "b": flat[2:]}}), tmp_path / "x.pt")
     model = checkpoint.load(tmp_path / "x.pt")["model"]
     assert model["a"].untyped_storage().data_ptr() != model["b"].untyped_storage().data_ptr()
     assert model["b"].tolist() == [2, 3]

@@ -27,21 +27,27 @@ LAYERS = {
         "data",
         "prepare",
         "bench",
+        "verify",
         *BOTTOM,
     },
-    "train": {
-        *("state", "run", "evaluate", "step", "losses", "models", "data", "optim", "checkpoint", "runlog", "resume"),
-        *BOTTOM,
+    "train": {"start", "boundary", "run", "evaluate", "data", "runlog", "resume", "signals", *BOTTOM},
+    "start": {
+        *("state", "run", "step", "losses", "models", "data", "optim", "checkpoint", "runlog", "resume", "saving"),
+        *("signals", *BOTTOM),
     },
+    "boundary": {"state", "run", "metrics", "data", *BOTTOM},
     "state": {"run", "step", "schedules", "checkpoint", "runlog", "resume", *BOTTOM},
-    "run": {"step", "data", "precision", "schedules", "runlog", *BOTTOM},
-    "step": {"data", "losses", "metrics", "precision", *BOTTOM},
+    "run": {"step", "data", "precision", "schedules", "saving", "runlog", "signals", *BOTTOM},
+    "saving": {"checkpoint", "runlog"},
+    "step": {"data", "losses", "metrics", "optim", "precision", *BOTTOM},
     "evaluate": {"data", "losses", "metrics", "precision", *BOTTOM},
     "resume": {"runlog", "config", "errors"},
     "models": {"config", "errors"},
-    "data": BOTTOM,
+    "data": {"signals", *BOTTOM},
+    "signals": set(),
     "prepare": {"data", "config", "errors"},
     "bench": {"data", "prepare", "config", "errors"},
+    "verify": {"errors"},
     "schedules": {"config"},
     "optim": {"config"},
     "losses": set(),
@@ -77,7 +83,7 @@ def test_imports_point_one_way(path: Path) -> None:
     assert imported - {own} <= LAYERS[own]
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "info", "prepare", "bench"])
+@pytest.mark.parametrize("command", ["train", "eval", "info", "prepare", "bench", "verify"])
 def test_help_imports_neither_torch_nor_pydantic(command: str) -> None:
     code = (
         "import sys\n"

@@ -104,7 +104,7 @@ def test_the_checkpoint_is_plain_and_complete(single: Path) -> None:
             "recipe",
             "classes",
         ),
-        *("version", "plan", "images"),
+        *("version", "plan", "images", "skipped"),
     }
     assert state["classes"] == ["class_0000", "class_0001", "class_0002", "class_0003"]
     assert not any(k.startswith(("module.", "_orig_mod.")) for k in state["model"])
@@ -283,7 +283,7 @@ def test_max_steps_ends_in_mid_epoch_with_an_evaluation(tmp_path: Path) -> None:
     assert train([*RUN, "--out", str(out), "train.max_steps=4", "checkpoint.keep=1"]) == 0
     assert [(e["epoch"], e["step"], e["val_count"]) for e in events(out, "epoch")] == [(1, 3, 37), (2, 4, 37)]
     names = sorted(p.name for p in (out / "checkpoints").iterdir())
-    assert names == ["best.pt", "epoch_0002.pt", "last.pt"]
+    assert names == ["best.pt", "epoch_0002.pt", "last.pt", "previous.pt"]
 
 
 def test_evaluation_every_second_epoch(tmp_path: Path) -> None:

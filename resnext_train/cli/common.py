@@ -10,11 +10,16 @@ from collections.abc import Callable
 
 
 def run_command(name: str, command: Callable[[], None]) -> int:
-    """Run `command`; the exit code is 0, 2 after one sentence about bad input, or 141 if nobody reads its output on.
+    """Run `command`; the exit code is 0, or after one sentence:
+
+    - 2 for bad input,
+    - 1 for a fault that ended a run,
+    - 75 for a run that was told to stop and has saved itself (EX_TEMPFAIL of sysexits.h: try again),
+    - 141 if nobody reads its output on.
 
     Under torchrun each host's first process speaks for its others, but for what one of them met alone.
     """
-    from resnext_train.errors import InputError, LocalInputError
+    from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted
 
     try:
         command()
@@ -31,6 +36,14 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         else:
             time.sleep(5)  # torchrun ends all processes as soon as one leaves: let the first one speak
         return 2
+    except FaultError as error:
+        if is_main() or error.told_here:
+            print(f"{name}: error: {error}", file=sys.stderr)
+        return 1
+    except Preempted as stop:
+        if is_main():
+            print(f"{name}: {stop}", file=sys.stderr)
+        return 75
     except KeyboardInterrupt:
         if is_main():
             print(f"{name}: interrupted", file=sys.stderr)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnext_train.cli.common import is_main, run_command, say
+from resnext_train.cli.common import is_main, run_command
 
 if TYPE_CHECKING:
     from resnext_train.config import Recipe
@@ -57,23 +57,21 @@ def _train(args: argparse.Namespace) -> None:
     check_model(recipe.model)
     _check_processes(recipe)
     folder = RunFolder(Path(args.out) if args.out else Path("runs") / run_name(args.config))
-    resume = ResumePoint(None) if args.dry_run else resume_point(folder, recipe, args.resume)
-    if resume.checkpoint is None:
+    resume = ResumePoint() if args.dry_run else resume_point(folder, recipe, args.resume)
+    if not resume.checkpoints:
         _check_weights(recipe)
 
     from resnext_train.distributed import connect
     from resnext_train.run import set_up
     from resnext_train.train import train
 
-    with connect() as process:
+    with connect(60 * recipe.train.patience) as process:
         setup = set_up(recipe, process)
         if process.is_main:
             print(_describe(setup), flush=True)
             _suggest_torchrun(setup)
         if args.dry_run:
             return
-        if resume.checkpoint:
-            say(f"continuing from {resume.checkpoint}")
         summary = train(setup, folder, resume)
     if is_main():
         _report(summary, folder.path)

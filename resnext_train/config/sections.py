@@ -51,14 +51,19 @@ class ModelSection(Section):
 
 
 class CheckpointSection(Section):
-    """When checkpoints are written. last.pt is always the newest and best.pt the one with the best top-1."""
+    """When checkpoints are written. last.pt is always the newest, previous.pt the one before, and best.pt the one with
+    the best top-1."""
 
     every_epochs: Positive = 1
     """Write last.pt after every so many epochs, and at the end."""
     every_steps: Positive | None = None
-    """Write last.pt after every so many steps as well; null: only at epochs."""
+    """Write last.pt after every so many steps as well; null: not by steps."""
+    every_minutes: AboveZero | None = 30.0
+    """Write last.pt as well when that many minutes have passed without; null: not by time."""
     keep: Natural = 0
-    """How many of the newest epoch checkpoints to keep as epoch_NNNN.pt beside last.pt and best.pt."""
+    """How many of the newest epoch checkpoints to keep as epoch_NNNN.pt beside the others."""
+    max_failures: Natural = 3
+    """Checkpoints in a row that may fail to be written, as on a full disk, while training goes on; one more ends it."""
 
 
 class LogSection(Section):

@@ -125,6 +125,10 @@ class TrainSection(Section):
     """auto: on CUDA bf16, else fp16 with loss scaling; on a CPU with bf16 instructions bf16; else fp32."""
     compile: bool = False
     """Compile the network with torch.compile."""
+    max_skipped: Natural = 20
+    """Steps in a row whose loss or gradient is not finite that are skipped; one more ends the run."""
+    patience: AboveZero = 10.0
+    """Minutes that the processes wait for one that is silent before the run ends."""
     seed: Natural = 0
     """Seed of the initial weights, of the order of images and of their augmentation."""
 

@@ -21,6 +21,7 @@ from resnext_train.data.sampler import Indices
 from resnext_train.data.source import Source
 from resnext_train.data.transforms import COLOUR_DRAWS, DRAWS, NO_DRAWS, EvalTransform, Transform, empty_batch
 from resnext_train.errors import LocalInputError
+from resnext_train.signals import outlive_stop_signals
 
 
 class Report(NamedTuple):
@@ -240,7 +241,12 @@ def groups_from(
         pin_memory=options.pin_memory,
         in_order=True,  # Batches builds on it
         generator=torch.Generator(),
+        worker_init_fn=_begin,
     )
+
+
+def _begin(worker: int) -> None:
+    outlive_stop_signals()
 
 
 def readable(loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:

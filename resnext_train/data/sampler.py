@@ -110,10 +110,15 @@ class EvalSampler:
 
     def __init__(self, images: int, batch_size: int, world: int, rank: int) -> None:
         self.images, self.batch_size, self.world, self.rank = images, batch_size, world, rank
+        self._blocks = -(-images // batch_size)
+
+    @property
+    def rounds(self) -> int:
+        """Blocks of the process that has most."""
+        return -(-self._blocks // self.world)
 
     def __len__(self) -> int:
-        blocks = -(-self.images // self.batch_size)
-        return len(range(self.rank, blocks, self.world))
+        return len(range(self.rank, self._blocks, self.world))
 
     def __iter__(self) -> Iterator[Indices]:
         for start in range(self.rank * self.batch_size, self.images, self.world * self.batch_size):

@@ -1,0 +1,137 @@
+"""How a run begins: its checkpoint found, everything built, the run folder made ready, the start announced."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from resnext_train import checkpoint
+from resnext_train.config import Recipe
+from resnext_train.data.build import build_eval_loader, build_photometric
+from resnext_train.data.waiting import Workers
+from resnext_train.data.workers import worker_count
+from resnext_train.distributed import Agreement
+from resnext_train.errors import InputError
+from resnext_train.losses import TrainingLoss
+from resnext_train.models.build import auxiliary_weight, build_model
+from resnext_train.models.convert import find_state_dict, load_weights
+from resnext_train.optim import build_optimizer
+from resnext_train.resume import ResumePoint
+from resnext_train.run import DataWait, Progress, Run, Setup, Wishes
+from resnext_train.runlog import RunFolder, RunLog, environment, open_log
+from resnext_train.saving import Saver
+from resnext_train.signals import StopSignals
+from resnext_train.state import restore
+from resnext_train.step import TrainStep
+
+
+def start(setup: Setup, folder: RunFolder, resume: ResumePoint, signals: StopSignals) -> Run:
+    """Build everything, at the state of `resume`'s checkpoint if there is one, and announce the run."""
+    recipe, process = setup.recipe, setup.process
+    state, path = _load(setup, folder, resume)
+    model = build_model(recipe.model, setup.num_classes, recipe.train.seed)
+    if state is None and recipe.model.weights:
+        _fine_tune(model, setup)
+    model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.train.compile:
+        model.compile()
+    optimizer = build_optimizer(recipe.optimizer, model)
+    step = TrainStep(
+        model,
+        optimizer,
+        build_photometric(recipe),
+        setup.precision,
+        process,
+        setup.plan.groups,
+        TrainingLoss(recipe.train.label_smoothing, auxiliary_weight(recipe.model)),
+        recipe.optimizer.clip_norm,
+        recipe.train.seed,
+    )
+    schedule, progress = setup.schedule(), Progress()
+    if state is not None:
+        progress = process.together(lambda: restore(state, setup, folder, step, schedule))
+    process.together(lambda: _prepare(folder, recipe, path, _bytes_of(model, optimizer)) if process.is_main else None)
+    step.settle_buckets(recipe.train.micro_batch, recipe.augment.size)
+    log = RunLog()
+    if process.is_main:
+        logged = state["progress"]["step"] if state else 0
+        epochs, per_epoch = recipe.train.epochs, setup.plan.steps_per_epoch
+        log = open_log(folder, recipe.log.tensorboard, logged, epochs, per_epoch, setup.total_steps)
+        folder.write_state("running", progress.step)
+    log.write("start", step=progress.step, **environment(), **_effective(setup))
+    val_loader = build_eval_loader(recipe, setup.evaluation.images, process)
+    workers = Workers(*(worker_count(w, process.local_world) for w in (recipe.data.workers, "auto")))
+    data_wait = DataWait(workers, setup.splits.train.storage)
+    saver = Saver(folder, recipe.checkpoint.keep)
+    agreement = Agreement(process, len(Wishes._fields), 60 * recipe.train.patience)
+    return Run(setup, folder, log, step, schedule, val_loader, progress, data_wait, saver, signals, agreement)
+
+
+def _load(setup: Setup, folder: RunFolder, resume: ResumePoint) -> tuple[dict[str, Any] | None, Path | None]:
+    """The state of the first whole checkpoint among `resume`'s, and its path; None where the run starts anew."""
+    process = setup.process
+    state, path, problems = process.together(
+        lambda: checkpoint.load_first(resume.checkpoints) if resume.checkpoints else (None, None, [])
+    )
+    if len(set(process.gather(str(path)))) > 1:
+        raise InputError(f"the hosts see different run folders; put {folder.path} on a file system that all share")
+    if process.is_main and state:
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        print(f"continuing from {path}, step {state['progress']['step']}", flush=True)
+    return state, path
+
+
+def _prepare(folder: RunFolder, recipe: Recipe, path: Path | None, checkpoint_bytes: int) -> None:
+    """Make the run folder, see that the disk has room, and put a damaged last.pt aside, lest it become previous.pt."""
+    folder.create(recipe.to_yaml())
+    folder.check_room(checkpoint_bytes, recipe.checkpoint.keep)
+    if path == folder.previous and folder.last.is_file():
+        folder.last.replace(folder.last.with_name("damaged.pt"))
+
+
+def _bytes_of(model: nn.Module, optimizer: Optimizer) -> int:
+    """About how large a checkpoint is."""
+    tensors = list(model.state_dict().values())
+    tensors += [t for state in optimizer.state.values() for t in state.values()]
+    return sum(int(t.numel()) * int(t.element_size()) + 300 for t in tensors) + 100_000
+
+
+def _fine_tune(model: nn.Module, setup: Setup) -> None:
+    """Start from the weights that the recipe names, and print what was found there.
+
+    A checkpoint of this tool says which classes it knows: where the data has others, its classifier is left out even if
+    they are as many.
+    """
+    section = setup.recipe.model
+    path = Path(section.weights or "").expanduser()
+    content = setup.process.together(lambda: checkpoint.load_file(path))
+    weights = find_state_dict(content, str(path))
+    if checkpoint.is_ours(content):
+        same = tuple(content["classes"]) == setup.splits.classes
+        kind = "a checkpoint of resnext-train"
+        told = load_weights(model, weights, str(path), section, "fitting" if same else "new", kind)
+    else:
+        told = load_weights(model, weights, str(path), section, "fitting")
+    if setup.process.is_main:
+        print(f"weights: {told}", flush=True)
+
+
+def _effective(setup: Setup) -> dict[str, Any]:
+    """What the recipe came to on this machine, for the log."""
+    return {
+        "world_size": setup.process.world,
+        "device": str(setup.process.device),
+        "precision": setup.precision.name,
+        "threads": torch.get_num_threads(),
+        "images": setup.splits.storage,
+        "batch_size": setup.plan.batch_size,
+        "groups": setup.plan.groups,
+        "steps_per_epoch": setup.plan.steps_per_epoch,
+        "total_steps": setup.total_steps,
+    }
