@@ -260,4 +260,5 @@ def load_first(paths: Sequence[Path]) -> tuple[dict[str, Any], Path, list[str]]:
             return load(path), path, problems
         except InputError as error:
             problems.append(str(error))
-    raise InputError("; ".join(problems))
+    others = "; another checkpoint can be named by --resume PATH" if len(paths) > 1 else ""
+    raise InputError("; ".join(problems) + others)

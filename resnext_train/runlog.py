@@ -6,7 +6,8 @@
     tensorboard/     curves
     checkpoints/     last.pt, previous.pt, best.pt, epoch_NNNN.pt
     summary.json     best and last evaluation, epochs, steps, seconds, images/s
-    state.json       {"status": "running" | "done" | "preempted" | "failed", "step": finished steps in last.pt}
+    state.json       {"status": "running" | "done" | "preempted" | "failed", "step": finished steps; while running those
+                     in last.pt}
 
 Epochs are counted from 1 and steps are finished optimizer steps. A full disk loses nothing of the log: what cannot be
 written is kept and written later.
@@ -104,7 +105,7 @@ class RunFolder:
         """
         here = len({file.stat().st_ino for file in self.checkpoints.glob("*.pt")})
         needed = max(1, 3 + keep + 1 - here) * checkpoint_bytes
-        if (free := shutil.disk_usage(self.checkpoints).free) < needed:
+        if (free := shutil.disk_usage(self.path).free) < needed:
             raise InputError(
                 f"the disk of run folder {self.path} has {free / 1e6:.0f} MB free, but its checkpoints of "
                 f"{checkpoint_bytes / 1e6:.0f} MB each need {needed / 1e6:.0f} MB; make room, or choose another --out"

@@ -75,9 +75,8 @@ def start(setup: Setup, folder: RunFolder, resume: ResumePoint, signals: StopSig
 def _load(setup: Setup, folder: RunFolder, resume: ResumePoint) -> tuple[dict[str, Any] | None, Path | None]:
     """The state of the first whole checkpoint among `resume`'s, and its path; None where the run starts anew."""
     process = setup.process
-    state, path, problems = process.together(
-        lambda: checkpoint.load_first(resume.checkpoints) if resume.checkpoints else (None, None, [])
-    )
+    here = [path for path in resume.checkpoints if path.is_file()]
+    state, path, problems = process.together(lambda: checkpoint.load_first(here) if here else (None, None, []))
     if len(set(process.gather(str(path)))) > 1:
         raise InputError(f"the hosts see different run folders; put {folder.path} on a file system that all share")
     if process.is_main and state:
@@ -89,8 +88,8 @@ def _load(setup: Setup, folder: RunFolder, resume: ResumePoint) -> tuple[dict[st
 
 def _prepare(folder: RunFolder, recipe: Recipe, path: Path | None, checkpoint_bytes: int) -> None:
     """Make the run folder, see that the disk has room, and put a damaged last.pt aside, lest it become previous.pt."""
-    folder.create(recipe.to_yaml())
     folder.check_room(checkpoint_bytes, recipe.checkpoint.keep)
+    folder.create(recipe.to_yaml())
     if path == folder.previous and folder.last.is_file():
         folder.last.replace(folder.last.with_name("damaged.pt"))
 
