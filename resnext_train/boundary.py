@@ -16,7 +16,7 @@ from resnext_train.data.loader import Group
 from resnext_train.data.randomness import permutation
 from resnext_train.errors import FaultError, Preempted
 from resnext_train.metrics import Skipped
-from resnext_train.run import Run, Trouble, Wishes
+from resnext_train.run import TOO_MANY_FAILED, Run, Wishes
 from resnext_train.state import capture
 
 
@@ -48,13 +48,15 @@ def heed(run: Run, may_save: bool) -> None:
     if run.setup.process.is_main:
         _note_saved(run, wait=False)
         minutes, limit = (time.monotonic() - run.saved_at) / 60, run.setup.recipe.checkpoint.every_minutes
-        wishes = Wishes(run.signals.received, limit is not None and minutes > limit, run.trouble)
-        run.trouble = Trouble.NONE
+        due = may_save and limit is not None and minutes > limit
+        if due:
+            run.saved_at = time.monotonic()  # on GPUs the wish comes true a step later, and must not be made again
+        wishes, run.trouble = Wishes(run.signals.received, due, run.trouble), 0
     agreed = Wishes(*run.agreement.at_boundary([int(wish) for wish in wishes]))
-    if agreed.trouble >= Trouble.BEST_NOT_SAVED:
-        run.progress.best = run.best_before
-    if agreed.trouble == Trouble.STOP:
+    if agreed.trouble == TOO_MANY_FAILED:
         _stop_unsaved(run)
+    if run.progress.best and run.progress.best["epoch"] == agreed.trouble:
+        run.progress.best = run.best_before
     if agreed.signal:
         raise Told(agreed.signal)
     if agreed.save and may_save:
@@ -83,13 +85,14 @@ def _note_saved(run: Run, wait: bool) -> None:
     if saved is None:
         return
     if not saved.problem:
-        run.log.write("checkpoint", step=saved.step, path=str(run.folder.last), best=saved.best, seconds=saved.seconds)
+        run.log.write(
+            "checkpoint", step=saved.step, path=str(run.folder.last), best=saved.best_epoch > 0, seconds=saved.seconds
+        )
         return
     limit = run.setup.recipe.checkpoint.max_failures
-    run.trouble = Trouble.BEST_NOT_SAVED if saved.best else run.trouble
-    run.trouble = Trouble.STOP if run.saver.failures > limit else run.trouble
+    run.trouble = TOO_MANY_FAILED if run.saver.failures > limit else max(run.trouble, saved.best_epoch)
     text = f"the checkpoint of step {saved.step} could not be written: {saved.problem}; the one before is kept"
-    if run.trouble != Trouble.STOP:
+    if run.trouble != TOO_MANY_FAILED:
         text += f", training goes on ({run.saver.failures} of {limit} such failures in a row that are tolerated)"
     run.log.write("checkpoint_failed", step=saved.step, text=text)
 
@@ -159,18 +162,22 @@ def settle(run: Run) -> None:
         run.log.write("skipped", **_told_of(skipped, run))
         limit = run.setup.recipe.train.max_skipped
         if skipped.in_a_row > limit:
+            first, last = skipped.step + 2 - skipped.in_a_row, skipped.step + 1
             raise FaultError(
-                f"stopped at step {skipped.step + 1}: {skipped.in_a_row} steps in a row were not finite (learning rate "
-                f"{run.schedule.lr(skipped.step):g}); log.jsonl has their images; lower optimizer.lr, or see whether "
-                f"the images are at fault"
+                f"stopped after step {run.progress.step}: steps {first} to {last} were not finite (learning rate "
+                f"{run.schedule.lr(skipped.step):g}; log.jsonl has their images), and the weights before may be spoilt as "
+                "well; start anew with another --out and a lower optimizer.lr, or continue from an older checkpoint by "
+                "--resume PATH"
             )
     if run.setup.process.world > 1:
         sums = run.setup.process.gather(weights_sum(run.model))
-        common = Counter(sums).most_common(1)[0][0]
-        if other := [rank for rank, weights in enumerate(sums) if weights != common]:
+        common, votes = Counter(sums).most_common(1)[0]
+        if other := [str(rank) for rank, weights in enumerate(sums) if weights != common]:
+            named = f"of process {' and '.join(other)} of {len(sums)} (counted from 0) differ from the others'"
+            if 2 * votes <= len(sums):
+                named = f"of the {len(sums)} processes differ, and which are right cannot be told"
             raise FaultError(
-                f"stopped at step {run.progress.step}: the weights of process {' and '.join(map(str, other))} of "
-                f"{len(sums)} (counted from 0) differ from the others', as faulty hardware makes them; the same "
+                f"stopped at step {run.progress.step}: the weights {named}, as faulty hardware makes them; the same "
                 "command continues from the last checkpoint"
             )
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import os
 import pickle
@@ -48,6 +49,10 @@ _SEAL = b"\nresnext-train sha256 "
 _SEAL_SIZE = len(_SEAL) + hashlib.sha256().digest_size * 2 + 1
 
 
+class DamagedError(InputError):
+    """A file that is not what was once written."""
+
+
 def save(state: dict[str, Any], path: Path, names: Sequence[str] = (), previous: str | None = None) -> None:
     """Write `state`, whose tensors share no memory, to `path`, and under further `names` beside it.
 
@@ -55,14 +60,19 @@ def save(state: dict[str, Any], path: Path, names: Sequence[str] = (), previous:
     at any moment. `path` comes last: when it is new, so are the others.
 
     Raises:
-        OSError: the disk is full, or fails; all files are as they were.
+        OSError: the disk is full, or fails; `path` is as it was.
     """
     fresh = _written(path, lambda file: _save_sealed({"format": FORMAT, **state}, file))
-    for name in names:
-        _link(fresh, path.with_name(name))
-    if previous is not None and path.is_file():
-        _link(path, path.with_name(previous))
-    fresh.replace(path)
+    try:
+        for name in names:
+            _link(fresh, path.with_name(name))
+        if previous is not None and path.is_file():
+            _link(path, path.with_name(previous))
+        fresh.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # the disk that failed may refuse this too
+            fresh.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 
@@ -106,7 +116,7 @@ def _seal(path: Path) -> bool:
             digest.update(block)
             left -= len(block)
     if seal != _SEAL + digest.hexdigest().encode() + b"\n":
-        raise InputError(f"{path} is damaged: its content does not match its checksum")
+        raise DamagedError(f"{path} is damaged: its content does not match its checksum")
     return True
 
 
@@ -169,6 +179,9 @@ def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise  # else a file system that cannot do this for folders
     finally:
         os.close(handle)
 
@@ -182,6 +195,8 @@ def load_file(path: Path) -> Any:
     Raises:
         InputError: the file is missing, damaged, or would need code to run.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a checkpoint in it, such as checkpoints/best.pt of a run folder")
     if not path.is_file():
         raise InputError(f"checkpoint {path} not found")
     try:
@@ -191,12 +206,14 @@ def load_file(path: Path) -> Any:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the age or kind of the file; what matters becomes an error
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except InputError:
+    except (InputError, MemoryError):
         raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # what the readers make of arbitrary bytes is unbounded: IndexError, KeyError, ...
-        raise InputError(f"{path} is not a checkpoint: {_reason(error)}") from error
+        raise DamagedError(f"{path} is not a checkpoint: {_reason(error)}") from error
     if is_ours(content) and not sealed:
-        raise InputError(f"{path} is damaged: the checksum at its end is missing")
+        raise DamagedError(f"{path} is damaged: the checksum at its end is missing")
     return content
 
 
@@ -223,7 +240,9 @@ def _reason(error: Exception) -> str:
         return f"it holds {code[1]}, which only running code could restore; save its state dict alone and use that"
     if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
         return "it is damaged, no checkpoint, or holds objects that only running code could restore"
-    return str(error).partition("\n")[0] or type(error).__name__
+    if isinstance(error, EOFError):
+        return "it is empty, or cut off"
+    return str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
 
 
 def is_ours(content: Any) -> bool:
@@ -252,13 +271,13 @@ def load_first(paths: Sequence[Path]) -> tuple[dict[str, Any], Path, list[str]]:
     """The first of `paths` that is whole: its content, its path, and what is wrong with those before it.
 
     Raises:
-        InputError: none is.
+        DamagedError: none is.
+        InputError: one cannot be read, or is none of this tool's.
     """
     problems: list[str] = []
     for path in paths:
         try:
             return load(path), path, problems
-        except InputError as error:
+        except DamagedError as error:  # not one that cannot be read just now
             problems.append(str(error))
-    others = "; another checkpoint can be named by --resume PATH" if len(paths) > 1 else ""
-    raise InputError("; ".join(problems) + others)
+    raise DamagedError("; ".join(problems))

@@ -43,18 +43,20 @@ def evaluate(
     totals = torch.zeros(3, dtype=torch.int64, device=process.device)
     unreadable = torch.zeros(1, dtype=torch.int64, device=process.device)
     loss = torch.zeros(1, dtype=torch.float64, device=process.device)
-    with torch.no_grad():
-        for block in blocks:
-            unreadable += block.report.missing
-            if not len(block.labels):
-                continue
-            pixels = normalise(block.images, None)  # outside autocast, which would round the colours
-            with precision.autocast():
-                logits = model(pixels) if among is None else model(pixels)[:, among]
-            rank = target_rank(logits, block.labels)
-            totals += torch.stack((torch.ones_like(rank).sum(), (rank < 1).sum(), (rank < 5).sum()))
-            loss += cross_entropy_sum(logits, block.labels)
-    model.train(was_training)
+    try:
+        with torch.no_grad():
+            for block in blocks:
+                unreadable += block.report.missing
+                if not len(block.labels):
+                    continue
+                pixels = normalise(block.images, None)  # outside autocast, which would round the colours
+                with precision.autocast():
+                    logits = model(pixels) if among is None else model(pixels)[:, among]
+                rank = target_rank(logits, block.labels)
+                totals += torch.stack((torch.ones_like(rank).sum(), (rank < 1).sum(), (rank < 5).sum()))
+                loss += cross_entropy_sum(logits, block.labels)
+    finally:
+        model.train(was_training)
     process.sum_(totals)
     process.sum_(loss)
     count, top1, top5 = totals.tolist()

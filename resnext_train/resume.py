@@ -19,10 +19,7 @@ _MAY_CHANGE = (
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The checkpoints that a run may continue from: the first that exists and is whole; if none exists, it starts anew.
-
-    Whether they exist is looked at when no other process can still be writing them.
-    """
+    """The checkpoints that a run may continue from, of which it takes the first that is whole; none: it starts anew."""
 
     checkpoints: tuple[Path, ...] = ()
 
@@ -62,7 +59,7 @@ def resume_point(folder: RunFolder, recipe: Recipe, resume: str) -> ResumePoint:
             f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
             f"continue it with these changes by --resume {folder.last}"
         )
-    return ResumePoint((folder.last, folder.previous))
+    return ResumePoint(tuple(path for path in (folder.last, folder.previous) if path.is_file()))
 
 
 def fixed_differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:

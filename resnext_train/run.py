@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -21,7 +19,7 @@ from resnext_train.data.waiting import NOTICEABLE, WINDOW, Workers, slow_stage
 from resnext_train.distributed import Agreement, Process
 from resnext_train.errors import InputError
 from resnext_train.precision import Precision, resolve_precision
-from resnext_train.runlog import RunFolder, RunLog
+from resnext_train.runlog import RunFolder, RunLog, tell
 from resnext_train.saving import Saver
 from resnext_train.schedules import Schedule, build_schedule
 from resnext_train.signals import StopSignals
@@ -76,13 +74,8 @@ def set_up(recipe: Recipe, process: Process) -> Setup:
     return Setup(recipe, process, splits, evaluation, plan, total, precision)
 
 
-class Trouble(IntEnum):
-    """What the first process must tell the others of its checkpoints."""
-
-    NONE = 0
-    BEST_NOT_SAVED = 1
-    STOP = 2
-    """Too many in a row could not be written."""
+TOO_MANY_FAILED = 2**31
+"""What `Wishes.trouble` is when too many checkpoints in a row could not be written."""
 
 
 class Wishes(NamedTuple):
@@ -93,6 +86,8 @@ class Wishes(NamedTuple):
     save: bool | int
     """Whether it is time for a checkpoint."""
     trouble: int
+    """What the first process must tell the others of its checkpoints: 0, the epoch of a best one that could not be
+    written, or TOO_MANY_FAILED."""
 
 
 @dataclass
@@ -208,8 +203,8 @@ class Run:
     clock: Clock = field(default_factory=Clock)
     saved_at: float = field(default_factory=time.monotonic)
     """When the last checkpoint was begun."""
-    trouble: Trouble = Trouble.NONE
-    """What the first process is still to tell the others."""
+    trouble: int = 0
+    """What the first process is still to tell the others, see Wishes."""
     best_before: dict[str, Any] | None = None
     """The best evaluation before `progress.best`."""
 
@@ -218,7 +213,7 @@ class Run:
         if self.setup.process.is_main:
             self.log.write("unreadable", step=self.progress.step, text=text)
         else:
-            print(f"process {self.setup.process.rank}: {text}", file=sys.stderr, flush=True)
+            tell(f"process {self.setup.process.rank}: {text}")
 
     @property
     def model(self) -> nn.Module:

@@ -79,7 +79,8 @@ class RunFolder:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            _replace(self.recipe, recipe_yaml)
+            if not (self.recipe.is_file() and self.recipe.read_text(encoding="utf-8") == recipe_yaml):
+                _replace(self.recipe, recipe_yaml)
         except OSError as error:
             raise self._cannot_be_written(error) from error
 
@@ -111,6 +112,26 @@ class RunFolder:
                 f"{checkpoint_bytes / 1e6:.0f} MB each need {needed / 1e6:.0f} MB; make room, or choose another --out"
             )
 
+    def branch(self, path: Path, epochs: int) -> None:
+        """Make `path`, which a run of `epochs` whole epochs continues from, last.pt; other checkpoints must not win.
+
+        A last.pt that is another file is damaged, or of a branch that is given up: it becomes aside.pt, and epochs that
+        are yet to come become aside_epoch_NNNN.pt.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        if path.parent.resolve() != self.checkpoints.resolve() or (self.last.is_file() and path.samefile(self.last)):
+            return
+        try:
+            if self.last.is_file():
+                self.last.replace(self.last.with_name("aside.pt"))
+            for epoch in self.checkpoints.glob("epoch_*.pt"):
+                if int(epoch.stem.removeprefix("epoch_")) > epochs:
+                    epoch.replace(epoch.with_name(f"aside_{epoch.name}"))
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+
     def write_state(self, status: Status, step: int, **more: str) -> None:
         """Replace state.json; a disk that refuses that is told, but no reason to stop."""
         self._try_replace("state.json", json.dumps({"status": status, "step": step, **more}) + "\n")
@@ -123,7 +144,7 @@ class RunFolder:
         try:
             _replace(self.path / name, text)
         except OSError as error:
-            tqdm.write(f"{self.path / name} cannot be written: {error.strerror}", file=sys.stderr)
+            tell(f"{self.path / name} cannot be written: {error.strerror}")
 
     def sync_log(self) -> None:
         """Put what was logged on the disk for good."""
@@ -179,12 +200,21 @@ class Claim:
 def _replace(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.new")
     try:
-        fresh.write_text(text, encoding="utf-8")
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(path)
     except OSError:
         with contextlib.suppress(OSError):  # a read-only disk refuses this too
             fresh.unlink(missing_ok=True)
         raise
+
+
+def tell(text: str) -> None:
+    """Show a line on the console. A console that is gone or full is no reason to lose a run: the log has it all."""
+    with contextlib.suppress(OSError, ValueError):
+        tqdm.write(printable(text), file=sys.stderr)
 
 
 class Sink(Protocol):
@@ -239,9 +269,7 @@ class _Appended:
             self._failing = False
         except OSError as error:
             if not self._failing:
-                tqdm.write(
-                    f"{self._path} cannot be written: {error.strerror}; what is missing is kept", file=sys.stderr
-                )
+                tell(f"{self._path} cannot be written: {error.strerror}; what is missing is kept")
             self._failing = True
         return len(data)
 
@@ -377,17 +405,18 @@ class Console:
                 dynamic_ncols=True,
                 bar_format="{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}",
             )
-        self._bar.update(1)
+        with contextlib.suppress(OSError):
+            self._bar.update(1)
 
     def write(self, event: Event) -> None:
         """Show a step in the bar; show an epoch, and what the user should know of the data, as a line of its own."""
         if event["event"] == "step":
             self._step(event)
         elif event["event"] in ("unreadable", "slow_data", "skipped", "checkpoint_failed"):
-            tqdm.write(printable(event["text"]), file=sys.stderr)
+            tell(event["text"])
         elif event["event"] == "epoch":
             self.close()
-            print(_epoch_line(event, self._epochs), file=sys.stderr, flush=True)
+            tell(_epoch_line(event, self._epochs))
 
     def _step(self, event: Event) -> None:
         done = event["step"] - self._start
@@ -403,16 +432,13 @@ class Console:
             self._bar.set_postfix_str(text, refresh=False)
         elif not self._is_terminal and time.monotonic() - self._spoke > _LINE_SECONDS:
             self._spoke = time.monotonic()
-            print(
-                f"epoch {event['epoch']}/{self._epochs} step {event['step']}: {text}",
-                file=sys.stderr,
-                flush=True,
-            )
+            tell(f"epoch {event['epoch']}/{self._epochs} step {event['step']}: {text}")
 
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()
             self._bar = None
 
 
@@ -437,10 +463,17 @@ def _duration(seconds: float) -> str:
 def open_log(
     folder: RunFolder, tensorboard: bool, step: int, epochs: int, steps_per_epoch: int, total_steps: int
 ) -> RunLog:
-    """The log of a run's first process, continued after `step` finished steps."""
-    sinks: list[Sink] = [JsonLines(folder.log, step), Console(epochs, steps_per_epoch, total_steps, step)]
-    if tensorboard:
-        sinks.append(TensorBoard(folder.path / "tensorboard", step))
+    """The log of a run's first process, continued after `step` finished steps.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        sinks: list[Sink] = [JsonLines(folder.log, step), Console(epochs, steps_per_epoch, total_steps, step)]
+        if tensorboard:
+            sinks.append(TensorBoard(folder.path / "tensorboard", step))
+    except OSError as error:
+        raise InputError(f"the log in {folder.path} cannot be written: {error.strerror}") from error
     return RunLog(tuple(sinks))
 
 

@@ -17,7 +17,8 @@ class Saved:
     """What became of a checkpoint."""
 
     step: int
-    best: bool
+    best_epoch: int
+    """The epoch that it is the best one of, or 0."""
     seconds: float
     """How long it took to write, beside training."""
     problem: str | None
@@ -51,6 +52,7 @@ class Saver:
 
     def _write(self, state: dict[str, Any], best: bool, names: list[str], then: Callable[[], None]) -> Saved:
         began, step = perf_counter(), state["progress"]["step"]
+        best_epoch = state["progress"]["best"]["epoch"] if best else 0
         folder = self._folder
         try:
             folder.sync_log()  # before the checkpoint: what is on the disk of the log then reaches as far
@@ -59,9 +61,9 @@ class Saver:
                 for old in sorted(folder.checkpoints.glob("epoch_*.pt"))[: -self._keep]:
                     old.unlink()
         except OSError as error:
-            return Saved(step, best, perf_counter() - began, error.strerror or str(error))
+            return Saved(step, best_epoch, perf_counter() - began, error.strerror or str(error))
         then()
-        return Saved(step, best, perf_counter() - began, None)
+        return Saved(step, best_epoch, perf_counter() - began, None)
 
     def outcome(self, wait: bool) -> Saved | None:
         """What became of the last checkpoint, once; None if that is not known yet, which `wait` waits for."""

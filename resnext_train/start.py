@@ -11,7 +11,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from resnext_train import checkpoint
-from resnext_train.config import Recipe
 from resnext_train.data.build import build_eval_loader, build_photometric
 from resnext_train.data.waiting import Workers
 from resnext_train.data.workers import worker_count
@@ -26,7 +25,7 @@ from resnext_train.run import DataWait, Progress, Run, Setup, Wishes
 from resnext_train.runlog import RunFolder, RunLog, environment, open_log
 from resnext_train.saving import Saver
 from resnext_train.signals import StopSignals
-from resnext_train.state import restore
+from resnext_train.state import best_in, restore
 from resnext_train.step import TrainStep
 
 
@@ -54,14 +53,21 @@ def start(setup: Setup, folder: RunFolder, resume: ResumePoint, signals: StopSig
     )
     schedule, progress = setup.schedule(), Progress()
     if state is not None:
-        progress = process.together(lambda: restore(state, setup, folder, step, schedule))
-    process.together(lambda: _prepare(folder, recipe, path, _bytes_of(model, optimizer)) if process.is_main else None)
+        best = process.gather(best_in(folder) if process.is_main else None)[0]
+        progress = process.together(lambda: restore(state, setup, best, step, schedule))
     step.settle_buckets(recipe.train.micro_batch, recipe.augment.size)
-    log = RunLog()
-    if process.is_main:
+
+    def prepare() -> RunLog:
+        folder.check_room(_bytes_of(model, optimizer), recipe.checkpoint.keep)
+        folder.create(recipe.to_yaml())
+        if path is not None:
+            folder.branch(path, progress.step // setup.plan.steps_per_epoch)
         logged = state["progress"]["step"] if state else 0
         epochs, per_epoch = recipe.train.epochs, setup.plan.steps_per_epoch
-        log = open_log(folder, recipe.log.tensorboard, logged, epochs, per_epoch, setup.total_steps)
+        return open_log(folder, recipe.log.tensorboard, logged, epochs, per_epoch, setup.total_steps)
+
+    log = process.together(lambda: prepare() if process.is_main else RunLog())
+    if process.is_main:
         folder.write_state("running", progress.step)
     log.write("start", step=progress.step, **environment(), **_effective(setup))
     val_loader = build_eval_loader(recipe, setup.evaluation.images, process)
@@ -75,8 +81,16 @@ def start(setup: Setup, folder: RunFolder, resume: ResumePoint, signals: StopSig
 def _load(setup: Setup, folder: RunFolder, resume: ResumePoint) -> tuple[dict[str, Any] | None, Path | None]:
     """The state of the first whole checkpoint among `resume`'s, and its path; None where the run starts anew."""
     process = setup.process
-    here = [path for path in resume.checkpoints if path.is_file()]
-    state, path, problems = process.together(lambda: checkpoint.load_first(here) if here else (None, None, []))
+
+    def load() -> tuple[dict[str, Any] | None, Path | None, list[str]]:
+        try:
+            return checkpoint.load_first(resume.checkpoints) if resume.checkpoints else (None, None, [])
+        except checkpoint.DamagedError as error:
+            raise InputError(
+                f"{error}; continue from another one by --resume PATH, or start anew in another --out"
+            ) from error
+
+    state, path, problems = process.together(load)
     if len(set(process.gather(str(path)))) > 1:
         raise InputError(f"the hosts see different run folders; put {folder.path} on a file system that all share")
     if process.is_main and state:
@@ -84,14 +98,6 @@ def _load(setup: Setup, folder: RunFolder, resume: ResumePoint) -> tuple[dict[st
             print(problem, file=sys.stderr)
         print(printable(f"continuing from {path}, step {state['progress']['step']}"), flush=True)
     return state, path
-
-
-def _prepare(folder: RunFolder, recipe: Recipe, path: Path | None, checkpoint_bytes: int) -> None:
-    """Make the run folder, see that the disk has room, and put a damaged last.pt aside, lest it become previous.pt."""
-    folder.check_room(checkpoint_bytes, recipe.checkpoint.keep)
-    folder.create(recipe.to_yaml())
-    if path == folder.previous and folder.last.is_file():
-        folder.last.replace(folder.last.with_name("damaged.pt"))
 
 
 def _bytes_of(model: nn.Module, optimizer: Optimizer) -> int:

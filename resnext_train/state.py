@@ -38,8 +38,12 @@ def capture(run: Run) -> dict[str, Any]:
     }
 
 
-def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainStep, schedule: Schedule) -> Progress:
+def restore(
+    state: dict[str, Any], setup: Setup, best: dict[str, Any] | None, step: TrainStep, schedule: Schedule
+) -> Progress:
     """Put a checkpoint's state into a freshly built run, and print what the recipe changes about it.
+
+    `best` is the evaluation that the run folder's best.pt is of.
 
     Raises:
         InputError: the checkpoint's classes or network are others, or its position does not exist in this recipe.
@@ -55,7 +59,7 @@ def restore(state: dict[str, Any], setup: Setup, folder: RunFolder, step: TrainS
         for split, text in setup.splits.storage.items():
             print(printable(f"{split} images: {text}; until now: {kept[split]}"), flush=True)
     progress = _position(state, setup)
-    if progress.best is not None and not _same_evaluation(_best_in(folder, setup.process.is_main), progress.best):
+    if progress.best is not None and not _same_evaluation(best, progress.best):
         progress.best = None  # best.pt is elsewhere, or of a later epoch: the next evaluation makes a new one
     try:
         step.model.load_state_dict(state["model"])
@@ -94,7 +98,7 @@ def _position(state: dict[str, Any], setup: Setup) -> Progress:
     return progress
 
 
-def _best_in(folder: RunFolder, speaks: bool) -> dict[str, Any] | None:
+def best_in(folder: RunFolder) -> dict[str, Any] | None:
     """The evaluation that the run folder's best.pt is the best of, or None where there is no best.pt."""
     path = folder.checkpoints / "best.pt"
     if not path.is_file():
@@ -102,8 +106,7 @@ def _best_in(folder: RunFolder, speaks: bool) -> dict[str, Any] | None:
     try:
         best: dict[str, Any] | None = checkpoint.load(path)["progress"]["best"]
     except InputError as error:
-        if speaks:
-            print(f"{error}; the next evaluation makes a new one", file=sys.stderr, flush=True)
+        print(f"{error}; the next evaluation makes a new one", file=sys.stderr, flush=True)
         return None
     return best
 

@@ -16,7 +16,7 @@ from resnext_train.data.workers import worker_deaths_explained
 from resnext_train.distributed import lost_processes_named
 from resnext_train.errors import Preempted
 from resnext_train.evaluate import evaluate
-from resnext_train.resume import ResumePoint
+from resnext_train.resume import ResumePoint, resume_point
 from resnext_train.run import Run, Setup
 from resnext_train.runlog import RunFolder
 from resnext_train.signals import StopSignals
@@ -24,8 +24,10 @@ from resnext_train.start import start
 
 
 @worker_deaths_explained()
-def train(setup: Setup, folder: RunFolder, resume: ResumePoint) -> dict[str, Any]:
+def train(setup: Setup, folder: RunFolder, resume: str) -> dict[str, Any]:
     """Train to the end of the recipe and return the summary; every process of the run calls this.
+
+    `resume` is auto, never or the path of a checkpoint, see resume.py.
 
     Raises:
         Preempted: a signal told the run to stop; it is saved.
@@ -38,13 +40,20 @@ def train(setup: Setup, folder: RunFolder, resume: ResumePoint) -> dict[str, Any
     setup = replace(setup, process=process)
     claim = process.together(lambda: folder.claim() if process.is_main else None)
     try:
-        with StopSignals(speaks=process.is_main) as signals, lost_processes_named(process):
-            run = start(setup, folder, resume, signals)
-            with _booked(run):
+        with StopSignals(speaks=process.is_main) as signals:
+            with lost_processes_named(process):
+                point = process.together(lambda: _point(setup, folder, resume) if process.is_main else None)
+                run = start(setup, folder, process.gather(point)[0] or ResumePoint(), signals)
+            with _booked(run), lost_processes_named(process):
                 return _take_steps(run)
     finally:
         if claim:
             claim.close()
+
+
+def _point(setup: Setup, folder: RunFolder, resume: str) -> ResumePoint:
+    """Where to continue from, looked at when no other run can be writing in `folder` any more."""
+    return resume_point(folder, setup.recipe, resume)
 
 
 @contextmanager
@@ -58,6 +67,7 @@ def _booked(run: Run) -> Iterator[None]:
     except Preempted:
         raise
     except BaseException as error:
+        run.saver.close()  # before state.json: what is being written ends with that, too
         run.log.write("failed", step=run.progress.step, text=str(error) or type(error).__name__)
         if run.setup.process.is_main:
             run.folder.write_state("failed", run.progress.step)

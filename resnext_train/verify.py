@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -38,6 +39,8 @@ class Outcome:
     """What a trial came to."""
 
     whole_seconds: float
+    steps: int = 0
+    """Steps of each run."""
     killed_after: list[int] = field(default_factory=list)
     """The last step that was logged before each kill."""
     restarts: list[float] = field(default_factory=list)
@@ -77,12 +80,25 @@ def run_trial(trial: Trial, folder: Path, tell: Callable[[str], None]) -> Outcom
                 ranks.wait()
                 break
             time.sleep(chance.uniform(0, 1.2) * ranks.step_seconds)  # in the middle of whatever comes then
-            ranks.kill()
+            if not ranks.kill():
+                break
             gone = time.monotonic()
         outcome.killed_after.append(last)
         tell(f"kill {len(outcome.killed_after)} of {len(targets)}: after step {last}")
+    if len(outcome.killed_after) < len(targets):
+        raise FaultError(
+            f"the run ended after step {_last_step(killed)}, before it could be killed more than "
+            f"{len(outcome.killed_after)} times, which proves too little; give it more steps (--steps, train.epochs), "
+            "or fewer --kills"
+        )
     compare_runs(whole, killed, outcome)
+    outcome.steps = _last_step(whole)
     return outcome
+
+
+def _last_step(run: Path) -> int:
+    """The last step that a run has logged, or 0."""
+    return max((e["step"] for e in _events(run / "log.jsonl") if e["event"] == "step"), default=0)
 
 
 class _Ranks:
@@ -102,7 +118,11 @@ class _Ranks:
             {"RANK": r, "LOCAL_RANK": r, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
             for r in range(world)
         ]
-        env = {"MASTER_ADDR": "127.0.0.1", **({"OMP_NUM_THREADS": "1"} if world > 1 else {}), **os.environ}
+        # Nothing of a job that this may be running in.
+        foreign = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD)|MASTER_|TORCHELASTIC")
+        env = {name: value for name, value in os.environ.items() if not foreign.match(name)}
+        if world > 1:
+            env = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", **env}
         self._processes = [
             subprocess.Popen(
                 command,
@@ -125,13 +145,15 @@ class _Ranks:
         """Whether any process has ended."""
         return any(p.poll() is not None for p in self._processes)
 
-    def kill(self) -> None:
-        """SIGKILL all processes and their loader processes."""
+    def kill(self) -> bool:
+        """SIGKILL all processes and their loader processes; whether all were still running."""
+        running = not self.ended()
         for process in self._processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         for process in self._processes:
             process.wait()
+        return running
 
     def wait(self) -> None:
         """Wait for the end of the run.

@@ -16,7 +16,6 @@ import torch
 from resnext_train.config import load_recipe
 from resnext_train.distributed import Process, connect
 from resnext_train.errors import FaultError, Preempted
-from resnext_train.resume import ResumePoint, resume_point
 from resnext_train.run import set_up
 from resnext_train.runlog import RunFolder
 from resnext_train.train import train
@@ -69,7 +68,7 @@ def train_ranks(
     folder = RunFolder(out)
     try:
         setup = set_up(recipe, process)
-        return train(setup, folder, ResumePoint((checkpoint,)) if checkpoint else resume_point(folder, recipe, "auto"))
+        return train(setup, folder, str(checkpoint) if checkpoint else "auto")
     except (FaultError, Preempted) as error:
         return str(error)
 

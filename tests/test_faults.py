@@ -67,7 +67,7 @@ def wait_for_step(run: Path, step: int = 1, ended: Callable[[], bool] = lambda: 
 def start(out: Path, *options: str, processes: int = 1) -> subprocess.Popen[str]:
     """A run in the background; on several processes under torchrun, as the README shows it."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    torchrun += ["--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"]
+    torchrun += ["--signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGHUP"]
     return subprocess.Popen(
         [
             *(sys.executable, *(torchrun if processes > 1 else []), "-m", "resnext_train", "train", *RUN, *options),
@@ -124,10 +124,18 @@ def test_a_single_process_exits_75_and_continues_bit_identically(whole: Path, tm
 
 def test_a_second_interrupt_exits_at_once(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    job = start(out, "model.arch=resnext50_32x4d", "augment.size=96", "log.every=1", "train.batch_size=32")
+    job = start(
+        out,
+        "model.arch=resnext50_32x4d",
+        "augment.size=112",
+        "log.every=1",
+        "train.batch_size=48",
+        "data.train_images=480",
+    )
     wait_for_step(out)
     job.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    job.send_signal(signal.SIGINT)  # as of one Ctrl-C that came two ways
+    time.sleep(1.2)
     job.send_signal(signal.SIGINT)
     text, _ = job.communicate(timeout=10)
     assert job.returncode == -signal.SIGINT, text
@@ -168,6 +176,26 @@ def second_time(changed: Callable[..., Any], as_it_was: Callable[..., Any]) -> C
     """`as_it_was` when called first, `changed` from then on."""
     calls = iter([as_it_was])
     return lambda *arguments: next(calls, changed)(*arguments)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_console_that_is_full_or_gone_loses_nothing(whole: Path, tmp_path: Path) -> None:
+    full, gone = tmp_path / "full", tmp_path / "gone"
+    command = [sys.executable, "-m", "resnext_train", "train", *RUN, "data.workers=1", "--out"]
+    with Path("/dev/full").open("w") as console:
+        job = subprocess.Popen(
+            [*command, str(full)], stderr=console, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    reader, writer = os.pipe()
+    other = subprocess.Popen([*command, str(gone), *LONG], stdout=writer, stderr=writer, env=dict(os.environ))
+    os.close(writer)
+    wait_for_step(gone, 2)
+    os.close(reader)  # as Ctrl-C ends `tee` before the run has saved
+    other.send_signal(signal.SIGINT)
+    assert other.wait(30) == 75
+    assert state_of(gone)["status"] == "preempted"
+    assert job.wait(60) == 0
+    assert equal_runs(full, whole)
 
 
 # Dead, stuck and differing processes.
@@ -224,6 +252,26 @@ def train_with_a_faulty_rank(process: Process, out: Path) -> dict[str, Any] | st
     if process.rank == 2:
         TrainStep.__call__ = faulty  # type: ignore[method-assign]
     return train_ranks(process, out, [*SMALL, *LONG])
+
+
+def test_a_run_that_fails_while_it_saves_ends_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = checkpoint.save
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.5)
+        write(*arguments)
+
+    def fails(self: TrainStep, groups: Any, number: int, *more: Any) -> None:
+        if number == 2:
+            raise InputError("an image that cannot be read")
+        step(self, groups, number, *more)
+
+    step = TrainStep.__call__
+    monkeypatch.setattr(TrainStep, "__call__", fails)
+    monkeypatch.setattr(checkpoint, "save", slow)
+    assert train([*RUN, "--out", str(tmp_path / "run"), "checkpoint.every_steps=1"]) == 2
+    assert state_of(tmp_path / "run") == {"status": "failed", "step": 2}
+    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] == 2
 
 
 def test_processes_that_drift_apart_stop_the_run(tmp_path: Path) -> None:
@@ -357,7 +405,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_continues_to_the_same_
     assert f"{last} is damaged: its content does not match its checksum" in told.err
     assert f"continuing from {out / 'checkpoints' / 'previous.pt'}, step 4" in told.out
     assert [e["step"] for e in events(out, "step")] == [2, 4, 6]
-    assert (out / "checkpoints" / "damaged.pt").read_bytes() == damaged
+    assert (out / "checkpoints" / "aside.pt").read_bytes() == damaged
     for name in ("last.pt", "previous.pt"):
         (out / "checkpoints" / name).write_bytes(damaged)
     told_both = refuses(train, *RUN, "--out", str(out))
@@ -372,9 +420,10 @@ def test_a_run_that_is_not_finite_skips_tells_and_stops(tmp_path: Path, capsys: 
     options = ["optimizer.lr=1e30", "train.max_skipped=2", "train.epochs=4", "log.every=1"]
     assert train([*RUN, "--out", str(out), *options]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "3 steps in a row were not finite (learning rate " in error
     skipped = events(out, "skipped")
     assert [e["step"] - skipped[0]["step"] for e in skipped] == [0, 1, 2]
     assert all(len(e["images"]) == 16 and e["lr"] > 1e29 for e in skipped)
     assert state_of(out)["status"] == "failed"
+    first, last = skipped[0]["step"], skipped[-1]["step"]
+    assert f"stopped after step {last}: steps {first} to {last} were not finite (learning rate " in error
     assert error.partition("error: ")[2] == events(out, "failed")[0]["text"]

@@ -409,7 +409,7 @@ def test_header(name: str) -> None:
     assert "error:" in header or "Expected:" in header
     assert f"resnext-train --config {called}" in header
     processes = 8 if name.startswith("imagenet") else 2
-    signals = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
+    signals = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGHUP"
     assert f"torchrun --standalone --nproc_per_node={processes} {signals} -m resnext_train train " in header
     assert header.count(f"--config {called}") == 2
     assert ("pip install 'resnext-train[timm]'" in header) == ("arch: timm/" in text)

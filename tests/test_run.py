@@ -190,6 +190,28 @@ def test_a_user_can_prove_that_a_recipe_resumes_exactly(processes: int, capfd: p
     assert re.search(rf"equal: all \d+ tensors, values and logged events of 5 steps on {processes} processes", told)
 
 
+def test_a_branch_from_an_older_checkpoint_puts_what_it_gives_up_aside(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    keep = [*RUN, "--out", str(out), "checkpoint.keep=5"]
+    assert train([*keep, "train.epochs=3"]) == 0
+    first = out / "checkpoints" / "epoch_0001.pt"
+    assert train([*keep, "--resume", str(first), "train.epochs=2", "optimizer.lr=0.01"]) == 0
+    state = {p.name: torch.load(p, weights_only=True) for p in (out / "checkpoints").glob("*.pt")}
+    assert {"epoch_0001.pt", "epoch_0002.pt", "aside_epoch_0002.pt", "aside_epoch_0003.pt", "aside.pt"} < set(state)
+    lr = {name: s["recipe"]["optimizer"]["lr"] for name, s in state.items()}
+    assert (lr["last.pt"], lr["epoch_0002.pt"], lr["aside.pt"], lr["aside_epoch_0002.pt"]) == (0.01, 0.01, 0.1, 0.1)
+    assert [e["epoch"] for e in events(out, "epoch")] == [1, 2]
+
+
+def test_a_proof_without_its_kills_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run ends before it can be killed: here as if it were faster than it can be watched."""
+    monkeypatch.setattr("resnext_train.verify._Ranks.watch", lambda self, target: (self.wait(), (None, 0))[1])
+    monkeypatch.setenv("WORLD_SIZE", "8")  # of a job that this runs in
+    monkeypatch.setenv("RANK", "3")
+    assert verify(["--config", "smoke.yaml", "--steps", "3", "--kills", "1", *SMALL]) == 1
+    assert "before it could be killed more than 0 times, which proves too little" in capsys.readouterr().err
+
+
 def test_a_proof_finds_what_differs(tmp_path: Path, single: Path) -> None:
     """Two runs, of which one has another bit, a line twice and a step less."""
     runs = [tmp_path / name for name in ("whole", "killed")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -29,32 +30,38 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         if not _reader_left():
             raise
         if name != "resnext-info":  # which has nothing to lose
-            print(f"{name}: ended, because nobody reads its output any more", file=sys.stderr)
+            _tell(f"{name}: ended, because nobody reads its output any more")
         return 141  # as a shell says it of a program that ends so
     except InputError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, LocalInputError):
-            print(f"{name}: error: {error}", file=sys.stderr)
+            _tell(f"{name}: error: {error}")
         else:
             time.sleep(5)  # torchrun ends all processes as soon as one leaves: let the first one speak
         return 2
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        print(f"{name}: error: a name of {len(str(error.filename))} characters is too long for a path", file=sys.stderr)
+        _tell(f"{name}: error: a name of {len(str(error.filename))} characters is too long for a path")
         return 2
     except FaultError as error:
         if is_main() or error.told_here:
-            print(f"{name}: error: {error}", file=sys.stderr)
+            _tell(f"{name}: error: {error}")
         return 1
     except Preempted as stop:
         if is_main():
-            print(f"{name}: {stop}", file=sys.stderr)
+            _tell(f"{name}: {stop}")
         return 75
     except KeyboardInterrupt:
         if is_main():
-            print(f"{name}: interrupted", file=sys.stderr)
+            _tell(f"{name}: interrupted")
         return 130
     return 0
+
+
+def _tell(text: str) -> None:
+    """A last line; what happened is in the exit code too, if nobody reads it any more."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _reader_left() -> bool:

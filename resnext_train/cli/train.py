@@ -23,8 +23,8 @@ def parser() -> argparse.ArgumentParser:
         prog=NAME,
         description="Train a network from a recipe, on one process or, under torchrun, on many.",
         epilog=f"8 GPUs: {TORCHRUN.format(8)} -m resnext_train train --config resnext50_32x4d.yaml "
-        "data.root=/path/to/imagenet. SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 make a run save itself and stop, with exit "
-        "code 75; the same command continues it.",
+        "data.root=/path/to/imagenet. SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGHUP make a run save itself and stop, "
+        "with exit code 75; the same command continues it.",
     )
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="a shipped recipe's file name, or a path")
     p.add_argument("--out", metavar="DIR", help="run folder (default: runs/<recipe name>)")
@@ -59,7 +59,7 @@ def _train(args: argparse.Namespace) -> None:
     check_model(recipe.model)
     _check_processes(recipe)
     folder = RunFolder(Path(args.out) if args.out else Path("runs") / run_name(args.config))
-    resume = ResumePoint() if args.dry_run else resume_point(folder, recipe, args.resume)
+    resume = ResumePoint() if args.dry_run else resume_point(folder, recipe, args.resume)  # to refuse at once
     if not resume.checkpoints:
         _check_weights(recipe)
 
@@ -74,7 +74,7 @@ def _train(args: argparse.Namespace) -> None:
             _suggest_torchrun(setup)
         if args.dry_run:
             return
-        summary = train(setup, folder, resume)
+        summary = train(setup, folder, args.resume)
     if is_main():
         _report(summary, folder.path)
 

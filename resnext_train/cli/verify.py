@@ -19,8 +19,8 @@ def parser() -> argparse.ArgumentParser:
         "bit by bit. On CPUs in fp32 they are equal; on GPUs they are where its libraries are deterministic.",
     )
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="a shipped recipe's file name, or a path")
-    p.add_argument("--steps", type=int, default=20, metavar="N", help="steps to run (default: 20)")
-    p.add_argument("--kills", type=int, default=3, metavar="N", help="how often to kill the second run (default: 3)")
+    p.add_argument("--steps", type=int, default=20, metavar="N", help="steps to run, 2 at least (default: 20)")
+    p.add_argument("--kills", type=int, default=3, metavar="N", help="kills of the second run, 1 at least (default: 3)")
     p.add_argument("--processes", type=int, default=1, metavar="N", help="training processes (default: 1)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="decides when to kill (default: 0)")
     p.add_argument("--out", metavar="DIR", help="keep both runs there (default: they are removed)")
@@ -67,7 +67,7 @@ def _verify(args: argparse.Namespace) -> None:
             f"kills: {first}"
         )
     print(
-        f"equal: all {outcome.compared} tensors, values and logged events of {args.steps} steps on {args.processes} "
+        f"equal: all {outcome.compared} tensors, values and logged events of {outcome.steps} steps on {args.processes} "
         f"process{'es' * (args.processes > 1)}, after {kills} kill{'s' * (kills > 1)}"
     )
 

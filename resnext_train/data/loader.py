@@ -21,7 +21,7 @@ from resnext_train.data.sampler import Indices
 from resnext_train.data.source import Source
 from resnext_train.data.transforms import COLOUR_DRAWS, DRAWS, NO_DRAWS, EvalTransform, Transform, empty_batch
 from resnext_train.errors import LocalInputError, printable
-from resnext_train.signals import outlive_stop_signals
+from resnext_train.signals import held_back, outlive_stop_signals
 
 
 class Report(NamedTuple):
@@ -256,7 +256,9 @@ def readable(loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
         LocalInputError: an image cannot be read; names it and says why.
     """
     received: dict[int, UntypedStorage] = {}
-    for group in loader:
+    with held_back():
+        groups = iter(loader)
+    for group in groups:
         if isinstance(group, Unreadable):
             raise LocalInputError(
                 f"{group.message}; replace or remove it, or set data.on_bad_image=skip; "

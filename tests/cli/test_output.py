@@ -35,7 +35,7 @@ def test_a_machine_with_idle_gpus_is_told_the_torchrun_line(
     monkeypatch.setattr(sys, "argv", ["resnext-train", "--config", "smoke.yaml", "--dry-run", "data.root=/a b"])
     assert train(["--config", "smoke.yaml", "--dry-run"]) == 0
     line = (
-        "torchrun --standalone --nproc_per_node=4 --signals-to-handle=SIGTERM,SIGINT,SIGUSR1 "
+        "torchrun --standalone --nproc_per_node=4 --signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGHUP "
         "-m resnext_train train --config smoke.yaml --dry-run 'data.root=/a b'"
     )
     out = capsys.readouterr().out
