@@ -12,7 +12,7 @@ demo: .venv/installed ## Train a small ResNeXt on synthetic images for about a m
 	$(BIN)/resnext-train --config smoke.yaml --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: .venv/installed-dev ## Run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal --durations=15
 
 lint: .venv/installed-dev ## Check style and types
 	$(BIN)/ruff check .

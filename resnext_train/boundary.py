@@ -165,9 +165,9 @@ def settle(run: Run) -> None:
             first, last = skipped.step + 2 - skipped.in_a_row, skipped.step + 1
             raise FaultError(
                 f"stopped after step {run.progress.step}: steps {first} to {last} were not finite (learning rate "
-                f"{run.schedule.lr(skipped.step):g}; log.jsonl has their images), and the weights before may be spoilt as "
-                "well; start anew with another --out and a lower optimizer.lr, or continue from an older checkpoint by "
-                "--resume PATH"
+                f"{run.schedule.lr(skipped.step):g}; log.jsonl has their images), and the weights before may be spoilt "
+                "as well; start anew with another --out and a lower optimizer.lr, or continue from an older checkpoint "
+                "by --resume PATH"
             )
     if run.setup.process.world > 1:
         sums = run.setup.process.gather(weights_sum(run.model))

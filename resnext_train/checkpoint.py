@@ -201,15 +201,16 @@ def load_file(path: Path) -> Any:
         raise InputError(f"checkpoint {path} not found")
     try:
         sealed = _seal(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
         if _is_safetensors(path):
             return load_safetensors(path)
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the age or kind of the file; what matters becomes an error
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (InputError, MemoryError):
+    except MemoryError:
         raise
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # what the readers make of arbitrary bytes is unbounded: IndexError, KeyError, ...
         raise DamagedError(f"{path} is not a checkpoint: {_reason(error)}") from error
     if is_ours(content) and not sealed:

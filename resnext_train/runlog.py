@@ -168,9 +168,10 @@ class Claim:
             InputError: another process has.
             OSError: it cannot be written.
         """
+        self._path = path
         self._file = path.open("a+")
         deadline = time.monotonic() + self._PATIENCE
-        while not self._try():
+        while not (self._try() and self._is_there()):
             if time.monotonic() > deadline:
                 self._file.seek(0)
                 holder = self._file.read().strip() or "another process"
@@ -180,6 +181,16 @@ class Claim:
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._file.flush()
+
+    def _is_there(self) -> bool:
+        """Whether what is locked is still the file of that name; if not, open that one."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
+                return True
+        self._file.close()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("a+")
+        return False
 
     def _try(self) -> bool:
         try:
@@ -193,7 +204,12 @@ class Claim:
         return True
 
     def close(self) -> None:
-        """Let others in."""
+        """Let others in; where no run has come about, leave nothing behind."""
+        folder = self._path.parent
+        if not (folder / "recipe.yaml").exists():
+            with contextlib.suppress(OSError):  # there is something else in it, or the disk is read-only
+                self._path.unlink()
+                folder.rmdir()
         self._file.close()
 
 

@@ -78,6 +78,14 @@ def alive_in_session(session: int) -> list[int]:
     return found
 
 
+def wait_until_none_is_alive(session: int) -> None:
+    for _ in range(500):
+        if not alive_in_session(session):
+            return
+        time.sleep(0.01)
+    raise AssertionError("workers outlived the command")
+
+
 def test_a_stopped_command_goes_on_where_it_stopped(images: Path, tmp_path: Path, slow_jpegtran: Path) -> None:
     out = tmp_path / "pack"
     process = start(images, out, "--workers", "2")
@@ -89,7 +97,7 @@ def test_a_stopped_command_goes_on_where_it_stopped(images: Path, tmp_path: Path
     assert "Traceback" not in stderr
     assert "resnext-prepare: interrupted" in stderr
     assert "the same command goes on with the rest" in stdout
-    assert not alive_in_session(process.pid)
+    wait_until_none_is_alive(process.pid)
     assert not list(out.glob(".*"))
     assert not is_pack(out)
     kept = finished(out)
@@ -99,11 +107,7 @@ def test_a_stopped_command_goes_on_where_it_stopped(images: Path, tmp_path: Path
     process.kill()
     process.communicate()
     assert not is_pack(out)
-    for _ in range(500):
-        if not alive_in_session(process.pid):
-            break
-        time.sleep(0.01)
-    assert not alive_in_session(process.pid), "workers outlived the command"
+    wait_until_none_is_alive(process.pid)
     assert kept.items() <= finished(out).items()
     kept = finished(out)
     assert 2 <= len(kept) < 5
