@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,9 @@ class Launch:
         self.command += ["--rdzv-conf", QUICK, "--", "--config", "smoke.yaml", "--out", str(out), *OPTIONS]
 
     def start(self, host: int) -> subprocess.Popen[bytes]:
-        return self.hosts.start(host, self.command, self._output(host), {"OMP_NUM_THREADS": "1"})
+        return self.hosts.start(
+            host, self.command, self._output(host), {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+        )
 
     def until(self, what: Callable[[], Any], *processes: subprocess.Popen[bytes]) -> None:
         """Wait for `what` while `processes` run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def test_a_folder_in_every_tier_beside_the_references(
     image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "scratch").mkdir()
+    get_temp_dir()  # for the sockets of loader processes, whose paths may have 107 characters: not in the one below
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     torch.set_num_threads(2)
