@@ -65,9 +65,9 @@ def save(state: dict[str, Any], path: Path, names: Sequence[str] = (), previous:
     fresh = _written(path, lambda file: _save_sealed({"format": FORMAT, **state}, file))
     try:
         for name in names:
-            _link(fresh, path.with_name(name))
+            link(fresh, path.with_name(name))
         if previous is not None and path.is_file():
-            _link(path, path.with_name(previous))
+            link(path, path.with_name(previous))
         fresh.replace(path)
     except OSError:
         with contextlib.suppress(OSError):  # the disk that failed may refuse this too
@@ -162,7 +162,7 @@ def snapshot(value: Any) -> Any:
     return [snapshot(v) for v in value] if isinstance(value, list) else value
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """Make `target` a second name of `source`, atomically; a copy where the file system has no links."""
     fresh = target.with_name(f".{target.name}.new")
     fresh.unlink(missing_ok=True)

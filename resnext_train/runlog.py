@@ -112,26 +112,6 @@ class RunFolder:
                 f"{checkpoint_bytes / 1e6:.0f} MB each need {needed / 1e6:.0f} MB; make room, or choose another --out"
             )
 
-    def branch(self, path: Path, epochs: int) -> None:
-        """Make `path`, which a run of `epochs` whole epochs continues from, last.pt; other checkpoints must not win.
-
-        A last.pt that is another file is damaged, or of a branch that is given up: it becomes aside.pt, and epochs that
-        are yet to come become aside_epoch_NNNN.pt.
-
-        Raises:
-            InputError: the disk refuses.
-        """
-        if path.parent.resolve() != self.checkpoints.resolve() or (self.last.is_file() and path.samefile(self.last)):
-            return
-        try:
-            if self.last.is_file():
-                self.last.replace(self.last.with_name("aside.pt"))
-            for epoch in self.checkpoints.glob("epoch_*.pt"):
-                if int(epoch.stem.removeprefix("epoch_")) > epochs:
-                    epoch.replace(epoch.with_name(f"aside_{epoch.name}"))
-        except OSError as error:
-            raise self._cannot_be_written(error) from error
-
     def write_state(self, status: Status, step: int, **more: str) -> None:
         """Replace state.json; a disk that refuses that is told, but no reason to stop."""
         self._try_replace("state.json", json.dumps({"status": status, "step": step, **more}) + "\n")

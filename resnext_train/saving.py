@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from resnext_train import checkpoint
+from resnext_train.errors import InputError
 from resnext_train.runlog import RunFolder
 
 
@@ -77,3 +79,28 @@ class Saver:
     def close(self) -> None:
         """Wait for what is being written."""
         self._thread.shutdown()
+
+
+def branch_off(folder: RunFolder, path: Path, epochs: int) -> None:
+    """Make `path`, which a run continues from after `epochs` whole epochs, last.pt, so that no other checkpoint wins.
+
+    A last.pt that is another file is damaged, or of a branch that is given up: it becomes aside.pt, and so do
+    previous.pt and the epochs that are yet to come, as aside_NAME. Checkpoints of other folders are left alone.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    last = folder.last
+    if path.parent.resolve() != folder.checkpoints.resolve() or (last.is_file() and path.samefile(last)):
+        return
+    given_up = [e for e in folder.checkpoints.glob("epoch_*.pt") if int(e.stem.removeprefix("epoch_")) > epochs]
+    if folder.previous.is_file() and not path.samefile(folder.previous):
+        given_up.append(folder.previous)
+    try:
+        if last.is_file():
+            checkpoint.link(last, last.with_name("aside.pt"))
+        checkpoint.link(path, last)
+        for other in given_up:
+            other.replace(other.with_name(f"aside_{other.name}"))
+    except OSError as error:
+        raise InputError(f"run folder {folder.path} cannot be written: {error.strerror}") from error

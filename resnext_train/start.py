@@ -23,7 +23,7 @@ from resnext_train.optim import build_optimizer
 from resnext_train.resume import ResumePoint
 from resnext_train.run import DataWait, Progress, Run, Setup, Wishes
 from resnext_train.runlog import RunFolder, RunLog, environment, open_log
-from resnext_train.saving import Saver
+from resnext_train.saving import Saver, branch_off
 from resnext_train.signals import StopSignals
 from resnext_train.state import best_in, restore
 from resnext_train.step import TrainStep
@@ -59,9 +59,9 @@ def start(setup: Setup, folder: RunFolder, resume: ResumePoint, signals: StopSig
 
     def prepare() -> RunLog:
         folder.check_room(_bytes_of(model, optimizer), recipe.checkpoint.keep)
-        folder.create(recipe.to_yaml())
         if path is not None:
-            folder.branch(path, progress.step // setup.plan.steps_per_epoch)
+            branch_off(folder, path, progress.step // setup.plan.steps_per_epoch)
+        folder.create(recipe.to_yaml())
         logged = state["progress"]["step"] if state else 0
         epochs, per_epoch = recipe.train.epochs, setup.plan.steps_per_epoch
         return open_log(folder, recipe.log.tensorboard, logged, epochs, per_epoch, setup.total_steps)

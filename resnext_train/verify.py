@@ -67,7 +67,7 @@ def run_trial(trial: Trial, folder: Path, tell: Callable[[str], None]) -> Outcom
     with _Ranks(trial, whole) as ranks:
         ranks.wait()
     outcome = Outcome(time.monotonic() - began)
-    tell(f"undisturbed: {trial.steps} steps in {outcome.whole_seconds:.1f} s, start included")
+    tell(f"undisturbed: {_last_step(whole)} steps in {outcome.whole_seconds:.1f} s, start included")
     chance = random.Random(trial.seed)
     targets = sorted(chance.sample(range(1, trial.steps), min(trial.kills, trial.steps - 1)))
     gone: float | None = None

@@ -39,7 +39,7 @@ LAYERS = {
     "boundary": {"state", "run", "metrics", "data", *BOTTOM},
     "state": {"run", "step", "schedules", "checkpoint", "runlog", "resume", *BOTTOM},
     "run": {"step", "data", "precision", "schedules", "saving", "runlog", "signals", *BOTTOM},
-    "saving": {"checkpoint", "runlog"},
+    "saving": {"checkpoint", "runlog", "errors"},
     "step": {"data", "losses", "metrics", "optim", "precision", *BOTTOM},
     "evaluate": {"data", "losses", "metrics", "precision", *BOTTOM},
     "resume": {"runlog", "config", "errors"},

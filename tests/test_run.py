@@ -20,9 +20,14 @@ import yaml
 from conftest import SMALL, events, run_module, tensors
 from ranks import run_ranks, start_ranks, train_ranks
 
+from resnext_train.checkpoint import load_first
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
 from resnext_train.cli.verify import main as verify
+from resnext_train.config import load_recipe
+from resnext_train.resume import resume_point
+from resnext_train.runlog import RunFolder
+from resnext_train.saving import branch_off
 from resnext_train.verify import Outcome, compare_runs
 
 RUN = ["--config", "smoke.yaml", *SMALL]
@@ -218,6 +223,10 @@ def test_a_branch_from_an_older_checkpoint_puts_what_it_gives_up_aside(tmp_path:
     keep = [*RUN, "--out", str(out), "checkpoint.keep=5"]
     assert train([*keep, "train.epochs=3"]) == 0
     first = out / "checkpoints" / "epoch_0001.pt"
+    branch_off(RunFolder(out), first, 1)  # and killed before the branch's first checkpoint
+    point = resume_point(RunFolder(out), load_recipe(str(out / "recipe.yaml")), "auto")
+    assert load_first(point.checkpoints)[0]["progress"]["step"] == 3
+    assert load_first((out / "checkpoints" / "aside.pt",))[0]["progress"]["step"] == 9
     assert train([*keep, "--resume", str(first), "train.epochs=2", "optimizer.lr=0.01"]) == 0
     state = {p.name: torch.load(p, weights_only=True) for p in (out / "checkpoints").glob("*.pt")}
     assert {"epoch_0001.pt", "epoch_0002.pt", "aside_epoch_0002.pt", "aside_epoch_0003.pt", "aside.pt"} < set(state)
