@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from resnext_train.config import ModelSection
 from resnext_train.models.architecture import Form
-from resnext_train.models.build import build_model
+from resnext_train.models.build_model import build_model
 
 FORMS: tuple[Form, ...] = ("a", "b", "c")
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from resnext_train.data.pack import COLUMNS, PackIndex
-from resnext_train.prepare.packing import Outcome, pack_split
-from resnext_train.prepare.sources import Split
-from resnext_train.prepare.tiers import Tier, find_jpegtran
+from resnext_train.data.pack.pack_format import COLUMNS
+from resnext_train.data.pack.pack_index import PackIndex
+from resnext_train.prepare.image_splits import Split
+from resnext_train.prepare.pack_records import Tier, find_jpegtran
+from resnext_train.prepare.pack_split import Outcome, pack_split
 
 JPEGTRAN = find_jpegtran()
 

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from resnext_train.config import load_recipe
-from resnext_train.distributed import Process, connect
+from resnext_train.distributed.dist_context import Process, connect
 from resnext_train.errors import FaultError, Preempted
-from resnext_train.run import set_up
-from resnext_train.runlog import RunFolder
-from resnext_train.train import train
+from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.training.setup import set_up
+from resnext_train.training.trainer import train
 
 Work = Callable[..., Any]
 _PATIENCE = 20.0
@@ -38,7 +38,7 @@ def run_ranks(work: Work, world: int, folder: Path, *arguments: Any) -> list[Any
 def start_ranks(work: Work, world: int, folder: Path, *arguments: Any) -> list[ForkServerProcess]:
     """Start what `run_ranks` runs."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["resnext_train.train"])
+    context.set_forkserver_preload(["resnext_train.training.trainer"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from resnext_train import checkpoint
+from resnext_train.checkpoint import checkpoint_file
 from resnext_train.errors import InputError
 
 
@@ -19,7 +19,7 @@ def numbered(n: int) -> dict[str, Any]:
 
 def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.pt"
-    checkpoint.save(numbered(1), path)
+    checkpoint_file.save(numbered(1), path)
     whole = torch.save
 
     def fails(state: object, file: object) -> None:
@@ -28,17 +28,17 @@ def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(tmp_path: Path, mo
 
     monkeypatch.setattr(torch, "save", fails)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(numbered(2), path)
-    assert checkpoint.load(path)["n"] == 1
+        checkpoint_file.save(numbered(2), path)
+    assert checkpoint_file.load(path)["n"] == 1
 
 
 def test_a_second_name_survives_the_next_save(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    checkpoint.save(numbered(1), path, ["best.pt"])
-    checkpoint.save(numbered(2), path)
-    assert (checkpoint.load(path)["n"], checkpoint.load(tmp_path / "best.pt")["n"]) == (2, 1)
-    checkpoint.save(numbered(3), path, ["best.pt"])
-    assert checkpoint.load(tmp_path / "best.pt")["n"] == 3
+    checkpoint_file.save(numbered(1), path, ["best.pt"])
+    checkpoint_file.save(numbered(2), path)
+    assert (checkpoint_file.load(path)["n"], checkpoint_file.load(tmp_path / "best.pt")["n"]) == (2, 1)
+    checkpoint_file.save(numbered(3), path, ["best.pt"])
+    assert checkpoint_file.load(tmp_path / "best.pt")["n"] == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "last.pt"], "no temporary files are left"
 
 
@@ -47,16 +47,18 @@ def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: py
         raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    checkpoint.save(numbered(1), tmp_path / "last.pt", ["best.pt"])
+    checkpoint_file.save(numbered(1), tmp_path / "last.pt", ["best.pt"])
     monkeypatch.undo()
-    checkpoint.save(numbered(2), tmp_path / "last.pt")
-    assert checkpoint.load(tmp_path / "best.pt")["n"] == 1
+    checkpoint_file.save(numbered(2), tmp_path / "last.pt")
+    assert checkpoint_file.load(tmp_path / "best.pt")["n"] == 1
 
 
 def test_what_is_saved_shares_no_memory(tmp_path: Path) -> None:
     flat = torch.arange(4.0)
-    checkpoint.save(checkpoint.snapshot({**numbered(0), "model": {"a": flat[:2], "b": flat[2:]}}), tmp_path / "x.pt")
-    model = checkpoint.load(tmp_path / "x.pt")["model"]
+    checkpoint_file.save(
+        checkpoint_file.snapshot({**numbered(0), "model": {"a": flat[:2], "b": flat[2:]}}), tmp_path / "x.pt"
+    )
+    model = checkpoint_file.load(tmp_path / "x.pt")["model"]
     assert model["a"].untyped_storage().data_ptr() != model["b"].untyped_storage().data_ptr()
     assert model["b"].tolist() == [2, 3]
 
@@ -65,23 +67,23 @@ def test_any_first_byte_of_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
     for byte in range(256):
         (tmp_path / "x").write_bytes(bytes([byte]) + b"orch>=2.7\nnumpy\n")
         with pytest.raises(InputError, match="is not a checkpoint"):
-            checkpoint.load(tmp_path / "x")
+            checkpoint_file.load(tmp_path / "x")
 
 
 def test_only_our_format_is_ours(tmp_path: Path) -> None:
     torch.save({"format": "resnext-train checkpoint 0", "model": {}}, tmp_path / "old.pt")
     with pytest.raises(InputError, match="not a checkpoint of this tool"):
-        checkpoint.load(tmp_path / "old.pt")
+        checkpoint_file.load(tmp_path / "old.pt")
 
 
 def test_a_forged_checkpoint_is_refused(tmp_path: Path) -> None:
-    checkpoint.save({**numbered(1), "classes": 3, "recipe": None}, tmp_path / "x.pt")
+    checkpoint_file.save({**numbered(1), "classes": 3, "recipe": None}, tmp_path / "x.pt")
     with pytest.raises(InputError, match="was not written by this tool: it has no recipe and no classes"):
-        checkpoint.load(tmp_path / "x.pt")
+        checkpoint_file.load(tmp_path / "x.pt")
 
 
 def test_the_checksum_can_be_checked_by_hand(tmp_path: Path) -> None:
-    checkpoint.save(numbered(1), tmp_path / "x.pt")
+    checkpoint_file.save(numbered(1), tmp_path / "x.pt")
     archive, seal = (tmp_path / "x.pt").read_bytes().rsplit(b"\nresnext-train sha256 ", 1)
     assert seal == hashlib.sha256(archive).hexdigest().encode() + b"\n"
     assert torch.load(io.BytesIO(archive), weights_only=True)["n"] == 1
@@ -91,9 +93,9 @@ def test_the_checksum_can_be_checked_by_hand(tmp_path: Path) -> None:
 def test_the_checkpoint_before_is_kept(tmp_path: Path) -> None:
     path, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
     for n in (1, 2, 3):
-        checkpoint.save(numbered(n), path, [], previous.name)
-    assert (checkpoint.load(path)["n"], checkpoint.load(previous)["n"]) == (3, 2)
+        checkpoint_file.save(numbered(n), path, [], previous.name)
+    assert (checkpoint_file.load(path)["n"], checkpoint_file.load(previous)["n"]) == (3, 2)
     path.write_bytes(path.read_bytes()[:-1])
-    state, taken, problems = checkpoint.load_first((path, previous))
+    state, taken, problems = checkpoint_file.load_first((path, previous))
     assert (state["n"], taken) == (2, previous)
     assert len(problems) == 1

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from resnext_train.cli.train import main as train
 from resnext_train.config import Recipe, duration_in_steps, load_recipe, recipe_from_dict, shipped_recipes
-from resnext_train.config.reading import parse
+from resnext_train.config.yaml_reader import parse
 from resnext_train.errors import InputError
 from resnext_train.models.architecture import check_model
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from ranks import run_ranks
 
-from resnext_train.distributed import Process, connect
+from resnext_train.distributed.dist_context import Process, connect
 from resnext_train.errors import InputError
 
 

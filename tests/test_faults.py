@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import resnext_train.train
 import torch
 from conftest import SMALL, Refuses, events, run_module, tensors
 from disks import fill, needs_mount, small_disk
 from ranks import returned, start_ranks, train_ranks
 
-import resnext_train.train
-from resnext_train import checkpoint
+from resnext_train.checkpoint import checkpoint_file
+from resnext_train.checkpoint.checkpoint_writer import Saved, Saver
 from resnext_train.cli.train import main as train
-from resnext_train.distributed import Process
+from resnext_train.distributed.dist_context import Process
 from resnext_train.errors import InputError
-from resnext_train.runlog import Claim
-from resnext_train.saving import Saved, Saver
-from resnext_train.step import TrainStep
+from resnext_train.run_dir.run_lock import Claim
+from resnext_train.training.train_step import TrainStep
 
 RUN = ["--config", "smoke.yaml", *SMALL]
 LONG = ["train.epochs=400", "log.every=1", "checkpoint.every_steps=1"]
@@ -103,7 +103,7 @@ def test_two_jobs_side_by_side_under_torchrun_are_stopped_and_continued(whole: P
         assert (state["status"], state["signal"]) == ("preempted", told_by)
         assert f"{told_by}: saved at step {state['step']} and stopped" in text
         assert events(tmp_path / name, "preempted")[-1]["step"] == state["step"]
-        saved = checkpoint.load(tmp_path / name / "checkpoints" / "last.pt")
+        saved = checkpoint_file.load(tmp_path / name / "checkpoints" / "last.pt")
         assert saved["progress"]["step"] == state["step"] == len(events(tmp_path / name, "step"))
     assert not [p for pids in workers for p in pids if Path(f"/proc/{p}").exists()], "orphans are left"
 
@@ -223,7 +223,7 @@ def test_a_dead_process_ends_the_others_and_is_named(tmp_path: Path, killed: int
     assert sorted(said) == sorted({0, 1, 2} - {killed})
     assert all(told in text for text in said.values()), said
     assert state_of(out)["status"] == ("failed" if killed else "running")
-    checkpoint.load(out / "checkpoints" / "last.pt")
+    checkpoint_file.load(out / "checkpoints" / "last.pt")
 
 
 def test_a_stuck_process_is_given_up_after_the_patience_of_the_recipe(
@@ -255,7 +255,7 @@ def train_with_a_faulty_rank(process: Process, out: Path) -> dict[str, Any] | st
 
 
 def test_a_run_that_fails_while_it_saves_ends_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = checkpoint.save
+    write = checkpoint_file.save
 
     def slow(*arguments: Any) -> None:
         time.sleep(0.5)
@@ -268,10 +268,10 @@ def test_a_run_that_fails_while_it_saves_ends_as_failed(tmp_path: Path, monkeypa
 
     step = TrainStep.__call__
     monkeypatch.setattr(TrainStep, "__call__", fails)
-    monkeypatch.setattr(checkpoint, "save", slow)
+    monkeypatch.setattr(checkpoint_file, "save", slow)
     assert train([*RUN, "--out", str(tmp_path / "run"), "checkpoint.every_steps=1"]) == 2
     assert state_of(tmp_path / "run") == {"status": "failed", "step": 2}
-    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] == 2
+    assert checkpoint_file.load(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] == 2
 
 
 def test_processes_that_drift_apart_stop_the_run(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_processes_that_drift_apart_stop_the_run(tmp_path: Path) -> None:
     said = survivors_say(start_ranks(train_with_a_faulty_rank, 3, tmp_path, out), tmp_path, 60)
     assert len(said) == 3
     assert all("stopped at step 3: the weights of process 2 of 3" in text for text in said.values()), said
-    assert checkpoint.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 2
+    assert checkpoint_file.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 2
     assert "weights of process 2" in events(out, "failed")[0]["text"]
 
 
@@ -311,8 +311,8 @@ def test_a_disk_that_is_full_for_a_while(
         assert "(1 of 3 such failures in a row that are tolerated)" in told
         assert [e["step"] for e in events(out, "step")] == [1, 2, 3, 4, 5, 6]
         assert [e["step"] for e in events(out, "checkpoint")] == [1, 4, 5, 6]
-        assert checkpoint.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 6
-        best = checkpoint.load(out / "checkpoints" / "best.pt")
+        assert checkpoint_file.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 6
+        best = checkpoint_file.load(out / "checkpoints" / "best.pt")
         assert best["progress"]["best"] == json.loads((out / "summary.json").read_text())["best"]
         assert not list(out.rglob("*.new"))
 
@@ -337,8 +337,8 @@ def test_a_disk_that_stays_full_ends_the_run(
         told = capsys.readouterr().err
         assert "Traceback" not in told
         assert "because checkpoints cannot be written" in told.splitlines()[-1]
-        assert checkpoint.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 2
-        assert checkpoint.load(out / "checkpoints" / "previous.pt")["progress"]["step"] == 1
+        assert checkpoint_file.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 2
+        assert checkpoint_file.load(out / "checkpoints" / "previous.pt")["progress"]["step"] == 1
 
 
 @needs_mount
@@ -382,9 +382,9 @@ def test_no_damaged_checkpoint_is_accepted(whole: Path, tmp_path: Path) -> None:
         for damaged in (data[:spot], bytes(flipped)):
             path.write_bytes(damaged)
             with pytest.raises(InputError, match=r"damaged\.pt is (damaged|not a checkpoint)"):
-                checkpoint.load(path)
+                checkpoint_file.load(path)
     path.write_bytes(data)
-    checkpoint.load(path)
+    checkpoint_file.load(path)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_continues_to_the_same_bits(

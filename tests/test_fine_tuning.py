@@ -11,7 +11,7 @@ import torchvision
 from conftest import SMALL, Refuses
 from torchvision.transforms.v2 import functional as F
 
-from resnext_train import checkpoint
+from resnext_train.checkpoint import checkpoint_file
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
 
@@ -34,7 +34,7 @@ def test_a_run_starts_from_the_weights_and_says_so(
     told = f"weights: {weights}: names of torchvision and timm; classifier fc of 1000 classes left out, a new one of 4"
     assert told in capsys.readouterr().out
     start = torch.load(weights, weights_only=True)["state_dict"]
-    end = checkpoint.load(out / "checkpoints" / "last.pt")["model"]
+    end = checkpoint_file.load(out / "checkpoints" / "last.pt")["model"]
     for name in ("conv1.weight", "layer4.1.conv2.weight", "layer2.0.downsample.0.weight"):
         torch.testing.assert_close(end[name], start[name], rtol=0, atol=1e-6)
     assert end["fc.weight"].shape == (4, 512)
@@ -64,7 +64,7 @@ def test_a_continued_run_needs_the_weights_no_more(weights: Path, tmp_path: Path
     weights.unlink()
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     assert train([*arguments, "--resume", str(last), "train.epochs=2"]) == 0
-    assert checkpoint.load(last)["progress"]["step"] == 6
+    assert checkpoint_file.load(last)["progress"]["step"] == 6
 
 
 def test_weights_that_cannot_be_used(weights: Path, tmp_path: Path, refuses: Refuses) -> None:

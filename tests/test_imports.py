@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,75 +14,67 @@ import resnext_train
 
 PACKAGE = Path(resnext_train.__file__).parent
 
-BOTTOM = {"config", "errors", "distributed"}
-LAYERS = {
-    "cli": {
-        "train",
-        "run",
-        "evaluate",
-        "resume",
-        "runlog",
-        "checkpoint",
-        "precision",
-        "models",
-        "data",
-        "prepare",
-        "bench",
-        "verify",
-        "signals",
-        *BOTTOM,
-    },
-    "train": {"start", "boundary", "run", "evaluate", "data", "runlog", "resume", "signals", *BOTTOM},
-    "start": {
-        *("state", "run", "step", "losses", "models", "data", "optim", "checkpoint", "runlog", "resume", "saving"),
-        *("signals", *BOTTOM),
-    },
-    "boundary": {"state", "run", "metrics", "data", *BOTTOM},
-    "state": {"run", "step", "schedules", "checkpoint", "runlog", "resume", *BOTTOM},
-    "run": {"step", "data", "precision", "schedules", "saving", "runlog", "signals", *BOTTOM},
-    "saving": {"checkpoint", "runlog", "errors"},
-    "step": {"data", "losses", "metrics", "optim", "precision", *BOTTOM},
-    "evaluate": {"data", "losses", "metrics", "precision", *BOTTOM},
-    "resume": {"runlog", "config", "errors"},
-    "models": {"config", "errors"},
-    "data": {"signals", *BOTTOM},
-    "signals": set(),
-    "prepare": {"data", "config", "errors"},
-    "bench": {"data", "prepare", "config", "errors"},
-    "verify": {"errors"},
-    "schedules": {"config"},
-    "optim": {"config"},
-    "losses": set(),
-    "metrics": set(),
-    "precision": {"errors"},
-    "checkpoint": {"errors"},
-    "runlog": {"errors"},
-    "distributed": {"errors"},
-    "config": {"errors"},
+MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "atomic_file": set(),
+    "config": {"errors"},
+    "compute": {"errors"},
+    "distributed": {"errors"},
+    "run_dir": {"errors", "atomic_file"},
+    "checkpoint": {"run_dir", "config", "errors", "atomic_file"},
+    "models": {"config", "errors"},
+    "data": {"distributed", "config", "errors"},
+    "evaluation": {"data", "compute", "distributed", "errors"},
+    "training": {"evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config", "errors"},
+    "prepare": {"data", "errors"},
+    "bench": {"prepare", "data", "config", "errors"},
+    "verify": {"errors"},
+    "cli": {
+        *("training", "prepare", "bench", "verify", "evaluation", "data", "models", "compute", "checkpoint", "run_dir"),
+        *("distributed", "config", "errors"),
+    },
 }
-"""What each part may import from the package; a part may always import from itself."""
+"""What each folder may import from the package, from the bottom up; a folder may always import from itself."""
 
 
 def modules() -> list[Path]:
     return sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
 
 
-def part_of(dotted: str) -> str:
-    return dotted.split(".")[1] if "." in dotted else ""
+def dotted(path: Path) -> str:
+    return ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
+
+
+def imported(path: Path) -> set[str]:
+    """Modules and names that a module imports from the package, also inside functions and for types alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE.name:
+            found |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names if a.name.split(".")[0] == PACKAGE.name}
+    return found - {PACKAGE.name, f"{PACKAGE.name}.__version__"}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_one_way(path: Path) -> None:
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    imported = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("resnext_train"):
-            names = [f"resnext_train.{a.name}" for a in node.names] if node.module == "resnext_train" else [node.module]
-            imported |= {part_of(n) for n in names if not n.endswith("__version__")}
-        if isinstance(node, ast.Import):
-            imported |= {part_of(a.name) for a in node.names if a.name.startswith("resnext_train.")}
-    assert imported - {own} <= LAYERS[own]
+    assert {name.split(".")[1] for name in imported(path)} - {own} <= MAY_IMPORT[own]
+
+
+def test_no_folder_and_no_module_imports_itself_through_others() -> None:
+    names = {dotted(path) for path in modules()}
+    TopologicalSorter(MAY_IMPORT).prepare()
+    TopologicalSorter({dotted(p): (imported(p) & names) - {dotted(p)} for p in modules()}).prepare()
+
+
+def test_the_top_level_holds_folders_and_what_all_of_them_use() -> None:
+    files = {p.name for p in PACKAGE.iterdir() if p.is_file()}
+    assert files == {"__init__.py", "__main__.py", "errors.py", "atomic_file.py", "py.typed"}
+
+
+def test_no_module_is_longer_than_a_reader_takes_in() -> None:
+    assert not {p.name: n for p in modules() if (n := len(p.read_text().splitlines())) > 350}
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "info", "prepare", "bench", "verify"])

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from resnext_train.losses import cross_entropy_sum
-from resnext_train.metrics import Counts, TrainMeter, target_rank
+from resnext_train.compute.loss import cross_entropy_sum
+from resnext_train.compute.metrics import Counts, target_rank
+from resnext_train.training.train_metrics import TrainMeter
 
 
 def test_rank_counts_larger_logits_and_ties_of_lower_index() -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 
 from resnext_train.config import ModelSection, RmspropSection, SgdSection
-from resnext_train.models.build import build_model
-from resnext_train.optim import build_optimizer
+from resnext_train.models.build_model import build_model
+from resnext_train.training.optimizer import build_optimizer
 
 
 def test_decay_is_chosen_by_dimension_not_by_name() -> None:

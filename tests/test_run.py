@@ -20,15 +20,14 @@ import yaml
 from conftest import SMALL, events, run_module, tensors
 from ranks import run_ranks, start_ranks, train_ranks
 
-from resnext_train.checkpoint import load_first
+from resnext_train.checkpoint.checkpoint_file import load_first
+from resnext_train.checkpoint.resume import branch_off, resume_point
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
 from resnext_train.cli.verify import main as verify
 from resnext_train.config import load_recipe
-from resnext_train.resume import resume_point
-from resnext_train.runlog import RunFolder
-from resnext_train.saving import branch_off
-from resnext_train.verify import Outcome, compare_runs
+from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.verify.compare_runs import compare_runs
 
 RUN = ["--config", "smoke.yaml", *SMALL]
 TIMES = {"images_per_s", "data_wait", "seconds", "host", "command", "world_size", "threads", "path"}
@@ -237,7 +236,9 @@ def test_a_branch_from_an_older_checkpoint_puts_what_it_gives_up_aside(tmp_path:
 
 def test_a_proof_without_its_kills_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The run ends before it can be killed: here as if it were faster than it can be watched."""
-    monkeypatch.setattr("resnext_train.verify._Ranks.watch", lambda self, target: (self.wait(), (None, 0))[1])
+    monkeypatch.setattr(
+        "resnext_train.verify.rank_processes.RankProcesses.watch", lambda self, target: (self.wait(), (None, 0))[1]
+    )
     monkeypatch.setenv("WORLD_SIZE", "8")  # of a job that this runs in
     assert verify(["--config", "smoke.yaml", "--steps", "3", "--kills", "1", *SMALL]) == 1
     assert "before it could be killed more than 0 times, which proves too little" in capsys.readouterr().err
@@ -256,9 +257,8 @@ def test_a_proof_finds_what_differs(tmp_path: Path, single: Path) -> None:
     log = runs[1] / "log.jsonl"
     lines = [line for line in log.read_text().splitlines() if '"step", "step": 4' not in line]
     log.write_text("\n".join([*lines, next(line for line in lines if '"step", "step": 6' in line), ""]))
-    outcome = Outcome(0.0)
-    compare_runs(*runs, outcome)
-    assert outcome.differences == [
+    _, differences = compare_runs(*runs)
+    assert differences == [
         "log.jsonl, step 6 is logged twice in killed",
         "log.jsonl, step 4 is missing in one run",
         "model/fc.bias differs",

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from resnext_train.runlog import Console, JsonLines
+from resnext_train.run_dir.console_sink import Console
+from resnext_train.run_dir.jsonl_sink import JsonLines
 
 
 def lines(path: Path) -> list[object]:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from resnext_train.config import CosineSchedule, ExponentialSchedule, PlateauSchedule, SgdSection, StepSchedule
-from resnext_train.schedules import build_schedule
+from resnext_train.training.lr_schedule import build_schedule
 
 SGD = SgdSection(lr=0.1)
 

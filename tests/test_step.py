@@ -12,17 +12,18 @@ import torch
 from ranks import run_ranks, single
 from torch.nn import functional as F
 
-from resnext_train.checkpoint import load_file, save, snapshot
+from resnext_train.checkpoint.checkpoint_file import load_file, save, snapshot
+from resnext_train.compute.loss import TrainingLoss
+from resnext_train.compute.precision import Precision
 from resnext_train.config import ModelSection, OptimizerSection, RmspropSection, SgdSection
-from resnext_train.data.loader import Group, on_device
-from resnext_train.data.photometric import JITTER_FIELDS, Photometric
+from resnext_train.data.batch_loader import on_device
+from resnext_train.data.image_batch import Group
 from resnext_train.data.sampler import deal
-from resnext_train.distributed import Process
-from resnext_train.losses import TrainingLoss
-from resnext_train.models.build import build_model
-from resnext_train.optim import build_optimizer
-from resnext_train.precision import Precision
-from resnext_train.step import TrainStep
+from resnext_train.data.transforms.color_transform import JITTER_FIELDS, Photometric
+from resnext_train.distributed.dist_context import Process
+from resnext_train.models.build_model import build_model
+from resnext_train.training.optimizer import build_optimizer
+from resnext_train.training.train_step import TrainStep
 
 GROUPS = 5
 NORMALISE = Photometric(0.4, 0.4, 0.4, 0.1, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

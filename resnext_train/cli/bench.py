@@ -12,7 +12,7 @@ from resnext_train.cli.common import run_command, say
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from resnext_train.bench.results import Result
+    from resnext_train.bench.bench_results import Result
 
 NAME = "resnext-bench"
 
@@ -71,8 +71,8 @@ def _bench(args: argparse.Namespace) -> None:
     if args.json and not Path(args.json).absolute().parent.is_dir():
         raise InputError(f"--json: the folder of {args.json} does not exist; make it first")
 
-    from resnext_train.bench.report import report
-    from resnext_train.bench.run import Options, measure
+    from resnext_train.bench.bench_data import Options, measure
+    from resnext_train.bench.bench_report import report
 
     options = Options(args.images, args.rounds, tuple(dict.fromkeys(tiers)) or None, args.baseline, SIZE, QUALITY)
     result = measure(recipe, options)
@@ -99,7 +99,8 @@ def _write(path: Path, result: Result) -> None:
     from dataclasses import asdict
 
     from resnext_train.errors import InputError
-    from resnext_train.runlog import environment, to_json
+    from resnext_train.run_dir.environment import environment
+    from resnext_train.run_dir.jsonl_sink import to_json
 
     try:
         path.write_text(to_json({**asdict(result), **environment()}, indent=1) + "\n")

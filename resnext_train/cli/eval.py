@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from resnext_train.config import Recipe
-    from resnext_train.distributed import Process
+    from resnext_train.distributed.dist_context import Process
 
 NAME = "resnext-eval"
 
@@ -69,7 +69,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.json and not Path(args.json).absolute().parent.is_dir():
         raise InputError(f"--json: the folder of {args.json} does not exist; make it first")
 
-    from resnext_train.distributed import connect
+    from resnext_train.distributed.dist_context import connect
 
     with connect() as process:
         result = _result(path, recipe, overrides, process, args.classes)
@@ -86,34 +86,29 @@ def _result(
 
     import torch
 
-    from resnext_train import checkpoint
-    from resnext_train.data.build import (
-        build_eval_loader,
-        build_evaluation,
-        build_photometric,
-        build_val,
-        check_memory,
-    )
-    from resnext_train.data.loader import on_device, readable, telling
-    from resnext_train.data.workers import worker_deaths_explained
+    from resnext_train.checkpoint import checkpoint_file
+    from resnext_train.compute.precision import resolve_precision
+    from resnext_train.data.batch_loader import on_device, readable, telling
+    from resnext_train.data.build_loaders import build_eval_loader, build_evaluation, build_photometric, check_memory
+    from resnext_train.data.build_sources import build_val
+    from resnext_train.data.loader_workers import worker_deaths_explained
     from resnext_train.errors import InputError
-    from resnext_train.evaluate import evaluate
+    from resnext_train.evaluation.evaluate import evaluate
     from resnext_train.models.architecture import title_of
-    from resnext_train.models.build import build_model
-    from resnext_train.models.convert import classes_in, load_weights
-    from resnext_train.precision import resolve_precision
+    from resnext_train.models.build_model import build_model
+    from resnext_train.models.weight_conversion import classes_in, load_weights
 
-    content = process.together(lambda: checkpoint.load_file(path))
+    content = process.together(lambda: checkpoint_file.load_file(path))
     recipe, weights, classes = _understand(content, path, recipe, overrides)
     if classes and named:
         raise InputError(f"--classes is for foreign weights; {path} knows the names of its classes")
     source = process.host_first(lambda: build_val(recipe.data))
     classes = classes or process.together(lambda: _classes_of_foreign(recipe, source.classes, named))
-    if not checkpoint.is_ours(content):
+    if not checkpoint_file.is_ours(content):
         _check_classes(path, classes_in(weights, recipe.model), len(classes))
     model = build_model(recipe.model, len(classes))
     told = load_weights(model, weights, str(path), recipe.model)
-    if process.is_main and not checkpoint.is_ours(content):
+    if process.is_main and not checkpoint_file.is_ours(content):
         say(f"weights: {told}")
     model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     evaluation = process.together(lambda: build_evaluation(recipe.eval, source, classes))
@@ -142,12 +137,12 @@ def _understand(
 
     Our own checkpoint brings its recipe; a recipe given by --config replaces all of it but the model section.
     """
-    from resnext_train import checkpoint
+    from resnext_train.checkpoint import checkpoint_file
     from resnext_train.config import recipe_from_dict
     from resnext_train.errors import InputError
-    from resnext_train.models.convert import find_state_dict
+    from resnext_train.models.weight_conversion import find_state_dict
 
-    if not checkpoint.is_ours(content):
+    if not checkpoint_file.is_ours(content):
         if recipe is None:
             raise InputError(f"{path} was not written by resnext-train: say by --config which recipe fits its weights")
         return recipe, find_state_dict(content, str(path)), None
@@ -164,7 +159,7 @@ def _classes_of_foreign(recipe: Recipe, found: tuple[str, ...], named: str | Non
     """Class names for weights that bring none: those of --classes, else of the data, if they are as many as outputs."""
     from pathlib import Path
 
-    from resnext_train.data.classes import read_class_names
+    from resnext_train.data.sources.class_subset import read_class_names
     from resnext_train.errors import InputError
 
     classes = tuple(read_class_names(Path(named).expanduser(), "--classes")) if named else found
@@ -191,7 +186,7 @@ def _report(result: dict[str, Any], json_file: str | None) -> None:
     from pathlib import Path
 
     from resnext_train.errors import InputError
-    from resnext_train.runlog import to_json
+    from resnext_train.run_dir.jsonl_sink import to_json
 
     say(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}")
     for k in ("top1", "top5"):

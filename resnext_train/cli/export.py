@@ -78,16 +78,17 @@ def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[st
     """The network of a checkpoint with its weights, its recipe, and what to say of it in the exported file."""
     import json
 
-    from resnext_train import __version__, checkpoint
+    from resnext_train import __version__
+    from resnext_train.checkpoint import checkpoint_file
     from resnext_train.config import recipe_from_dict
     from resnext_train.errors import InputError
     from resnext_train.models.architecture import title_of
-    from resnext_train.models.build import build_model
+    from resnext_train.models.build_model import build_model
     from resnext_train.models.complexity import measure
-    from resnext_train.models.convert import classes_in, find_state_dict, load_weights
+    from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
 
-    content: Any = checkpoint.load_file(path)
-    ours = checkpoint.is_ours(content)
+    content: Any = checkpoint_file.load_file(path)
+    ours = checkpoint_file.is_ours(content)
     weights = find_state_dict(content, str(path))
     if ours:
         if recipe is not None:
@@ -112,17 +113,17 @@ def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[st
 
 def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, str]) -> None:
     """Write one file, read it back into a network of its own, and compare the logits."""
-    from resnext_train import checkpoint
+    from resnext_train.checkpoint import checkpoint_file
     from resnext_train.errors import InputError
-    from resnext_train.models.export import TOLERANCE, check_portable, portable_weights
+    from resnext_train.models.weight_export import TOLERANCE, check_portable, portable_weights
 
     weights = portable_weights(model)
     try:
-        checkpoint.save_weights(weights, target, metadata)
+        checkpoint_file.save_weights(weights, target, metadata)
     except OSError as error:
         raise InputError(f"--out: {target} cannot be written: {error.strerror}") from error
     try:
-        reader, difference = check_portable(model, recipe.model, checkpoint.load_file(target), recipe.eval.crop)
+        reader, difference = check_portable(model, recipe.model, checkpoint_file.load_file(target), recipe.eval.crop)
     except InputError:
         target.unlink()
         raise

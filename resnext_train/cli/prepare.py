@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from resnext_train.cli.common import run_command, say
 
 if TYPE_CHECKING:
-    from resnext_train.prepare.run import Options
-    from resnext_train.prepare.sources import Split
+    from resnext_train.prepare.image_splits import Split
+    from resnext_train.prepare.pack_images import Options
 
 NAME = "resnext-prepare"
 SIZE, QUALITY = 256, 92
@@ -128,8 +128,8 @@ def _pack(args: argparse.Namespace) -> bool:
 
     options = _options(args)
 
-    from resnext_train.prepare.run import pack
-    from resnext_train.prepare.sources import check_target, splits_of
+    from resnext_train.prepare.image_splits import check_target, splits_of
+    from resnext_train.prepare.pack_images import pack
 
     source, out = Path(args.source), Path(args.out)
     check_target(source, out)
@@ -139,7 +139,7 @@ def _pack(args: argparse.Namespace) -> bool:
 def _imagenet(args: argparse.Namespace) -> bool:
     from pathlib import Path
 
-    from resnext_train.prepare.run import pack_imagenet
+    from resnext_train.prepare.pack_images import pack_imagenet
 
     options = _options(args)
     return pack_imagenet(_imagenet_splits(args), Path(args.out), options, say)
@@ -149,7 +149,7 @@ def _imagenet_splits(args: argparse.Namespace) -> dict[str, Split]:
     from pathlib import Path
 
     from resnext_train.errors import InputError
-    from resnext_train.prepare.archives import Devkit, TrainSplit, read_devkit, read_wnids, val_split
+    from resnext_train.prepare.imagenet_archives import Devkit, TrainSplit, read_devkit, read_wnids, val_split
 
     if not (args.train_tar or args.val_tar):
         raise InputError("give --train-tar, --val-tar or both")
@@ -183,8 +183,8 @@ def _options(args: argparse.Namespace) -> Options:
         raise InputError(f"--verify {args.verify}: must be all, or a number N to compare every Nth image")
     workers = _workers(args)
 
-    from resnext_train.prepare.run import Options
-    from resnext_train.prepare.tiers import Tier, find_jpegtran
+    from resnext_train.prepare.pack_images import Options
+    from resnext_train.prepare.pack_records import Tier, find_jpegtran
 
     tier = Tier(
         args.tier,
@@ -196,14 +196,14 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _workers(args: argparse.Namespace) -> int:
-    from resnext_train.data.workers import usable_cores
+    from resnext_train.data.loader_workers import usable_cores
     from resnext_train.errors import InputError
 
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers {args.workers}: must be at least 1")
     workers: int = args.workers or usable_cores()
     if workers > 1:
-        from resnext_train.prepare.pool import start_server
+        from resnext_train.prepare.worker_pool import start_server
 
         start_server()  # beside this process's own imports, which take as long
     return workers
@@ -214,7 +214,7 @@ def _check(args: argparse.Namespace) -> bool:
 
     workers = _workers(args)
 
-    from resnext_train.prepare.checking import check
+    from resnext_train.prepare.check_images import check
 
     return check(Path(args.path), workers, say)
 
@@ -222,7 +222,7 @@ def _check(args: argparse.Namespace) -> bool:
 def _unpack(args: argparse.Namespace) -> bool:
     from pathlib import Path
 
-    from resnext_train.prepare.unpacking import unpack
+    from resnext_train.prepare.unpack_images import unpack
 
     unpack(Path(args.source), Path(args.out), say)
     return True

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resnext_train.cli.common import is_main, run_command, say
-from resnext_train.signals import TORCHRUN
+from resnext_train.distributed.stop_signals import TORCHRUN
 
 if TYPE_CHECKING:
     from resnext_train.config import Recipe
-    from resnext_train.run import Setup
+    from resnext_train.training.setup import Setup
 
 NAME = "resnext-train"
 
@@ -50,10 +50,10 @@ def _train(args: argparse.Namespace) -> None:
     # Everything that needs no torch comes first: most mistakes are found in a fraction of a second.
     from pathlib import Path
 
+    from resnext_train.checkpoint.resume import ResumePoint, resume_point
     from resnext_train.config import load_recipe, run_name
     from resnext_train.models.architecture import check_model
-    from resnext_train.resume import ResumePoint, resume_point
-    from resnext_train.runlog import RunFolder
+    from resnext_train.run_dir.run_paths import RunFolder
 
     recipe = load_recipe(args.config, args.overrides)
     check_model(recipe.model)
@@ -63,9 +63,9 @@ def _train(args: argparse.Namespace) -> None:
     if not resume.checkpoints:
         _check_weights(recipe)
 
-    from resnext_train.distributed import connect
-    from resnext_train.run import set_up
-    from resnext_train.train import train
+    from resnext_train.distributed.dist_context import connect
+    from resnext_train.training.setup import set_up
+    from resnext_train.training.trainer import train
 
     with connect(60 * recipe.train.patience) as process:
         setup = set_up(recipe, process)
@@ -103,8 +103,8 @@ def _describe(setup: Setup) -> str:
     """The recipe's meaning on this data and these processes, as a few aligned lines."""
     import torch
 
+    from resnext_train.data.loader_workers import worker_count
     from resnext_train.data.sampler import deal
-    from resnext_train.data.workers import worker_count
     from resnext_train.models.architecture import title_of
     from resnext_train.models.complexity import check_training, measure
 

@@ -41,7 +41,7 @@ def _verify(args: argparse.Namespace) -> None:
     from resnext_train.config import load_recipe
     from resnext_train.errors import FaultError, InputError
     from resnext_train.models.architecture import check_model
-    from resnext_train.verify import Trial, run_trial
+    from resnext_train.verify.resume_proof import Trial, run_trial
 
     for name, least in (("steps", 2), ("kills", 1), ("processes", 1)):
         if getattr(args, name) < least:

@@ -1,9 +1,6 @@
 """The recipe: everything that decides what a run computes, typed, validated and frozen. Never imports torch."""
 
-from resnext_train.config.fields import (
-    duration_in_steps,
-)
-from resnext_train.config.images import (
+from resnext_train.config.data_sections import (
     AreaAugment,
     AugmentSection,
     DataSection,
@@ -13,7 +10,9 @@ from resnext_train.config.images import (
     ScaleAugment,
     SyntheticData,
 )
-from resnext_train.config.loading import (
+from resnext_train.config.recipe import CheckpointSection, LogSection, ModelSection, Recipe
+from resnext_train.config.recipe_catalogue import Entry, catalogue, read_entry
+from resnext_train.config.recipe_loader import (
     differences,
     find_recipe,
     load_recipe,
@@ -22,18 +21,7 @@ from resnext_train.config.loading import (
     run_name,
     shipped_recipes,
 )
-from resnext_train.config.sections import (
-    CheckpointSection,
-    LogSection,
-    ModelSection,
-    Recipe,
-)
-from resnext_train.config.shipped import (
-    Entry,
-    catalogue,
-    read_entry,
-)
-from resnext_train.config.training import (
+from resnext_train.config.train_sections import (
     CosineSchedule,
     ExponentialSchedule,
     OptimizerSection,
@@ -44,6 +32,7 @@ from resnext_train.config.training import (
     StepSchedule,
     TrainSection,
 )
+from resnext_train.config.value_types import duration_in_steps
 
 __all__ = [
     "AreaAugment",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from resnext_train.data.randomness import permutation
+from resnext_train.data.rng import permutation
 from resnext_train.errors import InputError
 
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnext_train.config import ModelSection
 from resnext_train.errors import InputError
-from resnext_train.models.build import build_on_meta
+from resnext_train.models.build_model import build_on_meta
 from resnext_train.models.resnet import ResNet
 
 

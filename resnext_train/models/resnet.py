@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from resnext_train.models.architecture import Architecture
 from resnext_train.models.blocks import BasicBlock, BlockShape, conv
-from resnext_train.models.preact import PreactBasicBlock, PreactBottleneck
-from resnext_train.models.resnext import FORMS
+from resnext_train.models.bottleneck_forms import FORMS
+from resnext_train.models.preact_blocks import PreactBasicBlock, PreactBottleneck
 
 
 class ResNet(nn.Module):

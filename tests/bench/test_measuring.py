@@ -10,9 +10,12 @@ import pytest
 import torch
 from packs import JPEGTRAN, needs_jpegtran
 
-from resnext_train.bench.gpus import APPETITE, NETWORKS, Need, cores_for, needs
-from resnext_train.bench.images import Measured, Passes, evenly, packed
-from resnext_train.bench.ours import (
+from resnext_train.bench.bench_images import Measured, Passes, evenly, packed
+from resnext_train.bench.bench_report import report
+from resnext_train.bench.bench_results import STAGES, InAll, PerCore, Result, compare, with_hand_over
+from resnext_train.bench.gpu_rates import APPETITE, NETWORKS, Need, cores_for, needs
+from resnext_train.bench.interleaved_timing import Lap, Rate, in_turns, microseconds, on_one_core, time_of_items
+from resnext_train.bench.own_pipeline import (
     ReadyGroups,
     copied,
     groups_to_count,
@@ -21,17 +24,14 @@ from resnext_train.bench.ours import (
     through_loader,
     train_groups,
 )
-from resnext_train.bench.references import TITLES
-from resnext_train.bench.report import report
-from resnext_train.bench.results import STAGES, InAll, PerCore, Result, compare, with_hand_over
-from resnext_train.bench.turns import Lap, Rate, in_turns, microseconds, on_one_core, time_of_items
+from resnext_train.bench.reference_pipelines import TITLES
 from resnext_train.config import load_recipe
-from resnext_train.data.build import build_photometric
-from resnext_train.data.folder import ImageFolder
-from resnext_train.data.jpeg import Picture
-from resnext_train.data.loader import Group
+from resnext_train.data.build_loaders import build_photometric
+from resnext_train.data.decode.lazy_image import Picture
+from resnext_train.data.image_batch import Group
+from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.errors import InputError
-from resnext_train.prepare.tiers import Tier
+from resnext_train.prepare.pack_records import Tier
 
 RECIPE = load_recipe("resnet18.yaml", ["augment.size=32", "train.batch_size=8", "train.micro_batch=4"])
 

@@ -15,7 +15,7 @@ import torch
 from archives import add
 from conftest import SMALL, Refuses
 
-from resnext_train.checkpoint import FORMAT
+from resnext_train.checkpoint.checkpoint_file import FORMAT
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.export import main as export
 from resnext_train.cli.train import main as train

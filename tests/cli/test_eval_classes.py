@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
 from resnext_train.config import recipe_from_dict
-from resnext_train.models.build import build_model
+from resnext_train.models.build_model import build_model
 
 CLASSES = ["cat", "dog", "emu", "fox"]
 RECIPE = """

@@ -12,11 +12,11 @@ import torchvision
 from conftest import SMALL, Refuses
 from torch import Tensor, nn
 
-from resnext_train import checkpoint
+from resnext_train.checkpoint import checkpoint_file
 from resnext_train.cli.export import main as export
 from resnext_train.cli.train import main as train
 from resnext_train.config import recipe_from_dict
-from resnext_train.models.build import build_model
+from resnext_train.models.build_model import build_model
 
 
 def trained(folder: Path, *overrides: str) -> Path:
@@ -36,7 +36,7 @@ def images(dtype: torch.dtype = torch.float32) -> Tensor:
 
 def network_of(path: Path) -> nn.Module:
     """The network of one of our checkpoints, by the checkpoint alone."""
-    content = checkpoint.load(path)
+    content = checkpoint_file.load(path)
     model = build_model(recipe_from_dict(content["recipe"], "checkpoint").model, len(content["classes"]))
     model.load_state_dict(content["model"])
     return model
@@ -71,7 +71,7 @@ def test_to_torchvision(
         expected = network_of(last).double().eval()(images(torch.float64))
         torch.testing.assert_close(theirs.double().eval()(images(torch.float64)), expected, rtol=1e-10, atol=1e-10)
     with safetensors.safe_open(out[1], "pt") as file:
-        assert json.loads(file.metadata()["classes"]) == checkpoint.load(last)["classes"]
+        assert json.loads(file.metadata()["classes"]) == checkpoint_file.load(last)["classes"]
         assert all(torch.equal(file.get_tensor(k), v) for k, v in torch.load(out[0], weights_only=True).items())
 
 
@@ -82,7 +82,7 @@ def test_a_detection_backbone_of_torchvision_takes_the_weights(tmp_path: Path) -
     last = trained(tmp_path / "run", "model.arch=resnext50_32x4d", "train.max_steps=2", "optimizer.lr=1e-3")
     out = tmp_path / "w.safetensors"
     assert export(["--ckpt", str(last), "--out", str(out)]) == 0
-    weights = checkpoint.load_file(out)
+    weights = checkpoint_file.load_file(out)
     # Its default normalisation, FrozenBatchNorm2d, computes what BN does in evaluation and keeps no batch counter.
     body = {k: v for k, v in weights.items() if not k.startswith("fc.") and "num_batches" not in k}
     backbone = resnet_fpn_backbone(backbone_name="resnext50_32x4d", weights=None)
@@ -106,7 +106,7 @@ def test_networks_that_torchvision_has_not_and_foreign_weights(
     assert export(["--ckpt", str(tmp_path / "foreign.pth"), "--config", "resnet18", "--out", str(again)]) == 0
     assert "names of torchvision and timm" in capsys.readouterr().out
     expected = torch.load(tmp_path / "foreign.pth", weights_only=True)
-    assert all(torch.equal(v, expected[k]) for k, v in checkpoint.load_file(again).items())
+    assert all(torch.equal(v, expected[k]) for k, v in checkpoint_file.load_file(again).items())
     last = trained(tmp_path / "run", "model.arch=resnet8")
     assert export(["--ckpt", str(last), "--out", str(tmp_path / "cifar.pt")]) == 0
     assert "resnext-train's own network" in capsys.readouterr().out
@@ -117,12 +117,12 @@ def test_a_file_that_reads_back_otherwise_is_removed(
 ) -> None:
     weights, out = tmp_path / "w.pth", tmp_path / "o.safetensors"
     torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), weights)
-    whole = checkpoint.save_weights
+    whole = checkpoint_file.save_weights
 
     def spoils(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
         whole({**tensors, "layer3.0.bn2.bias": tensors["layer3.0.bn2.bias"] + 1e-3}, path, metadata)
 
-    monkeypatch.setattr(checkpoint, "save_weights", spoils)
+    monkeypatch.setattr(checkpoint_file, "save_weights", spoils)
     error = refuses(export, "--ckpt", str(weights), "--config", "resnet18", "--out", str(out))
     assert f"{out}, read back into torchvision's network, gave other logits" in error
     assert not out.exists()

@@ -175,7 +175,7 @@ def test_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_folder_that_cannot_be_listed_in_the_cache(
     strange_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from resnext_train.data.folder import ImageFolder
+    from resnext_train.data.sources.image_folder import ImageFolder
 
     (tmp_path / "cache").write_text("a file, where a folder should be")
     for folder in (strange_root / "val", *(strange_root / "val").iterdir()):

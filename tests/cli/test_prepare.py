@@ -16,10 +16,11 @@ from packs import JPEGTRAN, needs_jpegtran
 from PIL import Image
 
 from resnext_train.cli.prepare import main as prepare
-from resnext_train.data.folder import ImageFolder
-from resnext_train.data.jpeg import decode
-from resnext_train.data.pack import PackIndex, shard_name
-from resnext_train.prepare.writing import write_index
+from resnext_train.data.decode.lazy_image import decode
+from resnext_train.data.pack.pack_format import shard_name
+from resnext_train.data.pack.pack_index import PackIndex
+from resnext_train.data.sources.image_folder import ImageFolder
+from resnext_train.prepare.pack_writer import write_index
 
 ONE = ["--workers", "1"]
 

@@ -25,13 +25,16 @@ from torch.utils.data import get_worker_info
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
 from resnext_train.config import load_recipe
-from resnext_train.data.build import build_eval_loader, build_splits, build_train_loader
-from resnext_train.data.folder import ImageFolder
-from resnext_train.data.jpeg import MAX_PIXELS, BadImageError, Picture, open_picture
-from resnext_train.data.loader import Group, readable
+from resnext_train.data.batch_loader import readable
+from resnext_train.data.build_loaders import build_eval_loader, build_train_loader
+from resnext_train.data.build_sources import build_splits
+from resnext_train.data.decode.jpeg_header import BadImageError
+from resnext_train.data.decode.lazy_image import MAX_PIXELS, Picture, open_picture
+from resnext_train.data.image_batch import Group
 from resnext_train.data.sampler import StepPlan
-from resnext_train.data.transforms import DRAWS, EvalTransform, PadTransform, Transform
-from resnext_train.distributed import Process
+from resnext_train.data.sources.image_folder import ImageFolder
+from resnext_train.data.transforms.crop_transforms import DRAWS, EvalTransform, PadTransform, Transform
+from resnext_train.distributed.dist_context import Process
 from resnext_train.errors import LocalInputError
 
 ONE = Process(0, 1, 0, 1, torch.device("cpu"))

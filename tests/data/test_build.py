@@ -12,8 +12,9 @@ import pytest
 from conftest import save_image
 
 from resnext_train.config import EvalSection, FolderData
-from resnext_train.data.build import build_evaluation, build_splits, build_train, build_val
-from resnext_train.data.folder import ImageFolder
+from resnext_train.data.build_loaders import build_evaluation
+from resnext_train.data.build_sources import build_splits, build_train, build_val
+from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.errors import InputError
 
 KNOWN = ("yak", "emu", "cat", "dog")

@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional as F
 
 from resnext_train.cli.train import main as train
 from resnext_train.config import FolderData
-from resnext_train.data.build import build_splits, build_val
-from resnext_train.data.loader import Source
+from resnext_train.data.build_sources import build_splits, build_val
+from resnext_train.data.sources.image_source import Source
 from resnext_train.errors import InputError
 
 

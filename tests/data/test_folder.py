@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import save_image
 
-from resnext_train.data.folder import ImageFolder
+from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.errors import InputError
 
 

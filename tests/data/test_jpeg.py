@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from resnext_train.data.jpeg import BadImageError, decode
+from resnext_train.data.decode.jpeg_header import BadImageError
+from resnext_train.data.decode.lazy_image import decode
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:

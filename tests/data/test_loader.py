@@ -12,11 +12,14 @@ import torch
 from torch.utils.data import Dataset
 
 from resnext_train.config import load_recipe
-from resnext_train.data.build import build_eval_loader, build_evaluation, build_splits, build_train_loader
-from resnext_train.data.loader import SHARED, Batches, Group, LoaderOptions, Unreadable, groups_from, readable
+from resnext_train.data.batch_datasets import SHARED, Batches
+from resnext_train.data.batch_loader import LoaderOptions, groups_from, readable
+from resnext_train.data.build_loaders import build_eval_loader, build_evaluation, build_train_loader
+from resnext_train.data.build_sources import build_splits
+from resnext_train.data.image_batch import Group, Unreadable
 from resnext_train.data.sampler import Indices, StepPlan
-from resnext_train.data.synthetic import SyntheticImages
-from resnext_train.distributed import Process
+from resnext_train.data.sources.synthetic_images import SyntheticImages
+from resnext_train.distributed.dist_context import Process
 
 ONE = Process(0, 1, 0, 1, torch.device("cpu"))
 

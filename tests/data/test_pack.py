@@ -21,13 +21,14 @@ import torch
 from conftest import save_image
 from packs import EXACT, RAW, RESIZED, packed
 
-from resnext_train.data import pack
-from resnext_train.data.folder import ImageFolder
-from resnext_train.data.jpeg import decode
-from resnext_train.data.pack import PIXELS, SHARD_HEAD, SHARD_MAGIC, PackIndex, is_pack, shard_name
+from resnext_train.data.decode.lazy_image import decode
+from resnext_train.data.pack import pack_index
+from resnext_train.data.pack.pack_format import PIXELS, SHARD_HEAD, SHARD_MAGIC, is_pack, shard_name
+from resnext_train.data.pack.pack_index import PackIndex
+from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.errors import InputError
-from resnext_train.prepare.sources import FolderSplit
-from resnext_train.prepare.writing import write_index
+from resnext_train.prepare.image_splits import FolderSplit
+from resnext_train.prepare.pack_writer import write_index
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "pack-format.md"
 
@@ -79,7 +80,7 @@ def test_pixels_are_a_view_of_the_file(tmp_path: Path, image_root: Path) -> None
 
 
 def test_pickled_forked_and_threaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "_OPEN_SHARDS", 1)  # so that each read of another shard closes a file
+    monkeypatch.setattr(pack_index, "_OPEN_SHARDS", 1)  # so that each read of another shard closes a file
     index = PackIndex(folder)
     expected = [bytes(index.read(i)) for i in range(70)]
     again = pickle.loads(pickle.dumps(index))
@@ -99,7 +100,7 @@ def test_few_files_may_be_open(folder: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
-        assert pack._open_limit() == 50
+        assert pack_index._open_limit() == 50
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from resnext_train.data.photometric import JITTER_FIELDS, Photometric
-from resnext_train.data.randomness import uniforms
-from resnext_train.data.transforms import COLOUR_DRAWS
+from resnext_train.data.rng import uniforms
+from resnext_train.data.transforms.color_transform import JITTER_FIELDS, Photometric
+from resnext_train.data.transforms.crop_transforms import COLOUR_DRAWS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PAPER = Photometric(0.4, 0.4, 0.4, 0.1, MEAN, STD)
@@ -70,13 +70,13 @@ def test_draws_have_the_papers_distributions() -> None:
 
 def test_colours_are_computed_outside_autocast() -> None:
     """bf16 colours would be wrong by up to 0.05: a group must reach the network exactly as computed in fp32."""
+    from resnext_train.compute.precision import Precision
     from resnext_train.config import SgdSection
-    from resnext_train.data.loader import Group
-    from resnext_train.distributed import Process
-    from resnext_train.evaluate import evaluate
-    from resnext_train.optim import build_optimizer
-    from resnext_train.precision import Precision
-    from resnext_train.step import TrainStep
+    from resnext_train.data.image_batch import Group
+    from resnext_train.distributed.dist_context import Process
+    from resnext_train.evaluation.evaluate import evaluate
+    from resnext_train.training.optimizer import build_optimizer
+    from resnext_train.training.train_step import TrainStep
 
     seen: list[torch.Tensor] = []
 

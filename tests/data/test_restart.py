@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from resnext_train.data.jpeg import open_picture
-from resnext_train.data.restart import BadImageError, find_segments, read_header
+from resnext_train.data.decode.jpeg_header import BadImageError, read_header
+from resnext_train.data.decode.lazy_image import open_picture
+from resnext_train.data.decode.restart_markers import find_segments
 
 Box = tuple[int, int, int, int]
 

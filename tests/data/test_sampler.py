@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resnext_train.data.randomness import group_seed, permutation, uniforms
+from resnext_train.data.rng import group_seed, permutation, uniforms
 from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, deal
 from resnext_train.errors import InputError
 
@@ -81,9 +81,9 @@ def test_evaluation_takes_each_image_once_in_the_same_blocks(images: int, world:
 
 def test_the_random_numbers_are_splitmix64() -> None:
     """First outputs of SplitMix64 from state 1234567, as its authors' code gives them (xoshiro.di.unimi.it)."""
-    from resnext_train.data import randomness
+    from resnext_train.data import rng
 
-    raw = randomness._raw(np.array([[1234567]], np.uint64), 3)[0]
+    raw = rng._raw(np.array([[1234567]], np.uint64), 3)[0]
     assert raw.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 

@@ -14,17 +14,17 @@ from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 
 from resnext_train.config import load_recipe
-from resnext_train.data.build import build_augmentation, build_photometric
-from resnext_train.data.jpeg import Pixels, open_picture
-from resnext_train.data.randomness import uniforms
-from resnext_train.data.transforms import (
+from resnext_train.data.batch_datasets import empty_batch
+from resnext_train.data.build_loaders import build_augmentation, build_photometric
+from resnext_train.data.decode.lazy_image import Pixels, open_picture
+from resnext_train.data.rng import uniforms
+from resnext_train.data.transforms.crop_transforms import (
     CROP_DRAWS,
     DRAWS,
     AreaTransform,
     EvalTransform,
     PadTransform,
     ScaleTransform,
-    empty_batch,
     sample_box,
     sample_scaled_box,
 )

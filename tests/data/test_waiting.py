@@ -10,12 +10,12 @@ import torch
 from conftest import events
 
 from resnext_train.cli.train import main
-from resnext_train.data.folder import ImageFolder
-from resnext_train.data.jpeg import Picture
-from resnext_train.data.loader import Report
-from resnext_train.data.source import FILES, MEMORY, Storage
-from resnext_train.data.waiting import Workers, slow_stage
-from resnext_train.run import DataWait, Lap
+from resnext_train.data.decode.lazy_image import Picture
+from resnext_train.data.image_batch import Report
+from resnext_train.data.slow_loader import Workers, slow_stage
+from resnext_train.data.sources.image_folder import ImageFolder
+from resnext_train.data.sources.image_source import FILES, MEMORY, Storage
+from resnext_train.training.throughput import DataWait, Lap
 
 EXACT, RAW = Storage("exact", ""), Storage("raw", "")
 FULL = Workers(4, 4)

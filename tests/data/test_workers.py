@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL
 
-from resnext_train.data.workers import check_shared_memory, worker_count, worker_deaths_explained
+from resnext_train.data.loader_workers import check_shared_memory, worker_count, worker_deaths_explained
 from resnext_train.errors import InputError, LocalInputError
 
 MOUNT = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]

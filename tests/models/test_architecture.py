@@ -10,8 +10,8 @@ from resnext_train.config import ModelSection
 from resnext_train.errors import InputError
 from resnext_train.models.architecture import Architecture, architecture_of
 from resnext_train.models.blocks import BlockShape
-from resnext_train.models.build import build_model
-from resnext_train.models.resnext import FORMS
+from resnext_train.models.bottleneck_forms import FORMS
+from resnext_train.models.build_model import build_model
 
 
 def parse(name: str, **options: object) -> Architecture:

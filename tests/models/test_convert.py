@@ -13,11 +13,11 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnext_train.checkpoint import load_file
+from resnext_train.checkpoint.checkpoint_file import load_file
 from resnext_train.config import ModelSection
 from resnext_train.errors import InputError
-from resnext_train.models.build import build_model, build_on_meta
-from resnext_train.models.convert import classes_in, find_state_dict, load_weights
+from resnext_train.models.build_model import build_model, build_on_meta
+from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
 
 
 def randomised(model: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from resnext_train.config import ModelSection
 from resnext_train.models.blocks import BlockShape, make_shortcut
-from resnext_train.models.build import build_model
+from resnext_train.models.build_model import build_model
 
 
 def model_of(arch: str, classes: int = 10, **options: object) -> nn.Module:

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from resnext_train.config import ModelSection
 from resnext_train.models.architecture import Form
 from resnext_train.models.blocks import BlockShape
-from resnext_train.models.build import build_model
-from resnext_train.models.resnext import FORMS, convert_form
+from resnext_train.models.bottleneck_forms import FORMS, convert_form
+from resnext_train.models.build_model import build_model
 
 FORM_NAMES: tuple[Form, ...] = ("a", "b", "c")
 

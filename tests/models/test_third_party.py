@@ -13,20 +13,20 @@ from ranks import run_ranks, single
 from torch import Tensor
 from torch.nn import functional as F
 
+from resnext_train.compute.loss import TrainingLoss
+from resnext_train.compute.precision import Precision
 from resnext_train.config import ModelSection, SgdSection
-from resnext_train.data.loader import Group
-from resnext_train.data.photometric import Photometric
-from resnext_train.data.randomness import group_seed
+from resnext_train.data.image_batch import Group
+from resnext_train.data.rng import group_seed
 from resnext_train.data.sampler import deal
-from resnext_train.distributed import Process
+from resnext_train.data.transforms.color_transform import Photometric
+from resnext_train.distributed.dist_context import Process
 from resnext_train.errors import InputError
-from resnext_train.losses import TrainingLoss
 from resnext_train.models.architecture import check_model
-from resnext_train.models.build import auxiliary_weight, build_model
+from resnext_train.models.build_model import auxiliary_weight, build_model
 from resnext_train.models.complexity import check_training, measure
-from resnext_train.optim import build_optimizer
-from resnext_train.precision import Precision
-from resnext_train.step import TrainStep
+from resnext_train.training.optimizer import build_optimizer
+from resnext_train.training.train_step import TrainStep
 
 NORMALISE = Photometric(0.0, 0.0, 0.0, 0.0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from resnext_train.config import ModelSection
-from resnext_train.models.build import build_model
+from resnext_train.models.build_model import build_model
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4}
 

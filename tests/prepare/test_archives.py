@@ -11,10 +11,10 @@ from archives import CLASSES, add, devkit, tar_of, train_tar, val_tar
 from conftest import save_image
 from packs import content, packed
 
-from resnext_train.data.pack import PackIndex
+from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.errors import InputError, MissingLibraryError
-from resnext_train.prepare.archives import TrainSplit, members, read_devkit, read_wnids, remarks, val_split
-from resnext_train.prepare.sources import FolderSplit, parts_of
+from resnext_train.prepare.image_splits import FolderSplit, parts_of
+from resnext_train.prepare.imagenet_archives import TrainSplit, members, read_devkit, read_wnids, remarks, val_split
 
 
 def test_the_training_archive_gives_the_same_pack_as_the_folder(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from conftest import Refuses, save_image
 from packs import RAW, packed
 
 from resnext_train.cli.prepare import main as prepare
-from resnext_train.data.pack import PackIndex
-from resnext_train.prepare.sources import FolderSplit
-from resnext_train.prepare.writing import write_index
+from resnext_train.data.pack.pack_index import PackIndex
+from resnext_train.prepare.image_splits import FolderSplit
+from resnext_train.prepare.pack_writer import write_index
 
 ONE = ["--workers", "1"]
 OUTSIDE = ["../../x.JPEG", "../x.JPEG", "/tmp/x.JPEG", "a/../../x.JPEG", "a/./x.JPEG", "a//x.JPEG", "a/..", ".."]

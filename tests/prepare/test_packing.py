@@ -15,11 +15,11 @@ import pytest
 from conftest import save_image
 from packs import JPEGTRAN, RAW, content, packed
 
-from resnext_train.data.pack import is_pack, shard_name
+from resnext_train.data.pack.pack_format import is_pack, shard_name
 from resnext_train.errors import InputError
-from resnext_train.prepare import packing, pool
-from resnext_train.prepare.sources import FolderSplit
-from resnext_train.prepare.tiers import Tier
+from resnext_train.prepare import pack_split, worker_pool
+from resnext_train.prepare.image_splits import FolderSplit
+from resnext_train.prepare.pack_records import Tier
 
 IMAGES = 264
 """Five shards."""
@@ -123,14 +123,14 @@ def test_a_stopped_command_goes_on_where_it_stopped(images: Path, tmp_path: Path
 
 def test_other_images_or_options_do_not_go_on(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "pack"
-    whole = packing._make_shard
+    whole = pack_split._make_shard
 
-    def stops(job: packing._Job, task: packing._Task, tell: pool.Tell) -> int:
+    def stops(job: pack_split._Job, task: pack_split._Task, tell: worker_pool.Tell) -> int:
         if task.number == 2:
             raise KeyboardInterrupt
         return whole(job, task, tell)
 
-    monkeypatch.setattr(packing, "_make_shard", stops)
+    monkeypatch.setattr(pack_split, "_make_shard", stops)
     with pytest.raises(KeyboardInterrupt):
         packed(FolderSplit(images), out, RAW)
     monkeypatch.undo()
@@ -148,7 +148,7 @@ def test_other_images_or_options_do_not_go_on(images: Path, tmp_path: Path, monk
     assert (outcome.images, outcome.packed_now) == (IMAGES, IMAGES - 64)
     packed(FolderSplit(images), tmp_path / "at once", RAW)
     assert content(out) == content(tmp_path / "at once")
-    assert packing.pack_split(FolderSplit(images), out, RAW, 1, 1, lambda _: None) is None
+    assert pack_split.pack_split(FolderSplit(images), out, RAW, 1, 1, lambda _: None) is None
     with pytest.raises(InputError, match="holds a pack of other images or with other options"):
         packed(FolderSplit(images), out, Tier("raw", 25, None, None))
 
@@ -163,7 +163,7 @@ def test_a_folder_with_other_things_is_left_alone(images: Path, tmp_path: Path) 
 
 def test_two_commands_do_not_write_to_one_folder(images: Path, tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
-    with packing._alone_in(tmp_path / "pack"), pytest.raises(InputError, match="another command is packing into"):
+    with pack_split._alone_in(tmp_path / "pack"), pytest.raises(InputError, match="another command is packing into"):
         packed(FolderSplit(images), tmp_path / "pack", RAW)
 
 
@@ -196,7 +196,7 @@ def test_a_full_disk_is_said_and_gone_on_from(images: Path, tmp_path: Path, smal
     assert content(out) == content(tmp_path / "at once")
 
 
-def _fails(task: int, tell: pool.Tell) -> int:
+def _fails(task: int, tell: worker_pool.Tell) -> int:
     if task == 3:
         raise ZeroDivisionError
     if task == 4:
@@ -215,6 +215,6 @@ def _fails(task: int, tell: pool.Tell) -> int:
     ],
 )
 def test_workers_that_fail(task: int, error: type[Exception], says: str) -> None:
-    assert sorted(pool.run(_fails, iter([0, 1, 2]), 2, lambda _: None)) == [0, 1, 2]
+    assert sorted(worker_pool.run(_fails, iter([0, 1, 2]), 2, lambda _: None)) == [0, 1, 2]
     with pytest.raises(error, match=says):
-        list(pool.run(_fails, iter([0, task, 1, 2]), 2, lambda _: None))
+        list(worker_pool.run(_fails, iter([0, task, 1, 2]), 2, lambda _: None))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import save_image
 
-from resnext_train.data.folder import ImageFolder
+from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.errors import InputError
-from resnext_train.prepare.sources import Item, Split, check_target, parts_of, shard_size, splits_of
+from resnext_train.prepare.image_splits import Item, Split, check_target, parts_of, shard_size, splits_of
 
 
 def items(split: Split) -> list[Item]:

@@ -15,10 +15,11 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from resnext_train.data.jpeg import decode, read_header
-from resnext_train.data.pack import PIXELS, RESTART, UNREADABLE, VERBATIM
-from resnext_train.prepare import tiers
-from resnext_train.prepare.tiers import Tier, make_record
+from resnext_train.data.decode.jpeg_header import read_header
+from resnext_train.data.decode.lazy_image import decode
+from resnext_train.data.pack.pack_format import PIXELS, RESTART, UNREADABLE, VERBATIM
+from resnext_train.prepare import pack_records
+from resnext_train.prepare.pack_records import Tier, make_record
 
 
 def image(size: tuple[int, int] = (70, 50), mode: str = "RGB", seed: int = 0, **options: Any) -> bytes:
@@ -162,7 +163,7 @@ def test_a_rewritten_file_that_is_not_the_same_is_not_taken(script: str, odd: st
 def test_a_file_whose_parts_decode_otherwise_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Markers that do not make a grid: parts of such a file would be cut from the wrong place."""
     monkeypatch.setattr(
-        tiers,
+        pack_records,
         "open_picture",
         lambda data: type("Shifted", (), {"region": lambda _, *b: decode(data)[:, : b[2], : b[3]]})(),
     )

@@ -1,0 +1,236 @@
+"""Checkpoints: one file of CPU tensors and plain types that `torch.load(weights_only=True)` opens.
+
+The file is what torch.save writes, and behind it a line with the SHA-256 of all before it, so that every damage is
+noticed: torch.load itself misses most flipped bits. One rename commits both. A checkpoint holds
+
+    format      FORMAT, which tells ours from foreign files
+    model       state dict of the bare network: names equal torchvision's
+    optimizer   state dict of the optimizer
+    scaler      state dict of the loss scaler (empty unless fp16)
+    schedule    state of the schedule (plateau's memory; the others need only the step)
+    plan        images and steps of an epoch
+    meter       sums of the running epoch, the log window and the run
+    rng         state of torch's CPU generator. What a step draws does not depend on it: augmentation follows from
+                (seed, epoch, image), and each BN group's forward pass is seeded by (seed, step, group)
+    skipped     steps that were not finite, in all and in a row up to now
+    progress    finished steps, whether the evaluation due at that step is yet to come, seconds, best and last
+                evaluation
+    recipe      the recipe, as plain types
+    classes     class names by output
+    images      how the images of each split are kept, for people
+    version     version of this tool
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy
+import torch
+from safetensors.torch import load_file as load_safetensors
+from safetensors.torch import save as to_safetensors
+
+from resnext_train.atomic_file import link, sync_folder, write_beside
+from resnext_train.errors import InputError
+
+FORMAT = "resnext-train checkpoint 2"
+
+_SEAL = b"\nresnext-train sha256 "
+_SEAL_SIZE = len(_SEAL) + hashlib.sha256().digest_size * 2 + 1
+
+
+class DamagedError(InputError):
+    """A file that is not what was once written."""
+
+
+def save(state: dict[str, Any], path: Path, names: Sequence[str] = (), previous: str | None = None) -> None:
+    """Write `state`, whose tensors share no memory, to `path`, and under further `names` beside it.
+
+    What `path` held until now is kept under the name `previous`. Each file holds either its old or the new checkpoint
+    at any moment. `path` comes last: when it is new, so are the others.
+
+    Raises:
+        OSError: the disk is full, or fails; `path` is as it was.
+    """
+    fresh = write_beside(path, lambda file: _save_sealed({"format": FORMAT, **state}, file))
+    try:
+        for name in names:
+            link(fresh, path.with_name(name))
+        if previous is not None and path.is_file():
+            link(path, path.with_name(previous))
+        fresh.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # the disk that failed may refuse this too
+            fresh.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def _save_sealed(state: dict[str, Any], file: IO[bytes]) -> None:
+    hashed = _Hashed(file)
+    torch.save(state, hashed)  # type: ignore[arg-type]
+    file.write(_SEAL + hashed.digest.hexdigest().encode() + b"\n")
+
+
+class _Hashed:
+    """Writes to a file and hashes what is written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Write and hash."""
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self._file.flush()
+
+
+def _seal(path: Path) -> bool:
+    """Whether a file is sealed.
+
+    Raises:
+        InputError: it is, but its content is not what was sealed.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _SEAL_SIZE))
+        seal = file.read()
+        if not seal.startswith(_SEAL):
+            return False
+        file.seek(0)
+        digest, left = hashlib.sha256(), size - _SEAL_SIZE
+        while left and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    if seal != _SEAL + digest.hexdigest().encode() + b"\n":
+        raise DamagedError(f"{path} is damaged: its content does not match its checksum")
+    return True
+
+
+def save_weights(weights: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a bare state dict, at once or not at all: safetensors with `metadata` by that ending, else torch.save."""
+    if path.suffix == ".safetensors":
+        fresh = write_beside(path, lambda file: file.write(to_safetensors(weights, {"format": "pt", **metadata})))
+    else:
+        fresh = write_beside(path, lambda file: torch.save(weights, file))
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
+def snapshot(value: Any) -> Any:
+    """`value` with copies of its tensors on the CPU: they load without a GPU and share no memory with each other."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {k: snapshot(v) for k, v in value.items()}
+    return [snapshot(v) for v in value] if isinstance(value, list) else value
+
+
+def load_file(path: Path) -> Any:
+    """Whatever tensors and plain types a file holds, on the CPU; nothing in it is ever executed.
+
+    Safetensors, else what torch.save wrote, legacy files included. Besides tensors and plain types only
+    what other trainers keep beside their weights is let through: parsed arguments and NumPy's numbers.
+
+    Raises:
+        InputError: the file is missing, damaged, or would need code to run.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a checkpoint in it, such as checkpoints/best.pt of a run folder")
+    if not path.is_file():
+        raise InputError(f"checkpoint {path} not found")
+    try:
+        sealed = _seal(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        if _is_safetensors(path):
+            return load_safetensors(path)
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the age or kind of the file; what matters becomes an error
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # what the readers make of arbitrary bytes is unbounded: IndexError, KeyError, ...
+        raise DamagedError(f"{path} is not a checkpoint: {_reason(error)}") from error
+    if is_ours(content) and not sealed:
+        raise DamagedError(f"{path} is damaged: the checksum at its end is missing")
+    return content
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the ending, or by the first bytes: the length of a header, and the brace that it starts with."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return path.suffix.lower() == ".safetensors" or (start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**27)
+
+
+_NUMPY_SCALAR = numpy.float64(0).__reduce__()[0]
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    numpy.dtype,
+    *{type(numpy.dtype(kind)) for kind in "?bhilqBHILQefd"},
+    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),  # as NumPy 1 wrote it
+]
+
+
+def _reason(error: Exception) -> str:
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    if code:
+        return f"it holds {code[1]}, which only running code could restore; save its state dict alone and use that"
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+        return "it is damaged, no checkpoint, or holds objects that only running code could restore"
+    if isinstance(error, EOFError):
+        return "it is empty, or cut off"
+    return str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+
+
+def is_ours(content: Any) -> bool:
+    """Whether a loaded file is a checkpoint of this tool, of the version that it reads."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint of this tool.
+
+    Raises:
+        InputError: the file is none, or is damaged.
+    """
+    content = load_file(path)
+    if not is_ours(content):
+        raise InputError(
+            f"{path} is not a checkpoint of this tool; foreign weights are for resnext-eval --config RECIPE"
+        )
+    kinds = {"model": dict, "recipe": dict, "classes": list, "progress": dict}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
+        raise InputError(f"{path} was not written by this tool: it has no {' and no '.join(wrong)}")
+    return content  # type: ignore[no-any-return]
+
+
+def load_first(paths: Sequence[Path]) -> tuple[dict[str, Any], Path, list[str]]:
+    """The first of `paths` that is whole: its content, its path, and what is wrong with those before it.
+
+    Raises:
+        DamagedError: none is.
+        InputError: one cannot be read, or is none of this tool's.
+    """
+    problems: list[str] = []
+    for path in paths:
+        try:
+            return load(path), path, problems
+        except DamagedError as error:  # not one that cannot be read just now
+            problems.append(str(error))
+    raise DamagedError("; ".join(problems))

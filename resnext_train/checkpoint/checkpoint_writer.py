@@ -1,0 +1,79 @@
+"""Writes a run's checkpoints beside training: last.pt, previous.pt, best.pt and epoch_NNNN.pt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from resnext_train.checkpoint import checkpoint_file
+from resnext_train.run_dir.run_paths import RunFolder
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What became of a checkpoint."""
+
+    step: int
+    best_epoch: int
+    """The epoch that it is the best one of, or 0."""
+    seconds: float
+    """How long it took to write, beside training."""
+    problem: str | None
+    """Why it could not be written, or None."""
+
+
+class Saver:
+    """Writes checkpoints one after the other in a thread, from copies, so that training waits for the copying alone.
+
+    A checkpoint of ResNeXt-50 has 200 MB: they are copied in 0.05 s, but written, hashed and on the disk for good only
+    after 0.6 s, and where the disk is slow after many seconds. 8 GPUs of 2022 finish an epoch in half a minute.
+    """
+
+    def __init__(self, folder: RunFolder, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
+        self._writing: Future[Saved] | None = None
+        self.failures = 0
+        """Checkpoints in a row that could not be written."""
+
+    def save(self, state: dict[str, Any], best: bool, epoch: int | None, then: Callable[[], None]) -> None:
+        """Copy `state` and begin to write it, after the one before; `then` is called when it is on the disk for good.
+
+        `outcome(wait=True)` must have been asked for the one before.
+        """
+        assert self._writing is None
+        names = ["best.pt"] if best else []
+        if self._keep and epoch is not None:
+            names.append(f"epoch_{epoch:04d}.pt")
+        self._writing = self._thread.submit(self._write, checkpoint_file.snapshot(state), best, names, then)
+
+    def _write(self, state: dict[str, Any], best: bool, names: list[str], then: Callable[[], None]) -> Saved:
+        began, step = perf_counter(), state["progress"]["step"]
+        best_epoch = state["progress"]["best"]["epoch"] if best else 0
+        folder = self._folder
+        try:
+            folder.sync_log()  # before the checkpoint: what is on the disk of the log then reaches as far
+            checkpoint_file.save(state, folder.last, names, folder.previous.name)
+            if self._keep:
+                for old in sorted(folder.checkpoints.glob("epoch_*.pt"))[: -self._keep]:
+                    old.unlink()
+        except OSError as error:
+            return Saved(step, best_epoch, perf_counter() - began, error.strerror or str(error))
+        then()
+        return Saved(step, best_epoch, perf_counter() - began, None)
+
+    def outcome(self, wait: bool) -> Saved | None:
+        """What became of the last checkpoint, once; None if that is not known yet, which `wait` waits for."""
+        if self._writing is None or not (wait or self._writing.done()):
+            return None
+        saved = self._writing.result()
+        self._writing = None
+        self.failures = self.failures + 1 if saved.problem else 0
+        return saved
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._thread.shutdown()

@@ -1,0 +1,99 @@
+"""Whether a run starts anew or continues, and from what; no torch, so that a refusal comes at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnext_train.atomic_file import link
+from resnext_train.config import Recipe, differences, load_recipe
+from resnext_train.errors import InputError
+from resnext_train.run_dir.run_paths import RunFolder
+
+_MAY_CHANGE = (
+    *("data.root", "data.workers", "data.on_bad_image", "log.", "checkpoint."),
+    *("train.max_skipped", "train.patience"),
+)
+"""Keys, or beginnings of keys, that do not change what a continued run computes from images that can be read."""
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The checkpoints that a run may continue from, of which it takes the first that is whole; none: it starts anew."""
+
+    checkpoints: tuple[Path, ...] = ()
+
+
+def resume_point(folder: RunFolder, recipe: Recipe, resume: str) -> ResumePoint:
+    """What `--resume auto|never|PATH` means for a run folder.
+
+    In this order:
+
+    1. PATH: that checkpoint, even if the recipe has changed since; the differences are printed. Refused where the
+       folder holds a run that PATH is not a checkpoint of.
+    2. never: a new run. Refused where the folder already holds a run: nothing is overwritten.
+    3. auto, and the folder holds no run: a new run.
+    4. auto, and the folder holds a run of the same recipe, but for what may change (data.root, data.workers,
+       data.on_bad_image, log.*, checkpoint.*, train.max_skipped, train.patience): its last.pt, or if that is damaged
+       its previous.pt, or from the start if it ended before its first checkpoint.
+    5. auto, and the folder holds a run of another recipe: refused.
+
+    Raises:
+        InputError: refused, or PATH is no file.
+    """
+    holds_run = folder.recipe.is_file()
+    if resume not in ("auto", "never"):
+        path = Path(resume)
+        if not path.is_file():
+            raise InputError(f"--resume: checkpoint {path} not found")
+        if holds_run and path.resolve().parent != folder.checkpoints.resolve():
+            raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
+        return ResumePoint((path,))
+    if not holds_run:
+        return ResumePoint()
+    if resume == "never":
+        raise InputError(f"{folder.path} already holds a run; choose another --out, or remove the folder")
+    changed = fixed_differences(load_recipe(str(folder.recipe)), recipe)
+    if changed:
+        raise InputError(
+            f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
+            f"continue it with these changes by --resume {folder.last}"
+        )
+    return ResumePoint(tuple(path for path in (folder.last, folder.previous) if path.is_file()))
+
+
+def fixed_differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The differences between two recipes that a continued run does not take silently."""
+    return {k: v for k, v in differences(old, new).items() if not k.startswith(_MAY_CHANGE)}
+
+
+def describe(changed: dict[str, tuple[Any, Any]]) -> str:
+    """Differences as `key: old -> new`, the first five."""
+    told = [f"{key}: {old} -> {new}" for key, (old, new) in list(changed.items())[:5]]
+    return ", ".join(told) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+
+
+def branch_off(folder: RunFolder, path: Path, epochs: int) -> None:
+    """Make `path`, which a run continues from after `epochs` whole epochs, last.pt, so that no other checkpoint wins.
+
+    A last.pt that is another file is damaged, or of a branch that is given up: it becomes aside.pt, and so do
+    previous.pt and the epochs that are yet to come, as aside_NAME. Checkpoints of other folders are left alone.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    last = folder.last
+    if path.parent.resolve() != folder.checkpoints.resolve() or (last.is_file() and path.samefile(last)):
+        return
+    given_up = [e for e in folder.checkpoints.glob("epoch_*.pt") if int(e.stem.removeprefix("epoch_")) > epochs]
+    if folder.previous.is_file() and not path.samefile(folder.previous):
+        given_up.append(folder.previous)
+    try:
+        if last.is_file():
+            link(last, last.with_name("aside.pt"))
+        link(path, last)
+        for other in given_up:
+            other.replace(other.with_name(f"aside_{other.name}"))
+    except OSError as error:
+        raise InputError(f"run folder {folder.path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,148 @@
+"""From the recipe's data section to sources of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from resnext_train.config import DataSection, FolderData, SyntheticData
+from resnext_train.data.pack.pack_format import PLAN, is_pack
+from resnext_train.data.sources.cifar_images import CifarImages, find_cifar
+from resnext_train.data.sources.class_subset import ClassImages, read_class_names
+from resnext_train.data.sources.image_folder import ImageFolder
+from resnext_train.data.sources.image_source import Source
+from resnext_train.data.sources.packed_images import PackedImages
+from resnext_train.data.sources.synthetic_images import SyntheticImages
+from resnext_train.errors import InputError
+
+
+def open_images(root: Path) -> Source:
+    """The images under `root`, a pack or a folder of class folders.
+
+    Raises:
+        InputError: it is neither, or the pack is damaged.
+    """
+    if is_pack(root):
+        return PackedImages(root)
+    for folder in (root, root / "train", root / "val"):
+        if (folder / PLAN).is_file():
+            raise InputError(f"{folder} holds a pack that is not finished; give the command that began it again")
+    return ImageFolder(root)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training images, and validation images of the same classes or of some of them."""
+
+    train: Source
+    val: Source
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, by label."""
+        return self.train.classes
+
+    @property
+    def storage(self) -> dict[str, str]:
+        """How the images of each split are kept, for people."""
+        return {"train": self.train.storage.text, "val": self.val.storage.text}
+
+
+def build_splits(section: DataSection) -> Splits:
+    """Both splits of a recipe's data.
+
+    Raises:
+        InputError: folders that are missing or empty, damaged files, or classes that differ between the splits.
+    """
+    if isinstance(section, SyntheticData):
+        return Splits(
+            SyntheticImages(section.classes, section.train_images, section.size, "train"),
+            SyntheticImages(section.classes, section.val_images, section.size, "val"),
+        )
+    root = _root(section)
+    if cifar := find_cifar(root):
+        return Splits(CifarImages(cifar, root, "train"), CifarImages(cifar, root, "val"))
+    train, val = (_restrict(open_images(root / split), section) for split in ("train", "val"))
+    splits = Splits(train, val)
+    _check_classes(splits, root, subset=section.val_classes == "subset")
+    return splits
+
+
+def _restrict(source: Source, section: FolderData) -> Source:
+    """The images of the classes that data.only_classes names, if it does."""
+    if section.only_classes is None:
+        return source
+    path = Path(section.only_classes).expanduser()
+    names = read_class_names(path, "data.only_classes")
+    held = set(source.classes).intersection(names)
+    if (unknown := missing_from(names, held)) and section.val_classes == "same":
+        raise InputError(f"data.only_classes: {path} names classes that the data does not have: {first_few(unknown)}")
+    if not held:
+        raise InputError(f"data.only_classes: {path} names no class of the data")
+    return ClassImages(source, tuple(sorted(held)))
+
+
+def _check_classes(splits: Splits, root: Path, subset: bool) -> None:
+    """Refuse splits whose classes differ, but for those that val may lack if it may be a `subset`."""
+    train, val = set(splits.train.classes), set(splits.val.classes)
+    only = {"train": [] if subset else sorted(train - val), "val": sorted(val - train)}
+    told = "; ".join(f"only in {k}: {first_few(v)}" for k, v in only.items() if v)
+    if only["val"]:
+        wanted = "val may hold no others than train" if subset else "they must be the same"
+        raise InputError(f"train and val under {root} hold different classes ({told}); {wanted}")
+    if only["train"]:
+        raise InputError(
+            f"train and val under {root} hold different classes ({told}); they must be the same, "
+            "unless data.val_classes=subset lets val lack some"
+        )
+
+
+def build_train(section: DataSection) -> Source:
+    """The images to train on alone: CIFAR's training images, root/train, or root itself as in `build_val`.
+
+    Raises:
+        InputError: folders that are missing or empty, or damaged files.
+    """
+    return _build_split(section, "train")
+
+
+def build_val(section: DataSection) -> Source:
+    """The images to evaluate on: CIFAR's test images, root/val, or root itself if it is a pack or holds class folders.
+
+    Raises:
+        InputError: folders that are missing or empty, or damaged files.
+    """
+    return _build_split(section, "val")
+
+
+def _build_split(section: DataSection, split: Literal["train", "val"]) -> Source:
+    if isinstance(section, SyntheticData):
+        images = section.train_images if split == "train" else section.val_images
+        return SyntheticImages(section.classes, images, section.size, split)
+    root = _root(section)
+    if cifar := find_cifar(root):
+        return CifarImages(cifar, root, split)
+    return _restrict(open_images(split_folder(section, split)), section)
+
+
+def split_folder(section: FolderData, split: Literal["train", "val"]) -> Path:
+    """Where a split's images are: root/train or root/val, or root itself where it holds no such folder."""
+    root = _root(section)
+    return root / split if (root / split).is_dir() else root
+
+
+def _root(section: FolderData) -> Path:
+    if section.root is None:
+        raise InputError("data.root is not set; add data.root=/path/to/images (a folder that holds train/ and val/)")
+    return Path(section.root).expanduser()
+
+
+def first_few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def missing_from(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    among = set(known)
+    return [name for name in names if name not in among]

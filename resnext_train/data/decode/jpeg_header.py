@@ -1,0 +1,97 @@
+"""The header of a JPEG file, without decoding it."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+
+class BadImageError(Exception):
+    """An image that no decoder reads; the message says why."""
+
+
+BASELINE, EXTENDED, _SCAN, _RESTART_INTERVAL, END = 0xC0, 0xC1, 0xDA, 0xDD, 0xD9
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
+"""Markers without a length."""
+
+
+class Header(NamedTuple):
+    """What a JPEG file says of itself before its first scan."""
+
+    height: int
+    width: int
+    kind: int
+    """Code of the frame's marker: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, from 0xC9 on arithmetic-coded."""
+    precision: int
+    """Bits of a sample."""
+    sampling: tuple[tuple[int, int], ...]
+    """Horizontal and vertical sampling factor of each component."""
+    interval: int
+    """MCUs from one restart marker to the next; 0: there are none."""
+    frame: int
+    """Offset of the frame's marker in bytes."""
+    scan: int
+    """Offset of the first scan's data in bytes."""
+    scan_components: int
+    """Components in the first scan."""
+
+    @property
+    def mcu_height(self) -> int:
+        """Height of an MCU of an interleaved scan in pixels; a scan of one component has blocks of 8 × 8."""
+        return 8 * max(v for _, v in self.sampling) if len(self.sampling) > 1 else 8
+
+    @property
+    def mcu_width(self) -> int:
+        """Width of an MCU of an interleaved scan in pixels."""
+        return 8 * max(h for h, _ in self.sampling) if len(self.sampling) > 1 else 8
+
+
+def is_jpeg(data: bytes | bytearray) -> bool:
+    """Whether the bytes begin as a JPEG file does, whatever the file is called."""
+    return data[:3] == b"\xff\xd8\xff"
+
+
+def read_header(data: bytes | bytearray) -> Header:
+    """The header of a JPEG file.
+
+    Raises:
+        BadImageError: it is not one, or its header is damaged.
+    """
+    if not is_jpeg(data):
+        raise BadImageError("it is no JPEG file")
+    try:
+        return _read_header(data)
+    except (struct.error, IndexError) as error:
+        raise BadImageError("the JPEG header is cut short or damaged") from error
+
+
+def _read_header(data: bytes | bytearray) -> Header:
+    at, interval, frame = 2, 0, 0
+    height = width = kind = precision = 0
+    sampling: tuple[tuple[int, int], ...] = ()
+    while True:
+        if data[at] != 0xFF:
+            raise BadImageError("the JPEG header is damaged")
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker in _BARE:
+            at += 2
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        if marker in _FRAMES:
+            frame, kind = at, marker
+            precision, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
+            sampling = tuple((data[at + 11 + 3 * c] >> 4, data[at + 11 + 3 * c] & 15) for c in range(components))
+        elif marker == _RESTART_INTERVAL:
+            (interval,) = struct.unpack_from(">H", data, at + 4)
+        at += 2 + length
+        if marker == _SCAN:
+            break
+        if marker == END:
+            raise BadImageError("the JPEG file holds no image")
+    if not (height and width and sampling and all(h and v for h, v in sampling)):
+        raise BadImageError("the JPEG header states no size")
+    return Header(height, width, kind, precision, sampling, interval, frame, at, data[at - length + 2])

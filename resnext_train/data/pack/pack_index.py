@@ -1,0 +1,240 @@
+"""A pack, opened for reading: its index as memory-mapped columns, and its records."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import resource
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnext_train.data.pack.pack_format import (
+    COLUMNS,
+    INDEX,
+    INDEX_HEAD,
+    INDEX_MAGIC,
+    PIXELS,
+    SETTINGS,
+    SHARD_HEAD,
+    SHARD_MAGIC,
+    VERSION,
+    Header,
+    shard_name,
+)
+from resnext_train.errors import InputError
+
+_OPEN_SHARDS = 256
+"""Files of shards that a process keeps open at most; ImageNet has some 160 shards. A quarter of what the process may
+open is not exceeded either: a loader needs descriptors for the tensors that it hands over, too."""
+
+
+class PackIndex:
+    """A pack, opened: the columns as read-only arrays with a row per image, and its records.
+
+    The index and the shards' first bytes are checked, not the records: that takes `resnext-prepare check`. An instance
+    may be used by threads and after a fork, and is opened anew where it is unpickled.
+
+    Raises:
+        InputError: no pack, one of a newer version, a damaged index, or shards that are missing, cut short or foreign.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path / INDEX
+        self.header = self._read_header()
+        self.tier, self.settings = self.header.tier, self.header.settings
+        self.classes: tuple[str, ...] = tuple(self.header.classes)
+        self._map = self._mapped()
+        self.shard: NDArray[np.uint32] = self._column("shard")
+        self.offset: NDArray[np.uint64] = self._column("offset")
+        self.length: NDArray[np.uint32] = self._column("length")
+        self.height: NDArray[np.uint32] = self._column("height")
+        self.width: NDArray[np.uint32] = self._column("width")
+        self.label: NDArray[np.int64] = self._column("label")
+        self.kind: NDArray[np.uint8] = self._column("kind")
+        self.digest: NDArray[np.uint8] = self._column("digest")
+        self._ends: NDArray[np.int64] = self._column("name_ends")
+        self._names: NDArray[np.uint8] = self._column("names")
+        if int(self._ends[-1]) != len(self._names):
+            raise self._damaged("its names do not end where they should")
+        if self.label.min() < 0 or self.label.max() >= len(self.classes):
+            raise self._damaged("a label is not that of a class")
+        for number, size in enumerate(self.header.shards):
+            self._check_shard(number, size)
+        # A cache per instance, in C: safe among threads and after a fork, where a lock of our own would not be.
+        self._shard_file = lru_cache(maxsize=_open_limit())(self._open_shard)
+        self._shard_pixels = lru_cache(maxsize=_open_limit())(self._map_shard)  # a map holds its file open
+
+    def __len__(self) -> int:
+        return self.header.images
+
+    def __reduce__(self) -> tuple[type[PackIndex], tuple[Path]]:
+        return PackIndex, (self.path,)
+
+    def name(self, i: int) -> str:
+        """Path of image `i` relative to the folder that was packed, such as n01440764/n01440764_18.JPEG."""
+        start = int(self._ends[i - 1]) if i else 0
+        return os.fsdecode(self._names[start : int(self._ends[i])].tobytes())
+
+    def read(self, i: int) -> bytearray:
+        """The record of image `i`.
+
+        Raises:
+            OSError: the disk cannot read it, or it does not lie within its shard.
+        """
+        number, offset, length = int(self.shard[i]), int(self.offset[i]), int(self.length[i])
+        self._check_place(number, offset, length)
+        data = bytearray(length)
+        rest, file = memoryview(data), self._shard_file(number)
+        while rest:
+            count = os.preadv(file.descriptor, [rest], offset)
+            if not count:
+                raise OSError(f"{self.path / shard_name(number)} was cut short")
+            rest, offset = rest[count:], offset + count
+        return data
+
+    def pixels(self, i: int) -> NDArray[np.uint8]:
+        """The pixels (height, width, 3) of image `i`, whose kind is PIXELS: a read-only view of the file, not a copy.
+
+        Raises:
+            OSError: it does not lie within its shard, or is not as long as its height and width say.
+        """
+        number, offset, length = int(self.shard[i]), int(self.offset[i]), int(self.length[i])
+        shape = (int(self.height[i]), int(self.width[i]), 3)
+        self._check_place(number, offset, length)
+        if self.kind[i] != PIXELS or not length or math.prod(shape) != length:
+            raise OSError(f"{self._file}: the record of {self.name(i)} is not an array of {shape} pixels")
+        return np.frombuffer(self._shard_pixels(number), np.uint8, length, offset).reshape(shape)
+
+    def columns_digest(self) -> str:
+        """blake2b-128 of the columns as they are now; reads the whole index.
+
+        Raises:
+            ValueError, KeyError, TypeError: a column beside those of this version cannot be read.
+        """
+        from hashlib import blake2b
+
+        total = blake2b(digest_size=16)
+        for name in self.header.columns:
+            total.update(self._column(name).data)
+        return total.hexdigest()
+
+    def _read_header(self) -> Header:
+        try:
+            with self._file.open("rb") as file:
+                head = file.read(INDEX_HEAD.size)
+                if len(head) < INDEX_HEAD.size or not head.startswith(INDEX_MAGIC):
+                    raise self._damaged("it does not begin as an index does")
+                _, version, length = INDEX_HEAD.unpack(head)
+                if version > VERSION:
+                    raise InputError(
+                        f"{self._file} is of version {version} of the pack format, and this resnext-train reads up to "
+                        f"version {VERSION}; update it with pip install --upgrade resnext-train"
+                    )
+                text = file.read(length)
+                size = os.fstat(file.fileno()).st_size
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{self.path} holds no {INDEX}, so it is no finished pack; let resnext-prepare finish it, "
+                "or give the folder that holds it"
+            ) from error
+        except OSError as error:
+            raise InputError(f"{self._file} cannot be read: {error.strerror}") from error
+        try:
+            content = json.loads(text)
+            header = Header(**{field: content[field] for field in Header._fields})
+            self._check_columns(header)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise self._damaged("its header makes no sense") from error
+        if size != header.bytes:
+            raise self._damaged(f"it is {size:,} bytes long and should be {header.bytes:,}")
+        return header
+
+    def _damaged(self, why: str) -> InputError:
+        return InputError(f"{self._file} is damaged: {why}; copy it again, or pack the images again")
+
+    @staticmethod
+    def _check_columns(header: Header) -> None:
+        """Raise ValueError, KeyError, TypeError or AttributeError unless a header is what it should be.
+
+        Every column must be there and lie within the file.
+        """
+        known = {name: (dtype, [header.images, *row]) for name, (dtype, row) in COLUMNS.items()}
+        known["names"] = ("|u1", [int(header.columns["names"]["shape"][0])])
+        if len(bytes.fromhex(header.id)) != 16:
+            raise ValueError("id")
+        if not all(type(header.settings[name]) is int for name in SETTINGS[header.tier]):
+            raise TypeError("settings")
+        if not header.images > 0:
+            raise ValueError("images")
+        whole = [header.images, *header.shards, *(column["offset"] for column in header.columns.values())]
+        if not all(type(number) is int for number in whole) or min(header.shards, default=0) < SHARD_HEAD.size:
+            raise ValueError("a number that is none")
+        if not all(isinstance(name, str) for name in (*header.classes, *header.titles.values())):
+            raise TypeError("a name that is none")
+        for name, (dtype, shape) in known.items():
+            column = header.columns[name]
+            end = column["offset"] + np.dtype(dtype).itemsize * math.prod(shape)
+            if (column["dtype"], column["shape"]) != (dtype, shape) or not 0 < column["offset"] <= end <= header.bytes:
+                raise ValueError(name)
+
+    def _mapped(self) -> mmap.mmap:
+        with self._file.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def _column(self, name: str) -> NDArray[Any]:
+        column = self.header.columns[name]
+        array = np.frombuffer(self._map, column["dtype"], math.prod(column["shape"]), column["offset"])
+        return array.reshape(column["shape"])
+
+    def _check_shard(self, number: int, size: int) -> None:
+        path = self.path / shard_name(number)
+        try:
+            with path.open("rb") as file:
+                head, found = file.read(SHARD_HEAD.size), os.fstat(file.fileno()).st_size
+        except FileNotFoundError as error:
+            raise InputError(f"{path} is missing; copy it to the pack again, or pack the images again") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        if found != size:
+            raise InputError(
+                f"{path} is {found:,} bytes long and should be {size:,}; copy it again, or pack the images again"
+            )
+        if head != SHARD_HEAD.pack(SHARD_MAGIC, VERSION, number, bytes.fromhex(self.header.id)):
+            raise InputError(
+                f"{path} does not belong to {self._file}; copy all files of one pack, or pack the images again"
+            )
+
+    def _check_place(self, number: int, offset: int, length: int) -> None:
+        shards = self.header.shards
+        if number >= len(shards) or not SHARD_HEAD.size <= offset <= offset + length <= shards[number]:
+            raise OSError(f"{self._file} is damaged: it speaks of a record outside its shard")
+
+    def _open_shard(self, number: int) -> _OpenFile:
+        return _OpenFile(self.path / shard_name(number))
+
+    def _map_shard(self, number: int) -> mmap.mmap:
+        with (self.path / shard_name(number)).open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+class _OpenFile:
+    """A file that closes with its last user, so that one thread cannot close it while another reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+def _open_limit() -> int:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _OPEN_SHARDS if soft == resource.RLIM_INFINITY else max(1, min(_OPEN_SHARDS, soft // 4))

@@ -1,0 +1,55 @@
+"""Which stage of the input pipeline a training run waits for, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from resnext_train.data.image_batch import Report
+from resnext_train.data.sources.image_source import Storage
+
+NOTICEABLE = 0.1
+"""Share of the time spent waiting for images from which on a run is told so."""
+
+WINDOW = 100
+"""Steps over which that share is taken."""
+
+_PACK = "pack the images with `resnext-prepare pack --tier"
+_REMEDIES = {
+    ("read", "folder"): f"put them on a local disk, or {_PACK} exact` into a few large files",
+    ("decode", "folder"): f"{_PACK} exact`, which decodes only what a crop shows",
+    ("decode", "exact"): f"{_PACK} resized` (smaller images, lossy) or `--tier raw` (no decoding)",
+    ("decode", "resized"): f"{_PACK} raw`, which needs no decoding",
+    ("resize", "raw"): "put them on a faster disk if memory cannot hold them, or give the loader more cores",
+    ("resize", "folder"): f"{_PACK} raw`, whose images are small already",
+    ("resize", "exact"): f"{_PACK} raw`, whose images are small already",
+}
+_OTHERWISE = {
+    "read": "put them on a faster disk",
+    "decode": "give the loader more cores",
+    "resize": "give the loader more cores",
+}
+_DOING = {"read": "reading", "decode": "decoding", "resize": "cropping and resizing"}
+
+
+class Workers(NamedTuple):
+    """Loader processes of a training process: those it has, and those it would have by itself."""
+
+    started: int
+    recommended: int
+
+
+def slow_stage(stages: Report, seconds: float, workers: Workers, storage: Storage) -> tuple[str, str]:
+    """The slow stage of the loader, and a sentence with the remedy.
+
+    `stages` are sums over the loader processes and `seconds` the time that passed meanwhile. The stage is read, decode,
+    resize, or hand-over where the loader was idle for most of the time.
+    """
+    times = {"read": stages.read, "decode": stages.decode, "resize": stages.resize}
+    stage = max(times, key=lambda name: times[name])
+    busy = sum(times.values())
+    if workers.started and busy < 0.5 * seconds * workers.started:
+        return "hand-over", "its processes were idle for most of the time: other programs may use this machine's cores"
+    share = f"it spends {100 * times[stage] / max(busy, 1e-9):.0f} % of its time on {_DOING[stage]}"
+    if stage != "read" and workers.started < workers.recommended:
+        return stage, f"{share}; raise data.workers from {workers.started} to {workers.recommended}"
+    return stage, f"{share}; {_REMEDIES.get((stage, storage.kind), _OTHERWISE[stage])}"

@@ -1,0 +1,71 @@
+"""Images from a pack, see pack.py."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resnext_train.data.decode.lazy_image import Picture, Pixels, check_size, open_picture
+from resnext_train.data.pack.pack_format import PIXELS
+from resnext_train.data.pack.pack_index import PackIndex
+from resnext_train.data.sources.image_source import Storage
+
+
+class PackedImages:
+    """All images of a pack, in its order, which is that of the folder it was made of.
+
+    Raises:
+        InputError: no pack, or a damaged one.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._index = PackIndex(root)
+        self.classes: tuple[str, ...] = self._index.classes
+        self.labels: NDArray[np.int64] = self._index.label
+        self.storage = _storage(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def name(self, i: int) -> str:
+        """Path of the pack and of image `i` in it, for messages."""
+        return f"{self._index.path}: {self._index.name(i)}"
+
+    def picture(self, i: int) -> Picture:
+        """Image `i`; raises BadImageError or OSError where it cannot be read."""
+        if self._index.kind[i] == PIXELS:
+            pixels = self._index.pixels(i)
+            check_size(pixels.shape[0], pixels.shape[1])
+            return Pixels(_as_tensor(pixels).permute(2, 0, 1))
+        return open_picture(self._index.read(i))
+
+
+def _as_tensor(array: NDArray[np.uint8]) -> Tensor:
+    """A tensor of the same memory, which is not to be written to."""
+    _accept_read_only_memory()
+    return torch.from_numpy(array)
+
+
+@functools.cache
+def _accept_read_only_memory() -> None:
+    """Let torch say, once and unheard, that memory which cannot be written to is no good for tensors written to."""
+    array = np.zeros(1, np.uint8)
+    array.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.from_numpy(array)
+
+
+def _storage(index: PackIndex) -> Storage:
+    if index.tier == "exact":
+        return Storage("exact", "packed in tier exact (lossless)")
+    size = f"resized to a short side of at most {index.settings['size']}"
+    if index.tier == "raw":
+        return Storage("raw", f"packed in tier raw (lossy: {size})")
+    return Storage("resized", f"packed in tier resized (lossy: {size}, JPEG quality {index.settings['quality']})")

@@ -1,0 +1,40 @@
+"""Flags of all ranks, combined at a step boundary."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+from resnext_train.distributed.dist_context import Process
+
+
+class Agreement:
+    """What any process wishes is known to all at the same step, without making a GPU wait."""
+
+    def __init__(self, process: Process, wishes: int) -> None:
+        """`wishes` numbers are agreed on."""
+        self._process = process
+        self._before: tuple[torch.Tensor, dist.Work] | None = None
+        self._none = [0] * wishes
+
+    def at_boundary(self, wishes: list[int]) -> list[int]:
+        """The largest of each number over all processes; every process calls this as often.
+
+        On GPUs that is what was wished at the call before: so the exchange has a whole step's time, and costs none.
+
+        Raises:
+            RuntimeError: another process is gone, or keeps this one waiting for too long.
+        """
+        if self._process.world == 1:
+            return wishes
+        tensor = torch.tensor(wishes)
+        work = dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self._process.control, async_op=True)
+        assert work is not None
+        fresh, ready = (tensor, work), self._before
+        if self._process.device.type == "cpu":
+            ready = fresh
+        self._before = fresh
+        if ready is None:
+            return self._none
+        ready[1].wait()
+        return ready[0].tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,106 @@
+"""Signs of life between ranks, and the name of a rank that is lost."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from resnext_train.errors import FaultError
+
+
+class Pulse:
+    """A thread by which every process shows twice a second, in torchrun's store, that it lives."""
+
+    _EVERY = 0.5
+    _SILENCE = 4.0
+
+    def __init__(self, store: Any, rank: int, world: int) -> None:
+        # Connections of their own: the thread's must not wait for others, and to a store that is gone none is made.
+        self._store, self._lookup = store.clone(), store.clone()
+        self._lookup.set_timeout(timedelta(seconds=self._SILENCE))
+        self.rank, self.world_size = rank, world
+        self._end = threading.Event()
+        self._beat(0)
+        threading.Thread(target=self._run, name="pulse", daemon=True).start()
+
+    def stop(self) -> None:
+        """Show no more."""
+        self._end.set()
+
+    def _run(self) -> None:
+        count = 0
+        while not self._end.wait(self._EVERY):
+            count += 1
+            try:
+                self._beat(count)
+            except RuntimeError:  # the store's host is gone, and with it those who would read this
+                return
+
+    def _beat(self, count: int) -> None:
+        self._store.set(self._key(self.rank), str(count))
+
+    @staticmethod
+    def _key(rank: int) -> str:
+        return f"resnext_train/pulse/{rank}"
+
+    def silent(self) -> list[int]:
+        """The ranks without a sign of life for some seconds.
+
+        Raises:
+            RuntimeError: the store cannot be reached.
+        """
+        keys = [self._key(rank) for rank in range(self.world_size)]
+        before = self._lookup.multi_get(keys)
+        silent = set(range(self.world_size)) - {self.rank}
+        deadline = time.monotonic() + self._SILENCE
+        while silent and time.monotonic() < deadline:
+            time.sleep(self._EVERY / 2)
+            now = self._lookup.multi_get(keys)
+            silent -= {rank for rank in silent if now[rank] != before[rank]}
+        return sorted(silent)
+
+
+@contextmanager
+def dead_ranks_named(heartbeat: Pulse | None) -> Iterator[None]:
+    """Turn what communication says when another process is gone into an error that names it.
+
+    `heartbeat` is None on a single process, which communicates with none.
+
+    Raises:
+        FaultError: another process, or the connection to it, is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if heartbeat is None or not _LOST.search(str(error)):
+            raise
+        raise _loss_of(heartbeat, str(error).partition("\n")[0]) from error
+
+
+_LOST = re.compile(
+    r"closed by peer|reset by peer|Connection refused|Broken pipe|Timed out|timed out|timeout|NCCL|"
+    r"remote process|Socket|unhandled system error"
+)
+"""What Gloo and NCCL say when they lose another process."""
+
+
+def _loss_of(heartbeat: Pulse, reason: str) -> FaultError:
+    go_on = "the same command continues from the last checkpoint"
+    world_size = heartbeat.world_size
+    try:
+        silent = heartbeat.silent()
+    except RuntimeError:
+        return FaultError(f"the first host, or the connection to it, is gone ({reason}); {go_on}", told_here=True)
+    if not silent:
+        return FaultError(f"the processes lost each other, though all {world_size} live ({reason}); {go_on}")
+    told = " and ".join(map(str, silent))
+    speaker = min(set(range(world_size)) - set(silent))
+    return FaultError(
+        f"process {told} of {world_size} (counted from 0) is gone, killed or stuck; {go_on}",
+        told_here=heartbeat.rank == speaker,
+    )

@@ -1,0 +1,207 @@
+"""Weights from elsewhere: find the state dict in a file, recognise its names, and load it under ours.
+
+Recognised by their keys and shapes:
+
+    torchvision, timm      conv1, bn1, layer1.0.conv1, layer1.0.downsample.0, fc: our own names
+    CIFAR ports            the same but for linear (fc) and shortcut (downsample); shortcut A has no keys, and its zeros
+                           are on both sides of the channels, as ours
+    pycls                  stem.conv, s1.b1.f.a, s1.b1.proj, head.fc (older files: s1.conv, s2.b1.f.a). Its ImageNet
+                           networks see images in the order blue, green, red: their first convolution is turned round
+    resnext-train          forms a and b of the bottleneck: layer1.0.paths.7.conv1
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from resnext_train.config import ModelSection
+from resnext_train.errors import InputError
+from resnext_train.models.bottleneck_forms import convert_form
+from resnext_train.models.build_model import build_on_meta, classifier_names
+from resnext_train.models.resnet import ResNet
+from resnext_train.models.third_party_models import AUXILIARY_MODULES
+
+_WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def find_state_dict(content: Any, where: str) -> dict[str, Tensor]:
+    """The state dict in a loaded file: bare, or under customary keys; wrappers' prefixes removed.
+
+    Raises:
+        InputError: there is none, a name comes twice, or a tensor is not an ordinary one.
+    """
+    found = _unwrapped(content)
+    if found is None:
+        held = f"; it has {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) and content else ""
+        raise InputError(f"{where} is not a checkpoint: it holds no state dict of named tensors{held}")
+    bare: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        if _bare(name) in bare:
+            raise InputError(f"{where} holds {_bare(name)} twice, with and without a prefix; keep one of them")
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise InputError(f"{where}: {name} is no dense tensor of numbers; save it as one")
+        bare[_bare(name)] = tensor
+    return bare
+
+
+def _unwrapped(content: Any) -> dict[str, Tensor] | None:
+    """The first state dict in `content` or under one of the customary keys, however deep."""
+    if not isinstance(content, dict) or not content:
+        return None
+    if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        return content
+    inside = (_unwrapped(content.get(key)) for key in _WRAPPERS)
+    return next((found for found in inside if found is not None), None)
+
+
+def _bare(name: str) -> str:
+    while name.startswith(_PREFIXES):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def load_weights(
+    model: nn.Module,
+    weights: dict[str, Tensor],
+    where: str,
+    section: ModelSection | None = None,
+    classifier: Literal["same", "fitting", "new"] = "same",
+    named: str | None = None,
+) -> str:
+    """Copy `weights` into `model`, and say in one line what was found; every name and shape must match.
+
+    With `section`, which the model was built from, two things may differ: auxiliary classifiers, which evaluation does
+    not use, may be absent altogether; and a classifier of another number of classes is left out if `classifier` is
+    "fitting", or any if it is "new": the model then keeps its own. `named` replaces what is said of the names.
+
+    Raises:
+        InputError: the first names or shapes that differ.
+    """
+    weights, told = _translated(weights, model)
+    told = named or told
+    own = model.state_dict()
+    for name, tensor in own.items():
+        if name.endswith("num_batches_tracked") and name not in weights:  # PyTorch before 0.4.1 had none
+            weights[name] = torch.zeros_like(tensor)
+    missing: set[str] = set()
+    if section is not None:
+        missing, beside = _left_out(own, weights, section, classifier)
+        told += beside
+    kept = {name: tensor for name, tensor in weights.items() if name not in missing}
+    _check_fit({name: tensor for name, tensor in own.items() if name not in missing}, kept, where)
+    model.load_state_dict(kept, strict=not missing)
+    return f"{where}: {told}"
+
+
+def classes_in(weights: dict[str, Tensor], section: ModelSection) -> int | None:
+    """Classes that the network of `section` has in a state dict; None where that lacks its classifier."""
+    names = classifier_names(section)
+    translated, _ = _translated(weights, build_on_meta(section, 2))
+    return translated[names[-1]].shape[0] if names and names[-1] in translated else None
+
+
+def _left_out(
+    own: dict[str, Tensor], weights: dict[str, Tensor], section: ModelSection, classifier: str
+) -> tuple[set[str], str]:
+    """The parameters that the model keeps its own of, and what to say about them."""
+    missing: set[str] = set()
+    told = ""
+    prefixes = AUXILIARY_MODULES.get(section.arch, ())
+    auxiliary = {name for name in own if prefixes and name.startswith(prefixes)}
+    if auxiliary and not any(name.startswith(prefixes) and "num_batches" not in name for name in weights):
+        missing |= auxiliary
+        told += "; without auxiliary classifiers, which start untrained"
+    if classifier == "same":
+        return missing, told
+    heads = [name for name in classifier_names(section) if name in weights and name not in missing]
+    differ = any(weights[name].shape != own[name].shape for name in heads)
+    if heads and (classifier == "new" or differ):
+        missing |= set(heads)
+        layers = ", ".join(sorted({name.rpartition(".")[0] for name in heads}))
+        there, here = weights[heads[-1]].shape[0], own[heads[-1]].shape[0]
+        of = f"of {there} classes" if differ else "of other classes"
+        told += f"; classifier {layers} {of} left out, a new one of {here} starts untrained"
+    return missing, told
+
+
+def _translated(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], str]:
+    """`weights` under the model's names, and whose names they had."""
+    if not isinstance(model, ResNet):
+        return dict(weights), "names of the network's own library"
+    told = "names of torchvision and timm"
+    if any(re.match(r"s\d\.b1\.f\.a\.", name) for name in weights):
+        weights, told = _from_pycls(weights)
+    elif "linear.weight" in weights:
+        weights = {_CIFAR_PORT.sub(lambda m: _CIFAR_NAMES[m[0]], k): v for k, v in weights.items()}
+        told = "names of a CIFAR port"
+    elif any(".paths." in name for name in weights):
+        told = "names of resnext-train, paths of the bottleneck apart"
+    architecture = model.architecture
+    if architecture.block == "bottleneck":
+        weights = convert_form(weights, architecture.form, architecture.cardinality)
+    return dict(weights), told
+
+
+_CIFAR_NAMES = {"linear.": "fc.", "shortcut.": "downsample."}
+_CIFAR_PORT = re.compile(r"^linear\.|\bshortcut\.")
+
+_PYCLS_BLOCK = re.compile(r"s(\d+)\.b(\d+)\.(f\.[abc]|f\.[abc]_bn|proj|bn)\.(.+)")
+_PYCLS_LAYERS = {
+    "f.a": "conv1",
+    "f.a_bn": "bn1",
+    "f.b": "conv2",
+    "f.b_bn": "bn2",
+    "f.c": "conv3",
+    "f.c_bn": "bn3",
+    "proj": "downsample.0",
+    "bn": "downsample.1",
+}
+
+
+def _from_pycls(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """pycls.models.resnet, whose older files call the stem s1 and the stages s2 to s5."""
+    stem, offset = ("stem", 0) if any(name.startswith("stem.") for name in weights) else ("s1", 1)
+    fixed = {f"{stem}.conv.": "conv1.", f"{stem}.bn.": "bn1.", "head.fc.": "fc."}
+    renamed = {}
+    for name, tensor in weights.items():
+        match = _PYCLS_BLOCK.fullmatch(name)
+        if match:
+            stage, block, layer, kind = int(match[1]) - offset, int(match[2]) - 1, match[3], match[4]
+            renamed[f"layer{stage}.{block}.{_PYCLS_LAYERS[layer]}.{kind}"] = tensor
+            continue
+        start = next((s for s in fixed if name.startswith(s)), "")
+        renamed[fixed.get(start, "") + name.removeprefix(start)] = tensor
+    told = "names of pycls"
+    first = renamed.get("conv1.weight")
+    if first is not None and first.shape[1:] == (3, 7, 7):
+        renamed["conv1.weight"] = first.flip(1)
+        told += ", first convolution turned from blue, green, red to red, green, blue"
+    return renamed, told
+
+
+def _check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], where: str) -> None:
+    missing = [k for k in own if k not in weights]
+    extra = [k for k in weights if k not in own]
+    shapes = [
+        f"{k} {tuple(weights[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in own
+        if k in weights and weights[k].shape != own[k].shape
+    ]
+    types = [
+        f"{k} of type {str(weights[k].dtype).removeprefix('torch.')}"
+        for k in own
+        if k in weights and own[k].is_floating_point() and not weights[k].is_floating_point()
+    ]
+    kinds = {"lacks": missing, "has unknown": extra, "has": [*shapes, *types]}
+    problems = [f"{kind} {', '.join(names[:3])}{_more(names)}" for kind, names in kinds.items() if names]
+    if problems:
+        raise InputError(f"{where} does not fit the network: it {'; '.join(problems)}")
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 3} more" if len(names) > 3 else ""

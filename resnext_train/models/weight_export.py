@@ -1,0 +1,68 @@
+"""Weights for elsewhere: torchvision's names, and the network there that they fit."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet as torchvision_resnet
+
+from resnext_train.config import ModelSection
+from resnext_train.errors import InputError
+from resnext_train.models.architecture import Architecture
+from resnext_train.models.bottleneck_forms import convert_form
+from resnext_train.models.build_model import build_model
+from resnext_train.models.resnet import ResNet
+
+TOLERANCE = 1e-9
+"""Largest difference of logits in fp64, relative to the largest logit, between a network and what was made of it."""
+
+
+def portable_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's weights on the CPU under torchvision's names, bottlenecks in form c."""
+    weights = model.state_dict()
+    if isinstance(model, ResNet) and model.architecture.block == "bottleneck":
+        weights = convert_form(weights, "c", model.architecture.cardinality)
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+
+
+def torchvision_twin(architecture: Architecture, num_classes: int) -> nn.Module | None:
+    """torchvision's network of this architecture, freshly initialised; None where torchvision has none."""
+    a = architecture
+    theirs = Architecture(a.block, a.blocks, a.cardinality, a.base_width, form=a.form)
+    if a != theirs or len(a.blocks) != 4:
+        return None
+    block = torchvision_resnet.BasicBlock if a.block == "basic" else torchvision_resnet.Bottleneck
+    options = {"groups": a.cardinality, "width_per_group": a.base_width}
+    return torchvision_resnet.ResNet(block, list(a.blocks), num_classes, **options)  # type: ignore[no-any-return]
+
+
+def check_portable(model: nn.Module, section: ModelSection, weights: dict[str, Tensor], size: int) -> tuple[str, float]:
+    """Load `weights` into another network, torchvision's where it has this one, and compare.
+
+    Returns that network in words, and the largest difference of its logits from the model's on two random images in
+    fp64, relative to the largest logit. ResNets see images of at most 96 × 96 pixels, for speed.
+
+    Raises:
+        InputError: the model's own logits are not finite.
+    """
+    other, reader = None, "resnext-train's own network"
+    if isinstance(model, ResNet):
+        size = min(size, 96)
+        classes = model.fc.out_features
+        other = torchvision_twin(model.architecture, classes)
+        reader = reader if other is None else "torchvision's network"
+        other = other or build_model(section.model_copy(update={"form": "c"}), classes)
+    else:
+        other, reader = deepcopy(model), f"a copy of {section.arch}"
+        for tensor in other.state_dict().values():
+            tensor.zero_()
+    other.load_state_dict(weights)
+    images = torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, actual = (deepcopy(m).double().eval()(images) for m in (model, other))
+    if not torch.isfinite(expected).all():
+        raise InputError("the weights give logits that are not finite; there is nothing to compare")
+    largest = expected.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    return reader, float((expected - actual).abs().max() / largest)

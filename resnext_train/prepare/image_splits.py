@@ -1,0 +1,273 @@
+"""The images to prepare, in the order of an image folder: classes sorted, then paths."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from resnext_train.data.pack.pack_format import is_pack
+from resnext_train.data.sources.image_folder import ImageFolder
+from resnext_train.errors import InputError
+
+ANNOTATIONS = "val_annotations.txt"
+"""Tiny-ImageNet's labels of the files in val/images."""
+
+_CIFAR = ("cifar-10-batches-py", "cifar-100-python")
+
+
+class Item(NamedTuple):
+    """An image: its name in a pack, its label, and where its bytes are."""
+
+    name: str
+    label: int
+    path: str
+    offset: int = 0
+    size: int = -1
+    """Bytes from `offset` on; -1: the whole file."""
+
+    def read(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            InputError: it cannot be read from the disk.
+        """
+        try:
+            with open(self.path, "rb") as file:  # noqa: PTH123  a Path for each image costs more than its use
+                file.seek(self.offset)
+                data = file.read(self.size)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
+        if 0 <= self.size != len(data):
+            raise InputError(f"{self.path} was cut short while it was read; give the same command again")
+        return data
+
+
+class Part(Protocol):
+    """What makes one shard: small to hand to a worker, which lists the images itself where that takes long."""
+
+    def items(self) -> Iterable[Item]:
+        """The images, in order."""
+
+
+class Items(tuple[Item, ...]):
+    """A part that is listed already."""
+
+    def items(self) -> Iterable[Item]:
+        """The images, in order."""
+        return self
+
+
+class Split(Protocol):
+    """The images of a split, a shard's worth at a time."""
+
+    where: str
+    """What was listed, for messages."""
+    classes: tuple[str, ...]
+    titles: dict[str, str]
+    """What a class is called in plain words, where that is known."""
+    images: int | None
+    """How many there are; None: known only when all is read."""
+    fingerprint: str
+    """Changes with the names, sizes and dates of what is read."""
+    parts: int
+
+    def part(self, number: int) -> Part:
+        """What makes shard `number`."""
+
+
+class FolderSplit:
+    """A folder with a folder per class."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root.absolute())
+        self._images = ImageFolder(root.absolute())
+        self.where = str(root)
+        self.classes = self._images.classes
+        self.titles: dict[str, str] = {}
+        count = len(self._images)
+        self.images: int | None = count
+        self._size = shard_size(count)
+        self.parts = -(-count // self._size)
+        self.fingerprint = _fingerprint(self._item(i) for i in range(count))
+
+    def part(self, number: int) -> Part:
+        """What makes shard `number`."""
+        start = number * self._size
+        return Items(self._item(i) for i in range(start, min(start + self._size, len(self._images))))
+
+    def _item(self, i: int) -> Item:
+        path = self._images.name(i)
+        return Item(path.removeprefix(self._root).lstrip("/"), int(self._images.labels[i]), path)
+
+
+@dataclass
+class ListedSplit:
+    """Images of which each is listed with its class."""
+
+    where: str
+    classes: tuple[str, ...]
+    listed: list[Item]
+    titles: dict[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        self.listed.sort(key=lambda item: (item.label, os.fsencode(item.name)))
+        self.images: int | None = len(self.listed)
+        self._size = shard_size(len(self.listed))
+        self.parts = -(-len(self.listed) // self._size)
+        self.fingerprint = _fingerprint(self.listed)
+
+    def part(self, number: int) -> Part:
+        """What makes shard `number`."""
+        return Items(self.listed[number * self._size : (number + 1) * self._size])
+
+
+def shard_size(images: int) -> int:
+    """Images in a shard: few enough for work to be shared and resumed, enough for few files."""
+    return min(max(-(-images // 16), 64), 8192)
+
+
+def _fingerprint(items: Iterable[Item]) -> str:
+    """Of names, labels, sizes and dates.
+
+    Raises:
+        InputError: a file is gone.
+    """
+    total = blake2b(digest_size=16)
+    archives: dict[str, os.stat_result] = {}
+    for item in items:
+        try:
+            stat = archives.get(item.path) or os.stat(item.path)  # noqa: PTH116  a Path for each image takes long
+        except OSError as error:
+            raise InputError(f"{item.path} cannot be read: {error.strerror}") from error
+        if item.size >= 0:
+            archives[item.path] = stat
+        total.update(f"{item.label} {item.offset} {item.size} {stat.st_size} {stat.st_mtime_ns} ".encode())
+        total.update(os.fsencode(item.name) + b"\0")
+    return total.hexdigest()
+
+
+def splits_of(source: Path) -> dict[str, Split]:
+    """The splits in `source` by name: train and val (or one of them) of a data root, else one whose name is "".
+
+    Raises:
+        InputError: there is nothing to prepare there; says what is expected.
+    """
+    if source.suffix.lower() == ".csv":
+        return {"": csv_split(source)}
+    if not source.is_dir():
+        raise InputError(f"{source} is no folder and no .csv file; give a folder of images, or a table of path,label")
+    if cifar := next((name for name in _CIFAR if source.name == name or (source / name).is_dir()), None):
+        raise InputError(f"{source} holds CIFAR's own files ({cifar}); training reads them as they are, so leave them")
+    if folders := split_folders(source):
+        return {name: _folder_split(source / name) for name in folders}
+    return {"": _folder_split(source)}
+
+
+def split_folders(root: Path) -> list[str]:
+    """Which of train and val are folders in `root`."""
+    return [name for name in ("train", "val") if (root / name).is_dir()]
+
+
+def _folder_split(root: Path) -> Split:
+    if is_pack(root):
+        raise InputError(f"{root} is a pack already; pack the original images, or unpack it first")
+    return _tiny_val(root) if (root / ANNOTATIONS).is_file() else FolderSplit(root)
+
+
+def _tiny_val(root: Path) -> Split:
+    """Tiny-ImageNet's val: all files in images/, and a table that begins with file name and class on each line."""
+    path = root / ANNOTATIONS
+    rows = [line.split("\t") for line in _text(path).split("\n") if line.strip()]
+    if short := next((row for row in rows if len(row) < 2), None):
+        raise InputError(f"{path}: the line {short[0]!r} names no class; each line is a file name, a tab and a class")
+    pairs = [(row[0].strip(), row[1].strip()) for row in rows]
+    for file, _ in pairs:
+        if not is_plain(file) or "/" in file:
+            raise InputError(f"{path}: {file!r} is no name of a file in images/; correct that line")
+    return _listed(path, [(str(root.absolute() / "images" / file), file, label) for file, label in pairs])
+
+
+def csv_split(path: Path) -> Split:
+    """A table of path,label, with or without a header line; paths are relative to the table's folder.
+
+    In a pack an image is called by its class and its path below that. A path that leads out of the table's folder
+    keeps only its file name.
+
+    Raises:
+        InputError: it cannot be read, a row is not path,label, a file is missing, or two images are called the same.
+    """
+    base = path.absolute().parent
+    triples = []
+    for number, row in enumerate(_rows(path), 1):
+        if not row or (number == 1 and [cell.strip().lower() for cell in row[1:2]] in (["label"], ["class"])):
+            continue
+        if len(row) != 2 or not row[0].strip():
+            raise InputError(f"{path}, line {number}: expected path,label, and found {len(row)} columns; correct it")
+        file, label = row[0].strip(), row[1].strip()
+        if not os.path.isfile(base / file):  # noqa: PTH113  which takes a path that is too long for one that is absent
+            raise InputError(f"{path}, line {number}: {base / file} is no file; correct the path or remove the line")
+        name = file.removeprefix("./") if is_plain(file.removeprefix("./")) else Path(file).name
+        triples.append((str(base / file), name.removeprefix(f"{label}/"), label))
+    return _listed(path, triples)
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(_text(path).splitlines())
+    except csv.Error as error:
+        raise InputError(f"{path} is no table of path,label: {error}") from error
+
+
+def _listed(table: Path, triples: Sequence[tuple[str, str, str]]) -> Split:
+    """A split of (file, name below its class, class)."""
+    if not triples:
+        raise InputError(f"{table} lists no image")
+    for label in {label for _, _, label in triples}:
+        if not is_plain(label) or "/" in label or label.startswith("."):
+            raise InputError(f"{table}: {label!r} cannot be a class; a class is the name of a folder")
+    classes = tuple(sorted({label for _, _, label in triples}))
+    position = {name: i for i, name in enumerate(classes)}
+    items = [Item(f"{label}/{name}", position[label], file) for file, name, label in triples]
+    check_distinct(table, [item.name for item in items])
+    return ListedSplit(str(table), classes, items)
+
+
+def check_distinct(where: Path, names: Iterable[str]) -> None:
+    """Refuse two images of the same name."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InputError(f"{where}: two images are called {name}; rename or remove one")
+        seen.add(name)
+
+
+def is_plain(name: str) -> bool:
+    """Whether `name` is a relative path that stays below the folder it is relative to."""
+    return bool(name) and "\0" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a text file in UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def check_target(source: Path, target: Path) -> None:
+    """Refuse to write into the images themselves."""
+    inner, outer = target.resolve(), (source if source.is_dir() else source / "images").resolve()
+    if inner == outer or outer in inner.parents:
+        raise InputError(f"{target} lies in {source}, which is to be read only; write to a folder beside it")
+
+
+def parts_of(split: Split) -> Iterator[Part]:
+    """All parts of a split."""
+    return (split.part(number) for number in range(split.parts))

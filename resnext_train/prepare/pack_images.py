@@ -1,0 +1,146 @@
+"""The whole of `pack` and `imagenet`: every split, what is said of it, and the report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from resnext_train.data.pack.pack_format import UNREADABLE
+from resnext_train.data.pack.pack_index import PackIndex
+from resnext_train.errors import printable
+from resnext_train.prepare import imagenet_archives
+from resnext_train.prepare.image_splits import Split
+from resnext_train.prepare.pack_records import Tier
+from resnext_train.prepare.pack_split import Outcome, pack_split
+from resnext_train.prepare.pack_writer import explained, write_whole
+
+Say = Callable[[str], None]
+
+REPORT = "report.json"
+_LINE_SECONDS = 30.0
+"""Seconds between two progress lines where the console is no terminal."""
+
+_LISTED = 20
+"""Odd files that are named on the console; the report names them all."""
+
+NO_JPEGTRAN = (
+    "jpegtran is not installed, so JPEGs are kept as they are and training will decode them whole; for faster training "
+    "install it (apt-get install libjpeg-turbo-progs, or brew install jpeg-turbo), delete the pack and pack again"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to pack, whatever is packed."""
+
+    tier: Tier
+    verify_every: int
+    """Every which image is compared with its original."""
+    workers: int
+
+
+def pack(splits: dict[str, Split], out: Path, options: Options, say: Say) -> bool:
+    """Make a pack of each split, in `out` or the folder of the split's name there; whether all images can be read.
+
+    Raises:
+        InputError: see `pack_split`.
+    """
+    _say_before(splits, options.tier, say)
+    good = True
+    for name, split in splits.items():
+        folder = out / name
+        with progress(split.images, name or "pack") as bar:
+            outcome = pack_split(split, folder, options.tier, options.verify_every, options.workers, bar.update)
+        if outcome is None:
+            say(f"{folder} is there already: it was packed from the same images with the same options")
+            unreadable = int((PackIndex(folder).kind == UNREADABLE).sum())
+            if unreadable:
+                say(f"unreadable: {unreadable:,} of its images; `resnext-prepare check` names them")
+            good = good and not unreadable
+            continue
+        with explained(out):
+            _write_report(out / REPORT, name or "images", split, options.tier, outcome)
+        say_after(folder, outcome, out / REPORT, say)
+        good = good and not outcome.unreadable
+    return good
+
+
+def pack_imagenet(splits: dict[str, Split], out: Path, options: Options, say: Say) -> bool:
+    """Like `pack`, for ImageNet's archives: also says what they hold other than ImageNet."""
+    for remark in imagenet_archives.remarks(splits):
+        say(remark)
+    good = pack(splits, out, options, say)
+    if "train" in splits and (remark := imagenet_archives.remark_on_images(len(PackIndex(out / "train")))):
+        say(remark)
+    return good
+
+
+def progress(images: int | None, what: str) -> tqdm[Any]:
+    """A progress bar on stderr; where that is no terminal, a line now and then for what takes long."""
+    every, delay = (0.2, 0.0) if sys.stderr.isatty() else (_LINE_SECONDS, _LINE_SECONDS)
+    return tqdm(total=images, desc=printable(what), unit="image", mininterval=every, delay=delay)
+
+
+def _say_before(splits: dict[str, Split], tier: Tier, say: Say) -> None:
+    if tier.name == "exact" and tier.jpegtran is None:
+        say(NO_JPEGTRAN)
+    if tier.name != "exact":
+        kept = f"JPEG of quality {tier.quality}" if tier.name == "resized" else "arrays without compression"
+        say(f"tier {tier.name} is lossy: images with a short side over {tier.size} pixels are made smaller, as {kept}")
+    if {"train", "val"} <= splits.keys():
+        train, val = set(splits["train"].classes), set(splits["val"].classes)
+        if train != val:
+            say(
+                f"train and val hold different classes: {len(train - val)} are only in train, "
+                f"{len(val - train)} only in val"
+            )
+
+
+def say_after(folder: Path, outcome: Outcome, report: Path, say: Say) -> None:
+    """What was packed, at which rate, and what was unusual."""
+    ratio = outcome.bytes_after / max(1, outcome.bytes_before)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in outcome.kinds.items() if count)
+    say(
+        f"{folder}: {outcome.images:,} images ({kinds}); "
+        f"{outcome.bytes_before:,} bytes before, {outcome.bytes_after:,} after: × {ratio:.3f}"
+    )
+    if outcome.packed_now:
+        rate = outcome.packed_now / outcome.seconds
+        hours = imagenet_archives.TRAIN_IMAGES / rate / 3600
+        found = outcome.images - outcome.packed_now
+        say(
+            f"{outcome.packed_now:,} images packed in {outcome.seconds:.1f} s, {rate:,.1f} images/s"
+            + (f", after {found:,} that were done before" if found else "")
+            + f"; {imagenet_archives.TRAIN_IMAGES:,} such images, as many as ImageNet has, would take {hours:.1f} hours"
+        )
+    say_odd(outcome.odd, report, say)
+    for name, why in outcome.unreadable:
+        say(f"unreadable: {name}: {why}")
+
+
+def say_odd(odd: list[tuple[str, str]], report: Path | None, say: Say) -> None:
+    """How many images are unusual in which way, and the first of them."""
+    for why, count in Counter(why for _, why in odd).most_common():
+        say(f"odd: {count:,} × {why}")
+    for name, why in odd[:_LISTED]:
+        say(f"  {name}: {why}")
+    if len(odd) > _LISTED:
+        say(f"  and {len(odd) - _LISTED:,} more" + (f"; {report} names all" if report else ""))
+
+
+def _write_report(path: Path, name: str, split: Split, tier: Tier, outcome: Outcome) -> None:
+    """Write a split's part of the report, and keep that of the other split."""
+    try:
+        report = json.loads(path.read_text())
+    except (OSError, ValueError):
+        report = {}
+    report[name] = {"source": split.where, "tier": tier.name, "settings": tier.settings, **outcome._asdict()}
+    text = json.dumps(report, indent=1) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,87 @@
+"""From packs back to files."""
+
+from __future__ import annotations
+
+import io
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from resnext_train.data.pack.pack_format import PIXELS, UNREADABLE, is_pack
+from resnext_train.data.pack.pack_index import PackIndex
+from resnext_train.errors import InputError
+from resnext_train.prepare.image_splits import is_plain
+from resnext_train.prepare.pack_images import Say, progress
+from resnext_train.prepare.pack_writer import explained
+
+
+def unpack(source: Path, out: Path, say: Say) -> None:
+    """Write the files of the pack in `source`, or of the packs in its train and val, below `out`.
+
+    Raises:
+        InputError: no pack, one whose names lead out of `out`, or `out` holds something already or cannot be written.
+    """
+    names = [""] if is_pack(source) else [name for name in ("train", "val") if is_pack(source / name)]
+    if not names:
+        raise InputError(f"{source} holds no finished pack, nor do train and val in it; give the folder of one")
+    indices = {name: PackIndex(source / name) for name in names}
+    for index in indices.values():
+        _check_names(index)
+    with explained(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out} is not empty, and no file is overwritten; give a new folder")
+        for name, index in indices.items():
+            _write(index, out / name, say)
+
+
+def _check_names(index: PackIndex) -> None:
+    """Refuse names that a pack from elsewhere could use to write where it should not."""
+    for i in range(len(index)):
+        name = index.name(i)
+        if not is_plain(name):
+            raise InputError(
+                f"{index.path}: the name {name!r} leads out of the folder to write to; nothing was written"
+            )
+
+
+def _write(index: PackIndex, out: Path, say: Say) -> None:
+    arrays = 0
+    unreadable = int((index.kind == UNREADABLE).sum())
+    with progress(len(index), str(out)) as bar:
+        for i in range(len(index)):
+            name, data = index.name(i), _record(index, i)
+            if index.kind[i] == PIXELS:
+                name, data = str(PurePosixPath(name).with_suffix(".png")), _png(index, i)
+                arrays += 1
+            _write_new(out / name, data)
+            bar.update(1)
+    told = f", {arrays:,} of them arrays, now PNG files that end in .png" if arrays else ""
+    told += f", {unreadable:,} that nothing could read and that are as they were" if unreadable else ""
+    say(f"{out}: {len(index):,} files{told}")
+
+
+def _record(index: PackIndex, i: int) -> bytes:
+    """The record of image `i`, which must be what was written."""
+    try:
+        data = bytes(index.read(i))
+    except OSError as error:
+        raise InputError(f"{index.path}: {index.name(i)} cannot be read: {error}; copy the pack again") from error
+    if blake2b(data, digest_size=16).digest() != index.digest[i].tobytes():
+        raise InputError(f"{index.path}: {index.name(i)} is not what was written; copy the pack again")
+    return data
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+    except FileExistsError as error:
+        raise InputError(f"two images would be written to {path}; rename one and pack again") from error
+
+
+def _png(index: PackIndex, i: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(index.pixels(i)).save(file, "PNG", compress_level=1)
+    return file.getvalue()

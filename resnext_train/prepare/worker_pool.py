@@ -1,0 +1,153 @@
+"""Work shared among processes that end with the one that started them, however that ends."""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver, get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from resnext_train.errors import InputError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Tell = Callable[[int], object]
+"""Called with the number of images done since the last call."""
+
+_PRELOAD = ["resnext_train.prepare.pack_split"]
+"""What takes long to import and is used by all that works here."""
+
+_EVERY = 0.1
+"""Seconds between a worker's messages. When nobody takes them, the worker ends: that is how it notices that the
+process which started it was killed."""
+
+
+def run(work: Callable[[Task, Tell], Result], tasks: Iterator[Task], workers: int, tell: Tell) -> Iterator[Result]:
+    """The results of `work` for all tasks, as they are finished; with one worker, in this process.
+
+    `work`, the tasks and the results are pickled. Each process uses one thread of torch.
+
+    Raises:
+        InputError: as `work` raised it.
+        RuntimeError: a worker failed or was killed.
+    """
+    if workers <= 1:
+        _use_one_thread()
+        for task in tasks:
+            yield work(task, tell)
+        return
+    pool = _Pool(work, workers)
+    try:
+        yield from pool.results(tasks, tell)
+    finally:
+        pool.stop()
+
+
+def start_server() -> None:
+    """Begin to import what the workers need, beside whatever this process does until it needs them.
+
+    They are forked from a fresh process that has imported torch but not used it: quick, and no threads are forked.
+    """
+    get_context("forkserver").set_forkserver_preload(_PRELOAD)
+    forkserver.ensure_running()
+
+
+class _Pool:
+    def __init__(self, work: Callable[[Any, Tell], Any], workers: int) -> None:
+        start_server()
+        context = get_context("forkserver")
+        self._processes: dict[Connection, BaseProcess] = {}
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+            process.start()
+            theirs.close()
+            self._processes[ours] = process
+
+    def results(self, tasks: Iterator[Any], tell: Tell) -> Iterator[Any]:
+        busy: set[Connection] = set()
+        for connection in self._processes:
+            self._give(connection, tasks, busy)
+        while busy:
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                kind, value = self._receive(ready)
+                if kind == "seen":
+                    tell(value)
+                elif kind == "failed":
+                    raise value
+                else:
+                    busy.discard(ready)
+                    self._give(ready, tasks, busy)
+                    yield value
+
+    def _give(self, connection: Connection, tasks: Iterator[Any], busy: set[Connection]) -> None:
+        for task in tasks:
+            connection.send(task)
+            busy.add(connection)
+            return
+
+    def _receive(self, connection: Connection) -> tuple[str, Any]:
+        try:
+            message: tuple[str, Any] = connection.recv()
+            return message
+        except (EOFError, ConnectionResetError) as error:
+            raise InputError(
+                "a worker was killed, perhaps because memory ran out; give the same command again, "
+                "with fewer --workers if so"
+            ) from error
+
+    def stop(self) -> None:
+        for connection, process in self._processes.items():
+            connection.close()
+            process.terminate()
+        for process in self._processes.values():
+            process.join()
+
+
+def _use_one_thread() -> None:
+    import torch  # here, so that start_server takes no time
+
+    torch.set_num_threads(1)
+
+
+def _serve(connection: Connection, work: Callable[[Any, Tell], Any]) -> None:
+    """Do the tasks that come over `connection` until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process that started us, which ends us
+    _use_one_thread()
+    try:
+        while True:
+            task = connection.recv()
+            teller = _Teller(connection)
+            try:
+                result = work(task, teller.tell)
+            except InputError as error:
+                connection.send(("failed", error))
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception:  # told where it can be seen
+                connection.send(("failed", RuntimeError(traceback.format_exc())))
+                return
+            teller.flush()
+            connection.send(("done", result))
+    except (EOFError, OSError):
+        return  # nobody is there any more
+
+
+class _Teller:
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._count, self._last = connection, 0, time.monotonic()
+
+    def tell(self, count: int) -> None:
+        self._count += count
+        if time.monotonic() - self._last >= _EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        self._connection.send(("seen", self._count))
+        self._count, self._last = 0, time.monotonic()

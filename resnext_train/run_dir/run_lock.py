@@ -1,0 +1,71 @@
+"""A lock that keeps a second run out of a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+
+from resnext_train.errors import InputError
+
+
+class Claim:
+    """A lock on a run folder; the system lets go of it when the process ends, however it does."""
+
+    _PATIENCE = 15.0
+    """Seconds to wait for another run: one that was killed may still be dying."""
+
+    def __init__(self, path: Path) -> None:
+        """Lock the file `path`.
+
+        Raises:
+            InputError: another process has.
+            OSError: it cannot be written.
+        """
+        self._path = path
+        self._file = path.open("a+")
+        deadline = time.monotonic() + self._PATIENCE
+        while not (self._try() and self._is_there()):
+            if time.monotonic() > deadline:
+                self._file.seek(0)
+                holder = self._file.read().strip() or "another process"
+                self._file.close()
+                raise InputError(f"{path.parent} is in use by {holder}; stop that run first, or choose another --out")
+            time.sleep(0.2)
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self._file.flush()
+
+    def _is_there(self) -> bool:
+        """Whether what is locked is still the file of that name; if not, open that one."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
+                return True
+        self._file.close()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("a+")
+        return False
+
+    def _try(self) -> bool:
+        try:
+            # Not flock: loader processes would inherit it, and outlive a killed run by some seconds.
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise  # else a file system without locks: then nothing can be known
+        return True
+
+    def close(self) -> None:
+        """Let others in; where no run has come about, leave nothing behind."""
+        folder = self._path.parent
+        if not (folder / "recipe.yaml").exists():
+            with contextlib.suppress(OSError):  # there is something else in it, or the disk is read-only
+                self._path.unlink()
+                folder.rmdir()
+        self._file.close()

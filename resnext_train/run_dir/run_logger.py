@@ -1,0 +1,64 @@
+"""The run folder and its log: events go to the console, to log.jsonl and to TensorBoard.
+
+    recipe.yaml      the recipe with all its values
+    log.jsonl        one JSON object per event: start, step, epoch, checkpoint, unreadable, slow_data, skipped,
+                     checkpoint_failed, preempted, failed, end
+    tensorboard/     curves
+    checkpoints/     last.pt, previous.pt, best.pt, epoch_NNNN.pt
+    summary.json     best and last evaluation, epochs, steps, seconds, images/s
+    state.json       {"status": "running" | "done" | "preempted" | "failed", "step": finished steps; while running those
+                     in last.pt}
+
+Epochs are counted from 1 and steps are finished optimizer steps. A full disk loses nothing of the log: what cannot be
+written is kept and written later.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resnext_train.errors import InputError
+from resnext_train.run_dir.console_sink import Console
+from resnext_train.run_dir.jsonl_sink import JsonLines
+from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.run_dir.sink import Sink
+from resnext_train.run_dir.tensorboard_sink import TensorBoard
+
+
+class RunLog:
+    """Hands events to all sinks; without sinks, as on all processes but the first, it does nothing."""
+
+    def __init__(self, sinks: tuple[Sink, ...] = ()) -> None:
+        self.sinks = sinks
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Log one event."""
+        for sink in self.sinks:
+            sink.write({"event": event, **fields})
+
+    def tick(self, epoch: int, step_in_epoch: int) -> None:
+        """Move the progress bar."""
+        for sink in self.sinks:
+            sink.tick(epoch, step_in_epoch)
+
+    def close(self) -> None:
+        """Finish all sinks."""
+        for sink in self.sinks:
+            sink.close()
+
+
+def open_log(
+    folder: RunFolder, tensorboard: bool, step: int, epochs: int, steps_per_epoch: int, total_steps: int
+) -> RunLog:
+    """The log of a run's first process, continued after `step` finished steps.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        sinks: list[Sink] = [JsonLines(folder.log, step), Console(epochs, steps_per_epoch, total_steps, step)]
+        if tensorboard:
+            sinks.append(TensorBoard(folder.path / "tensorboard", step))
+    except OSError as error:
+        raise InputError(f"the log in {folder.path} cannot be written: {error.strerror}") from error
+    return RunLog(tuple(sinks))

@@ -1,0 +1,113 @@
+"""The run folder: its paths, and what is written there beside the log."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from resnext_train.atomic_file import replace_text
+from resnext_train.errors import InputError
+from resnext_train.run_dir.jsonl_sink import to_json
+from resnext_train.run_dir.print_line import tell
+from resnext_train.run_dir.run_lock import Claim
+
+Status = Literal["running", "done", "preempted", "failed"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps everything."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.checkpoints / "last.pt"
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the newest."""
+        return self.checkpoints / "previous.pt"
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe; a folder that has it holds a run."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def log(self) -> Path:
+        """The events."""
+        return self.path / "log.jsonl"
+
+    def create(self, recipe_yaml: str) -> None:
+        """Make the folder and write the recipe.
+
+        Raises:
+            InputError: the folder cannot be made or written to.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            if not (self.recipe.is_file() and self.recipe.read_text(encoding="utf-8") == recipe_yaml):
+                replace_text(self.recipe, recipe_yaml)
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+
+    def claim(self) -> Claim:
+        """Keep other runs out of the folder until the claim is closed, or this process ends.
+
+        Raises:
+            InputError: another run is in it, or it cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return Claim(self.path / ".lock")
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+
+    def check_room(self, checkpoint_bytes: int, keep: int) -> None:
+        """See that the disk has room for all checkpoints of `checkpoint_bytes` that will be here, and a new one.
+
+        They are last.pt, previous.pt, best.pt and `keep` of epochs.
+
+        Raises:
+            InputError: it has not.
+        """
+        here = len({file.stat().st_ino for file in self.checkpoints.glob("*.pt")})
+        needed = max(1, 3 + keep + 1 - here) * checkpoint_bytes
+        if (free := shutil.disk_usage(self.path).free) < needed:
+            raise InputError(
+                f"the disk of run folder {self.path} has {free / 1e6:.0f} MB free, but its checkpoints of "
+                f"{checkpoint_bytes / 1e6:.0f} MB each need {needed / 1e6:.0f} MB; make room, or choose another --out"
+            )
+
+    def write_state(self, status: Status, step: int, **more: str) -> None:
+        """Replace state.json; a disk that refuses that is told, but no reason to stop."""
+        self._try_replace("state.json", json.dumps({"status": status, "step": step, **more}) + "\n")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Replace summary.json; a disk that refuses that is told, but no reason to stop."""
+        self._try_replace("summary.json", to_json(summary, indent=2) + "\n")
+
+    def _try_replace(self, name: str, text: str) -> None:
+        try:
+            replace_text(self.path / name, text)
+        except OSError as error:
+            tell(f"{self.path / name} cannot be written: {error.strerror}")
+
+    def sync_log(self) -> None:
+        """Put what was logged on the disk for good."""
+        with self.log.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def _cannot_be_written(self, error: OSError) -> InputError:
+        return InputError(f"run folder {self.path} cannot be written: {error.strerror}; choose another --out")

@@ -1,0 +1,90 @@
+"""BatchNorm running statistics that are the same for any number of ranks."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from resnext_train.distributed.dist_context import Process
+
+
+class RunningStatistics:
+    """BN running statistics that move once per step, by the mean of all groups' statistics over all processes.
+
+    PyTorch moves them in every forward pass, which would be eight times a step on one process with eight groups and
+    once on eight processes. Here each pass leaves its own statistics in the buffers (momentum 1), they are summed,
+    and the step ends with one move by the module's own momentum. So the buffers are equal on all processes after
+    every step and depend neither on their number nor on the order of groups.
+
+    With the statistics travels the loss of each group, so that all processes know which are finite.
+    """
+
+    def __init__(self, model: nn.Module, process: Process, groups: int) -> None:
+        modules = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        self._process = process
+        buffers = [b for m in modules for b in (m.running_mean, m.running_var) if b is not None]
+        self._buffers = _Flat(buffers, process.device)
+        batches = [m.num_batches_tracked for m in modules if m.num_batches_tracked is not None]
+        self._batches = _Flat(batches, process.device)
+        for i, module in enumerate(modules):
+            module.running_mean, module.running_var = self._buffers.parts[2 * i : 2 * i + 2]
+            module.num_batches_tracked = self._batches.parts[i]
+        momenta = [m.momentum if m.momentum is not None else 0.1 for m in modules for _ in range(2)]
+        self._momentum = _Flat(
+            [torch.full_like(b, v) for b, v in zip(buffers, momenta, strict=True)], process.device
+        ).whole
+        for module in modules:
+            module.momentum = 1.0
+        self._running = self._buffers.whole.clone()
+        self._count = self._batches.whole.clone()
+        self._groups, self._size = groups, self._running.numel()
+        self._share = self._running.new_zeros(self._size + groups)  # statistics, then the loss of each group
+        self._total = torch.zeros_like(self._share)
+        self._work: dist.Work | None = None
+
+    def reload(self) -> None:
+        """Take the buffers as they are, after a checkpoint was loaded into the model."""
+        self._running.copy_(self._buffers.whole)
+        self._count.copy_(self._batches.whole)
+
+    def reset(self) -> None:
+        """Put the buffers back as they were after the last step."""
+        self._buffers.whole.copy_(self._running)
+        self._batches.whole.copy_(self._count)
+
+    def add_group(self, number: int, loss: Tensor) -> None:
+        """After a group's forward pass: add its statistics to the share, and its loss."""
+        self._share[: self._size] += self._buffers.whole
+        self._share[self._size + number] = loss
+
+    def end_share(self, last: bool) -> None:
+        """After a share's last forward pass; the last share's sum over processes starts at once, beside backward."""
+        self._total += self._share
+        self._share.zero_()
+        if last and self._process.world > 1:
+            self._work = dist.all_reduce(self._total, async_op=True)
+
+    def finite(self) -> Tensor:
+        """Whether the statistics of all groups together are finite, then whether each group's loss is: bool (1 + G)."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        finite = self._total.isfinite()
+        return torch.cat((finite[: self._size].all().unsqueeze(0), finite[self._size :]))
+
+    def move(self, moving: Tensor) -> None:
+        """End the step: where `moving` (bool), move by the mean over its groups."""
+        moved = self._running.lerp(self._total[: self._size] / self._groups, self._momentum)
+        torch.where(moving, moved, self._running, out=self._running)
+        self._count += moving
+        self.reset()
+        self._total.zero_()
+
+
+class _Flat:
+    """Tensors of one type as views of one flat tensor, so that all are handled by one operation."""
+
+    def __init__(self, tensors: list[Tensor], device: torch.device) -> None:
+        self.whole = torch.cat([t.reshape(-1) for t in tensors]) if tensors else torch.zeros(0, device=device)
+        sizes = [t.numel() for t in tensors]
+        self.parts = [p.view_as(t) for p, t in zip(self.whole.split(sizes), tensors, strict=True)]

@@ -1,0 +1,75 @@
+"""Checks of a run's health: skipped steps, and equal weights on all ranks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from resnext_train.data.rng import permutation
+from resnext_train.errors import FaultError
+from resnext_train.training.train_metrics import Skipped
+from resnext_train.training.training_run import Run
+
+
+def settle(run: Run) -> None:
+    """Wait for the device, and see that all is well: sums, steps that were skipped, the weights of all processes.
+
+    Raises:
+        FaultError: too many steps were skipped in a row, or the processes' weights differ.
+    """
+    run.step.meter.read()
+    for skipped in run.step.watch.read():
+        run.log.write("skipped", **_told_of(skipped, run))
+        limit = run.setup.recipe.train.max_skipped
+        if skipped.in_a_row > limit:
+            first, last = skipped.step + 2 - skipped.in_a_row, skipped.step + 1
+            raise FaultError(
+                f"stopped after step {run.progress.step}: steps {first} to {last} were not finite (learning rate "
+                f"{run.schedule.lr(skipped.step):g}; log.jsonl has their images), and the weights before may be spoilt "
+                "as well; start anew with another --out and a lower optimizer.lr, or continue from an older checkpoint "
+                "by --resume PATH"
+            )
+    if run.setup.process.world > 1:
+        sums = run.setup.process.gather(weights_sum(run.model))
+        common, votes = Counter(sums).most_common(1)[0]
+        if other := [str(rank) for rank, weights in enumerate(sums) if weights != common]:
+            named = f"of process {' and '.join(other)} of {len(sums)} (counted from 0) differ from the others'"
+            if 2 * votes <= len(sums):
+                named = f"of the {len(sums)} processes differ, and which are right cannot be told"
+            raise FaultError(
+                f"stopped at step {run.progress.step}: the weights {named}, as faulty hardware makes them; the same "
+                "command continues from the last checkpoint"
+            )
+
+
+def _told_of(skipped: Skipped, run: Run) -> dict[str, Any]:
+    """What the log says of a skipped step: its learning rate and the images of the groups at fault, or of all."""
+    setup = run.setup
+    seed, plan = setup.recipe.train.seed, setup.plan
+    groups = plan.groups_of(skipped.step, permutation(seed, skipped.step // plan.steps_per_epoch, plan.images))
+    images = [int(i) for number in skipped.groups or range(plan.groups) for i in groups[number]]
+    what = f"the loss of {len(skipped.groups)} of {plan.groups} BN groups" if skipped.groups else "the gradient"
+    lr = run.schedule.lr(skipped.step)
+    names = ", ".join(setup.splits.train.name(i) for i in images[:2])
+    text = f"step {skipped.step + 1} was skipped: {what} is not finite (learning rate {lr:g}; images {names}, ...)"
+    return {"step": skipped.step + 1, "lr": lr, "groups": skipped.groups, "images": images, "text": text}
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers, in order."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_sum(model: nn.Module) -> int:
+    """The sum of all parameters and buffers, their bits taken as integers: cheap, and another after any one change."""
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    with torch.no_grad():
+        sums = [t.view(kinds[t.element_size()]).sum(dtype=torch.int64) for t in model.state_dict().values()]
+        return int(torch.stack(sums).sum())

@@ -1,0 +1,62 @@
+"""A recipe on the data and the ranks it runs with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resnext_train.compute.precision import Precision, resolve_precision
+from resnext_train.config import Recipe
+from resnext_train.data.build_loaders import Evaluation, build_evaluation, check_memory
+from resnext_train.data.build_sources import Splits, build_splits
+from resnext_train.data.sampler import StepPlan
+from resnext_train.distributed.dist_context import Process
+from resnext_train.errors import InputError
+from resnext_train.training.lr_schedule import Schedule, build_schedule
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A recipe on the data and the processes it will run with; all durations are in steps from here on."""
+
+    recipe: Recipe
+    process: Process
+    splits: Splits
+    evaluation: Evaluation
+    plan: StepPlan
+    total_steps: int
+    precision: Precision
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the network."""
+        return len(self.splits.classes)
+
+    def schedule(self) -> Schedule:
+        """The learning rate over the run."""
+        r = self.recipe
+        return build_schedule(r.schedule, r.optimizer, self.plan.steps_per_epoch, self.total_steps)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, counted from 1, that step number `step` belongs to."""
+        return step // self.plan.steps_per_epoch + 1
+
+
+def set_up(recipe: Recipe, process: Process) -> Setup:
+    """Find the data and work out what the recipe means for it.
+
+    Raises:
+        InputError: missing or unfit data, a class count that disagrees with it, too little data for a step.
+    """
+    splits = process.host_first(lambda: build_splits(recipe.data))
+    wanted = recipe.model.num_classes
+    if wanted not in ("auto", len(splits.classes)):
+        raise InputError(
+            f"model.num_classes is {wanted} but the data has {len(splits.classes)} classes; correct it or use auto"
+        )
+    evaluation = process.together(lambda: build_evaluation(recipe.eval, splits.val, splits.classes))
+    process.together(lambda: check_memory(recipe, process, train=True))
+    plan = StepPlan(len(splits.train), recipe.train.batch_size, recipe.train.groups)
+    total = recipe.train.epochs * plan.steps_per_epoch
+    total = min(total, recipe.train.max_steps or total)
+    precision = resolve_precision(recipe.train.precision, process.device)
+    return Setup(recipe, process, splits, evaluation, plan, total, precision)

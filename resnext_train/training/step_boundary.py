@@ -1,0 +1,145 @@
+"""What happens between steps: the processes agree, save, stop when they are told to, and see that all is well."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from resnext_train.data.image_batch import Group
+from resnext_train.errors import FaultError, Preempted
+from resnext_train.training.health import settle
+from resnext_train.training.run_state import capture
+from resnext_train.training.training_run import TOO_MANY_FAILED, Run, Wishes
+
+
+class Told(Exception):  # noqa: N818 (no error)
+    """All processes have agreed to stop, since one of them received `signal`."""
+
+    def __init__(self, signal: int) -> None:
+        self.signal = signal
+
+
+def stoppable(run: Run, blocks: Iterator[Group]) -> Iterator[Group]:
+    """`blocks`, until the processes agree to stop; a process that has fewer of them agrees as often as the others."""
+    if run.setup.process.is_main:
+        _note_saved(run, wait=True)  # a best one that was not saved must be known before the next is looked for
+    for _ in range(run.val_loader.sampler.rounds):  # type: ignore[attr-defined]
+        heed(run, may_save=False)
+        if block := next(blocks, None):
+            yield block
+
+
+def heed(run: Run, may_save: bool) -> None:
+    """At a boundary: agree with the other processes on what any of them wishes, and do it.
+
+    Raises:
+        Told: to stop.
+        FaultError: checkpoints cannot be written.
+    """
+    wishes = Wishes(run.signals.received, 0, 0)
+    if run.setup.process.is_main:
+        _note_saved(run, wait=False)
+        minutes, limit = (time.monotonic() - run.saved_at) / 60, run.setup.recipe.checkpoint.every_minutes
+        due = may_save and limit is not None and minutes > limit
+        if due:
+            run.saved_at = time.monotonic()  # on GPUs the wish comes true a step later, and must not be made again
+        wishes, run.trouble = Wishes(run.signals.received, due, run.trouble), 0
+    agreed = Wishes(*run.agreement.at_boundary([int(wish) for wish in wishes]))
+    if agreed.trouble == TOO_MANY_FAILED:
+        _stop_unsaved(run)
+    if run.progress.best and run.progress.best["epoch"] == agreed.trouble:
+        run.progress.best = run.best_before
+    if agreed.signal:
+        raise Told(agreed.signal)
+    if agreed.save and may_save:
+        save(run)
+
+
+def save(run: Run, is_best: bool = False, epoch: int | None = None) -> None:
+    """Begin to write last.pt, and give it the names best.pt and epoch_NNNN.pt where they apply."""
+    settle(run)
+    run.saved_at = time.monotonic()
+    if run.setup.process.is_main:
+        step, summary = run.progress.step, summary_of(run)
+
+        def then() -> None:
+            run.folder.write_state("running", step)
+            run.folder.write_summary(summary)
+
+        _note_saved(run, wait=True)
+        run.saver.save(capture(run), is_best, epoch, then)
+    run.progress.seconds += run.clock.lap().seconds
+
+
+def _note_saved(run: Run, wait: bool) -> None:
+    """On the first process: log what became of the last checkpoint, if that is known, or waited for."""
+    saved = run.saver.outcome(wait)
+    if saved is None:
+        return
+    if not saved.problem:
+        run.log.write(
+            "checkpoint", step=saved.step, path=str(run.folder.last), best=saved.best_epoch > 0, seconds=saved.seconds
+        )
+        return
+    limit = run.setup.recipe.checkpoint.max_failures
+    run.trouble = TOO_MANY_FAILED if run.saver.failures > limit else max(run.trouble, saved.best_epoch)
+    text = f"the checkpoint of step {saved.step} could not be written: {saved.problem}; the one before is kept"
+    if run.trouble != TOO_MANY_FAILED:
+        text += f", training goes on ({run.saver.failures} of {limit} such failures in a row that are tolerated)"
+    run.log.write("checkpoint_failed", step=saved.step, text=text)
+
+
+def _stop_unsaved(run: Run) -> NoReturn:
+    raise FaultError(
+        f"stopped at step {run.progress.step}, because checkpoints cannot be written to {run.folder.checkpoints}; make "
+        "room on its disk, and start the same command again: it continues from the last checkpoint"
+    )
+
+
+def wait_saved(run: Run) -> None:
+    """Wait until the last checkpoint is on the disk for good.
+
+    Raises:
+        FaultError: it cannot be written.
+    """
+    if run.setup.process.is_main:
+        _note_saved(run, wait=True)
+    if any(run.setup.process.gather(run.saver.failures)):
+        _stop_unsaved(run)
+
+
+def leave(run: Run, number: int) -> NoReturn:
+    """Save where the run is, and end it in order.
+
+    Raises:
+        Preempted: always.
+        FaultError: it cannot be saved.
+    """
+    name, step = signal.Signals(number).name, run.progress.step
+    save(run)
+    wait_saved(run)
+    run.log.write("preempted", step=step, signal=name)
+    if run.setup.process.is_main:
+        run.folder.write_state("preempted", step, signal=name)
+    run.setup.process.together(lambda: None)  # torchrun ends all processes when the first one leaves
+    raise Preempted(f"{name}: saved at step {step} and stopped; the same command continues from there")
+
+
+def summary_of(run: Run) -> dict[str, Any]:
+    """What summary.json says of a run."""
+    progress = run.progress
+    images = sum(run.setup.plan.step_size(s) for s in range(progress.step % run.setup.plan.steps_per_epoch))
+    epochs = progress.step // run.setup.plan.steps_per_epoch
+    images += epochs * (run.setup.plan.images - run.setup.plan.dropped)
+    return {
+        "best": progress.best,
+        "last": progress.last,
+        "epochs": epochs,
+        "steps": progress.step,
+        "seconds": progress.seconds,
+        "images_per_s": images / progress.seconds if progress.seconds else None,
+        "unreadable": run.step.meter.run.unreadable,
+        "skipped_steps": run.step.watch.total,
+    }

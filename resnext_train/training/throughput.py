@@ -1,0 +1,91 @@
+"""How fast a run is, and how long it waits for its images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from resnext_train.data.image_batch import Group, Report
+from resnext_train.data.slow_loader import NOTICEABLE, WINDOW, Workers, slow_stage
+from resnext_train.data.sources.image_source import Storage
+
+
+class Lap(NamedTuple):
+    """What passed since the last lap: seconds, seconds waited for data, steps, images, and the loader's reports."""
+
+    seconds: float
+    waited: float
+    steps: int
+    images: int
+    report: Report
+
+
+class Clock:
+    """Seconds, seconds waited for data, images and the loader's reports since the last lap."""
+
+    def __init__(self) -> None:
+        now = time.perf_counter()
+        self._steps, self._images, self._waited, self._lap = 0, 0, 0.0, now
+        self._reports: list[Report] = []
+
+    def timed(self, groups: Iterator[Group]) -> Iterator[Group]:
+        """`groups`, counting the time spent waiting for the next."""
+        while True:
+            asked = time.perf_counter()
+            group = next(groups, None)
+            self._waited += time.perf_counter() - asked
+            if group is None:
+                return
+            self._reports.append(group.report)
+            yield group
+
+    def took(self, images: int) -> None:
+        """Count a step of `images` images."""
+        self._steps += 1
+        self._images += images
+
+    def lap(self) -> Lap:
+        """End a lap and start the next."""
+        now = time.perf_counter()
+        result = Lap(now - self._lap, self._waited, self._steps, self._images, Report.sum(self._reports))
+        self._lap, self._waited, self._steps, self._images, self._reports = now, 0.0, 0, 0, []
+        return result
+
+
+class DataWait:
+    """Watches over how long steps wait for their images."""
+
+    def __init__(self, workers: Workers, storage: Storage) -> None:
+        self._workers, self._storage = workers, storage
+        self._told: set[str] = set()
+        self._started = False
+        self._start()
+
+    def _start(self) -> None:
+        self._laps: list[Lap] = []
+
+    def add(self, lap: Lap) -> dict[str, Any] | None:
+        """Take note of a lap; what to log if over the last hundred steps the wait was long.
+
+        The first lap of a run is not counted: it waits for the loader processes to start.
+        """
+        if not self._started:
+            self._started = True
+            return None
+        self._laps.append(lap)
+        steps = sum(lap.steps for lap in self._laps)
+        if steps < WINDOW:
+            return None
+        seconds = sum(lap.seconds for lap in self._laps)
+        wait = sum(lap.waited for lap in self._laps) / seconds
+        report = Report.sum([lap.report for lap in self._laps])
+        self._start()
+        if wait <= NOTICEABLE:
+            return None
+        stage, remedy = slow_stage(report, seconds, self._workers, self._storage)
+        if stage in self._told:
+            return None
+        self._told.add(stage)
+        text = f"data-wait {100 * wait:.0f} % over {steps} steps: the loader is too slow, {remedy}"
+        return {"data_wait": wait, "stage": stage, "text": text}

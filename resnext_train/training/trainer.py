@@ -1,0 +1,194 @@
+"""A training run, from recipe to final checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from resnext_train.checkpoint.resume import ResumePoint, resume_point
+from resnext_train.data.batch_loader import on_device, readable, telling
+from resnext_train.data.build_loaders import build_photometric, build_train_loader
+from resnext_train.data.image_batch import Group, Unreadable
+from resnext_train.data.loader_workers import worker_deaths_explained
+from resnext_train.distributed.heartbeat import dead_ranks_named
+from resnext_train.distributed.stop_signals import StopSignals
+from resnext_train.errors import Preempted
+from resnext_train.evaluation.evaluate import evaluate
+from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.training.build_run import start
+from resnext_train.training.health import settle, weights_digest
+from resnext_train.training.setup import Setup
+from resnext_train.training.step_boundary import Told, heed, leave, save, stoppable, summary_of, wait_saved
+from resnext_train.training.training_run import Run
+
+
+@worker_deaths_explained()
+def train(setup: Setup, folder: RunFolder, resume: str) -> dict[str, Any]:
+    """Train to the end of the recipe and return the summary; every process of the run calls this.
+
+    `resume` is auto, never or the path of a checkpoint, see resume.py.
+
+    Raises:
+        Preempted: a signal told the run to stop; it is saved.
+        InputError: a run folder that cannot be written, a checkpoint that does not fit, an image that cannot be read,
+            a loader process that died.
+        FaultError: another process is gone, the processes' weights differ, too many steps in a row were not finite, or
+            checkpoints cannot be written.
+    """
+    process = setup.process.in_training(60 * setup.recipe.train.patience)
+    setup = replace(setup, process=process)
+    claim = process.together(lambda: folder.claim() if process.is_main else None)
+    try:
+        with StopSignals(speaks=process.is_main) as signals:
+            with dead_ranks_named(process.pulse):
+                point = process.together(lambda: _point(setup, folder, resume) if process.is_main else None)
+                run = start(setup, folder, process.gather(point)[0] or ResumePoint(), signals)
+            with _booked(run), dead_ranks_named(process.pulse):
+                return _take_steps(run)
+    finally:
+        if claim:
+            claim.close()
+
+
+def _point(setup: Setup, folder: RunFolder, resume: str) -> ResumePoint:
+    """Where to continue from, looked at when no other run can be writing in `folder` any more."""
+    return resume_point(folder, setup.recipe, resume)
+
+
+@contextmanager
+def _booked(run: Run) -> Iterator[None]:
+    """See that state.json and the log say how the run ended, and that nothing is left half-written."""
+    try:
+        try:
+            yield
+        except Told as told:
+            leave(run, told.signal)
+    except Preempted:
+        raise
+    except BaseException as error:
+        run.saver.close()  # before state.json: what is being written ends with that, too
+        run.log.write("failed", step=run.progress.step, text=str(error) or type(error).__name__)
+        if run.setup.process.is_main:
+            run.folder.write_state("failed", run.progress.step)
+        raise
+    finally:
+        run.saver.close()
+        run.log.close()
+
+
+def _take_steps(run: Run) -> dict[str, Any]:
+    """From where `run` is to its end; the summary."""
+    setup, section = run.setup, run.setup.recipe.checkpoint
+    if run.progress.epoch_is_open:
+        _end_epoch(run)
+    loader = build_train_loader(
+        setup.recipe, setup.splits.train, setup.plan, setup.process, run.progress.step, setup.total_steps
+    )
+    groups = run.clock.timed(_readable(run, loader))
+    while run.progress.step < setup.total_steps:
+        _take_step(run, groups)
+        step = run.progress.step
+        at_end = step == setup.total_steps
+        if at_end or step % setup.recipe.log.every == 0:
+            _log_step(run)
+        if at_end or step % setup.plan.steps_per_epoch == 0:
+            _end_epoch(run)
+        elif section.every_steps and step % section.every_steps == 0:
+            save(run)
+        if not at_end:
+            heed(run, may_save=True)
+    return _finish(run)
+
+
+def _readable(run: Run, loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
+    """The groups of `loader` on this process's device; what cannot be read goes to the log."""
+    return on_device(telling(readable(loader), run.tell_unreadable), run.setup.process.device)
+
+
+def _take_step(run: Run, groups: Iterator[Group]) -> None:
+    step = run.progress.step
+    size = run.setup.plan.step_size(step)
+    run.step(groups, step, size, run.schedule.lr(step))
+    run.clock.took(size)
+    run.progress.step += 1
+    run.log.tick(run.setup.epoch_of(step), step % run.setup.plan.steps_per_epoch + 1)
+
+
+def _log_step(run: Run) -> None:
+    """Log the mean over the steps since the last such line, or since the epoch's start."""
+    settle(run)
+    window = run.step.meter.window
+    lap = run.clock.lap()
+    run.progress.seconds += lap.seconds
+    step = run.progress.step - 1
+    run.log.write(
+        "step",
+        step=step + 1,
+        epoch=run.setup.epoch_of(step),
+        loss=window.mean_loss,
+        lr=run.schedule.lr(step),
+        top1=window.top1,
+        images_per_s=lap.images / lap.seconds,
+        data_wait=lap.waited / lap.seconds,
+    )
+    if slow := run.data_wait.add(lap):
+        run.log.write("slow_data", step=step + 1, **slow)
+    run.step.meter.window = type(window)()
+
+
+def _end_epoch(run: Run) -> None:
+    """Evaluate if it is time, log the epoch, note the best, and save."""
+    recipe = run.setup.recipe
+    step = run.progress.step
+    at_end = step == run.setup.total_steps
+    epoch = run.setup.epoch_of(step - 1)
+    settle(run)
+    totals = run.step.meter.epoch
+    counts = None
+    if at_end or epoch % recipe.eval.every_epochs == 0:
+        run.progress.epoch_is_open = True
+        blocks = stoppable(run, _readable(run, run.val_loader))
+        normalise, setup = build_photometric(recipe), run.setup
+        counts = evaluate(run.model, blocks, normalise, setup.precision, setup.process, setup.evaluation.outputs)
+        run.progress.epoch_is_open = False
+        run.schedule.observe(100 - counts.top1)
+        run.progress.last = {"epoch": epoch, **counts.to_dict()}
+    is_best = counts is not None and counts.top1_correct > (run.progress.best or {"top1_correct": -1})["top1_correct"]
+    if is_best:
+        run.best_before, run.progress.best = run.progress.best, run.progress.last
+    run.progress.seconds += run.clock.lap().seconds
+    run.log.write(
+        "epoch",
+        step=step,
+        epoch=epoch,
+        train_loss=totals.mean_loss,
+        train_top1=totals.top1,
+        train_unreadable=totals.unreadable,
+        val_count=counts and counts.count,
+        val_top1_correct=counts and counts.top1_correct,
+        val_top5_correct=counts and counts.top5_correct,
+        val_loss=counts and counts.loss,
+        val_unreadable=counts and counts.unreadable,
+        seconds=run.progress.seconds - run.progress.epoch_began,
+    )
+    run.progress.epoch_began = run.progress.seconds
+    run.step.meter.window = type(totals)()
+    if step % run.setup.plan.steps_per_epoch == 0:
+        run.step.meter.epoch = type(totals)()
+    if at_end or is_best or epoch % recipe.checkpoint.every_epochs == 0:
+        save(run, is_best, epoch)
+
+
+def _finish(run: Run) -> dict[str, Any]:
+    """Wait for the last checkpoint, and close the books."""
+    wait_saved(run)
+    summary = summary_of(run)
+    run.log.write("end", step=run.progress.step, weights_sha256=weights_digest(run.model), **summary)
+    if run.setup.process.is_main:
+        run.folder.write_summary(summary)
+        run.folder.write_state("done", run.progress.step)
+    return summary

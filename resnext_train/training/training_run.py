@@ -1,0 +1,88 @@
+"""A run in progress: its parts, and how far it is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import nn
+from torch.utils.data import DataLoader
+
+from resnext_train.checkpoint.checkpoint_writer import Saver
+from resnext_train.data.image_batch import Group, Unreadable
+from resnext_train.distributed.flag_sync import Agreement
+from resnext_train.distributed.stop_signals import StopSignals
+from resnext_train.run_dir.print_line import tell
+from resnext_train.run_dir.run_logger import RunLog
+from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.training.lr_schedule import Schedule
+from resnext_train.training.setup import Setup
+from resnext_train.training.throughput import Clock, DataWait
+from resnext_train.training.train_step import TrainStep
+
+TOO_MANY_FAILED = 2**31
+"""What `Wishes.trouble` is when too many checkpoints in a row could not be written."""
+
+
+class Wishes(NamedTuple):
+    """What the processes agree on at a boundary."""
+
+    signal: int
+    """Number of a signal to stop, or 0."""
+    save: bool | int
+    """Whether it is time for a checkpoint."""
+    trouble: int
+    """What the first process must tell the others of its checkpoints: 0, the epoch of a best one that could not be
+    written, or TOO_MANY_FAILED."""
+
+
+@dataclass
+class Progress:
+    """How far a run is, as its checkpoints remember it."""
+
+    step: int = 0
+    epoch_is_open: bool = False
+    """Whether the epoch that `step` ended is still to be evaluated: the run was stopped in the middle of that."""
+    seconds: float = 0.0
+    epoch_began: float = 0.0
+    """`seconds` when the running epoch began."""
+    best: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
+
+
+@dataclass
+class Run:
+    """A run in progress: what it needs for the next step and what it writes to."""
+
+    setup: Setup
+    folder: RunFolder
+    log: RunLog
+    step: TrainStep
+    schedule: Schedule
+    val_loader: DataLoader[Group | Unreadable]
+    progress: Progress
+    data_wait: DataWait
+    saver: Saver
+    """Used by the first process alone."""
+    signals: StopSignals
+    agreement: Agreement
+    clock: Clock = field(default_factory=Clock)
+    saved_at: float = field(default_factory=time.monotonic)
+    """When the last checkpoint was begun."""
+    trouble: int = 0
+    """What the first process is still to tell the others, see Wishes."""
+    best_before: dict[str, Any] | None = None
+    """The best evaluation before `progress.best`."""
+
+    def tell_unreadable(self, text: str) -> None:
+        """Log what could not be read; the first process has the log, the others can but say it."""
+        if self.setup.process.is_main:
+            self.log.write("unreadable", step=self.progress.step, text=text)
+        else:
+            tell(f"process {self.setup.process.rank}: {text}")
+
+    @property
+    def model(self) -> nn.Module:
+        """The bare network."""
+        return self.step.model
