@@ -24,12 +24,12 @@ class MissingLibraryError(InputError):
 class FaultError(RuntimeError):
     """What ended a run that its user did nothing wrong about; the message says what happened and how to go on.
 
-    All processes of a run meet it, and the first tells it; `told_here` where another must.
+    All processes of a run meet it, and the first tells it; `report_here` where another must.
     """
 
-    def __init__(self, message: str, told_here: bool = False) -> None:
+    def __init__(self, message: str, report_here: bool = False) -> None:
         super().__init__(message)
-        self.told_here = told_here
+        self.report_here = report_here
 
 
 class Preempted(Exception):  # noqa: N818 (no error)

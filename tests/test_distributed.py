@@ -6,30 +6,30 @@ import pytest
 import torch
 from ranks import run_ranks
 
-from resnext_train.distributed.dist_context import Process, connect
+from resnext_train.distributed.dist_context import DistContext, connect
 from resnext_train.errors import InputError
 
 
-def refused_everywhere(process: Process) -> str:
+def refused_everywhere(context: DistContext) -> str:
     def work() -> None:
-        if process.rank == 1:
+        if context.rank == 1:
             raise InputError("rank 1 found it")
 
     try:
-        process.together(work)
+        context.run_on_all_ranks(work)
     except InputError as error:
         return str(error)
     return "nothing"
 
 
-def turns(process: Process, log: Path) -> list[str]:
+def turns(context: DistContext, log: Path) -> list[str]:
     """Which rank worked when, with each host's first rank before the others."""
 
     def work() -> None:
         with log.open("a") as file:
-            file.write(f"{process.rank}\n")
+            file.write(f"{context.rank}\n")
 
-    process.host_first(work)
+    context.local_rank0_first(work)
     return log.read_text().split()
 
 
@@ -46,10 +46,10 @@ def test_the_first_of_a_host_works_before_the_others(tmp_path: Path) -> None:
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    with connect() as process:
-        assert (process.rank, process.world, process.is_main) == (0, 1, True)
-        assert process.gather("x") == ["x"]
-        assert process.sum_(torch.ones(2)).tolist() == [1, 1]
+    with connect() as context:
+        assert (context.rank, context.world_size, context.is_main) == (0, 1, True)
+        assert context.gather("x") == ["x"]
+        assert context.all_reduce_sum(torch.ones(2)).tolist() == [1, 1]
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import resnext_train.train
 import torch
 from conftest import SMALL, Refuses, events, run_module, tensors
 from disks import fill, needs_mount, small_disk
 from ranks import returned, start_ranks, train_ranks
 
 from resnext_train.checkpoint import checkpoint_file
-from resnext_train.checkpoint.checkpoint_writer import Saved, Saver
+from resnext_train.checkpoint.checkpoint_writer import CheckpointWriter, SaveOutcome
 from resnext_train.cli.train import main as train
-from resnext_train.distributed.dist_context import Process
+from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
-from resnext_train.run_dir.run_lock import Claim
+from resnext_train.run_dir.run_lock import RunLock
+from resnext_train.training import trainer
 from resnext_train.training.train_step import TrainStep
 
 RUN = ["--config", "smoke.yaml", *SMALL]
@@ -147,7 +147,7 @@ def test_stopped_in_the_middle_of_an_evaluation(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(1)
-    out, evaluate = tmp_path / "run", resnext_train.train.evaluate
+    out, evaluate = tmp_path / "run", trainer.evaluate
 
     def interrupted(model: Any, blocks: Iterator[Any], *more: Any) -> Any:
         def first_then_stop() -> Iterator[Any]:
@@ -159,9 +159,7 @@ def test_stopped_in_the_middle_of_an_evaluation(
 
     for step, epochs in ((3, 0), (6, 1)):  # the last one is that of the whole run
         with monkeypatch.context() as patched:
-            patched.setattr(
-                resnext_train.train, "evaluate", interrupted if step == 3 else second_time(interrupted, evaluate)
-            )
+            patched.setattr(trainer, "evaluate", interrupted if step == 3 else second_time(interrupted, evaluate))
             assert train([*RUN, "--out", str(out)]) == 75
         assert f"SIGUSR1: saved at step {step} and stopped" in capsys.readouterr().err
         assert len(events(out, "epoch")) == epochs
@@ -239,7 +237,7 @@ def test_a_stuck_process_is_given_up_after_the_patience_of_the_recipe(
     assert "process 1 of 2 (counted from 0) is gone, killed or stuck" in returned(tmp_path, 0, 2)
 
 
-def train_with_a_faulty_rank(process: Process, out: Path) -> dict[str, Any] | str:
+def train_with_a_faulty_rank(context: DistContext, out: Path) -> dict[str, Any] | str:
     """Rank 2 computes one weight wrongly in its third step, by one bit."""
     step = TrainStep.__call__
 
@@ -249,9 +247,9 @@ def train_with_a_faulty_rank(process: Process, out: Path) -> dict[str, Any] | st
             with torch.no_grad():
                 list(self.model.parameters())[-1].view(torch.int32)[0] ^= 1
 
-    if process.rank == 2:
+    if context.rank == 2:
         TrainStep.__call__ = faulty  # type: ignore[method-assign]
-    return train_ranks(process, out, [*SMALL, *LONG])
+    return train_ranks(context, out, [*SMALL, *LONG])
 
 
 def test_a_run_that_fails_while_it_saves_ends_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,9 +290,9 @@ def test_a_disk_that_is_full_for_a_while(
 ) -> None:
     """Checkpoints fail, training goes on; when there is room again, so do they, and the log has no gap."""
     with small_disk(tmp_path / "disk", 115) as disk:
-        outcome = Saver.outcome
+        outcome = CheckpointWriter.outcome
 
-        def meanwhile(self: Saver, wait: bool) -> Saved | None:
+        def meanwhile(self: CheckpointWriter, wait: bool) -> SaveOutcome | None:
             saved = outcome(self, wait)
             if saved and saved.step == 1:
                 fill(disk / "filler")
@@ -303,7 +301,7 @@ def test_a_disk_that_is_full_for_a_while(
                 (disk / "filler").unlink()
             return saved
 
-        monkeypatch.setattr(Saver, "outcome", meanwhile)
+        monkeypatch.setattr(CheckpointWriter, "outcome", meanwhile)
         out = disk / "run"
         assert train([*RUN, "--out", str(out), "log.every=1", "checkpoint.every_steps=1", "log.tensorboard=true"]) == 0
         told = capsys.readouterr().err
@@ -322,15 +320,15 @@ def test_a_disk_that_stays_full_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with small_disk(tmp_path / "disk", 115) as disk:
-        outcome = Saver.outcome
+        outcome = CheckpointWriter.outcome
 
-        def meanwhile(self: Saver, wait: bool) -> Saved | None:
+        def meanwhile(self: CheckpointWriter, wait: bool) -> SaveOutcome | None:
             saved = outcome(self, wait)
             if saved and saved.step == 2:
                 fill(disk / "filler")
             return saved
 
-        monkeypatch.setattr(Saver, "outcome", meanwhile)
+        monkeypatch.setattr(CheckpointWriter, "outcome", meanwhile)
         out = disk / "run"
         options = ["checkpoint.every_steps=1", "checkpoint.max_failures=1"]
         assert train([*RUN, "--out", str(out), *LONG, *options]) == 1
@@ -357,10 +355,10 @@ def test_a_disk_that_is_too_small_or_read_only_is_refused_before_the_first_step(
 def test_a_run_folder_is_for_one_run_at_a_time(
     tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Claim, "_PATIENCE", 0.5)
+    monkeypatch.setattr(RunLock, "_PATIENCE", 0.5)
     (tmp_path / "run").mkdir()
-    code = "from pathlib import Path; from resnext_train.runlog import RunFolder\n"
-    code += f"c = RunFolder(Path({str(tmp_path / 'run')!r})).claim(); print('held', flush=True); input()"
+    code = "from pathlib import Path; from resnext_train.run_dir.run_paths import RunDir\n"
+    code += f"c = RunDir(Path({str(tmp_path / 'run')!r})).claim(); print('held', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout
         assert other.stdout.readline() == b"held\n"

@@ -86,7 +86,7 @@ def test_two_hosts_train_as_one_does_and_continue_when_a_lost_one_returns(tmp_pa
     assert measured(out, "step", "step", "loss") == measured(one, "step", "step", "loss")
     assert measured(out, "epoch", "epoch", "step", "val_count") == [[1, 3, 37], [2, 6, 37]]
     starts = measured(out, "start", "world_size", "step")
-    assert [world for world, _ in starts] == [4, 4]
+    assert [world_size for world_size, _ in starts] == [4, 4]
     assert 3 <= starts[1][1] < 6, "continued from the last checkpoint"
     assert json.loads((out / "state.json").read_text())["status"] == "done"
     assert json.loads((out / "summary.json").read_text())["last"]["count"] == 37

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from resnext_train.compute.loss import cross_entropy_sum
-from resnext_train.compute.metrics import Counts, target_rank
+from resnext_train.compute.metrics import EvalCounts, target_rank
 from resnext_train.training.train_metrics import TrainMeter
 
 
@@ -37,7 +37,7 @@ def test_not_a_number_is_never_right(row: list[float]) -> None:
 
 
 def test_counts_become_percentages_only_when_shown() -> None:
-    counts = Counts(7, 3, 5, 14.0)
+    counts = EvalCounts(7, 3, 5, 14.0)
     assert counts.to_dict() == {
         **{"count": 7, "top1_correct": 3, "top5_correct": 5, "loss": 2.0, "unreadable": 0},
         **{"top1": pytest.approx(300 / 7), "top5": pytest.approx(500 / 7)},

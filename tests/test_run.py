@@ -21,12 +21,12 @@ from conftest import SMALL, events, run_module, tensors
 from ranks import run_ranks, start_ranks, train_ranks
 
 from resnext_train.checkpoint.checkpoint_file import load_first
-from resnext_train.checkpoint.resume import branch_off, resume_point
+from resnext_train.checkpoint.resume import branch_from, resume_point
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
 from resnext_train.cli.verify import main as verify
 from resnext_train.config import load_recipe
-from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.verify.compare_runs import compare_runs
 
 RUN = ["--config", "smoke.yaml", *SMALL]
@@ -161,8 +161,8 @@ def test_a_run_killed_between_its_epochs_checkpoints_continues_bit_identically(s
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
-@pytest.mark.parametrize("world", [1, 3, 4])
-def test_a_run_continues_on_another_number_of_processes(tmp_path: Path, world: int) -> None:
+@pytest.mark.parametrize("world_size", [1, 3, 4])
+def test_a_run_continues_on_another_number_of_processes(tmp_path: Path, world_size: int) -> None:
     """Stopped on 2 processes, continued on another number, and back: the same images, at the same learning rate.
 
     Losses are compared for the first step after each change: from then on the last bits of sums make themselves felt.
@@ -170,7 +170,9 @@ def test_a_run_continues_on_another_number_of_processes(tmp_path: Path, world: i
     options = [*SMALL, "log.every=1", "checkpoint.keep=9"]
     whole, other, back = (tmp_path / name for name in ("whole", "other", "back"))
     run_ranks(train_ranks, 2, tmp_path, whole, [*options, "train.epochs=3"])
-    run_ranks(train_ranks, world, tmp_path, other, [*options, "train.epochs=3"], whole / "checkpoints/epoch_0001.pt")
+    run_ranks(
+        train_ranks, world_size, tmp_path, other, [*options, "train.epochs=3"], whole / "checkpoints/epoch_0001.pt"
+    )
     run_ranks(train_ranks, 2, tmp_path, back, [*options, "train.epochs=3"], other / "checkpoints/epoch_0002.pt")
     steps = {run: {e["step"]: e for e in events(run, "step")} for run in (whole, other, back)}
     assert steps[other].keys() == {4, 5, 6, 7, 8, 9}
@@ -222,8 +224,8 @@ def test_a_branch_from_an_older_checkpoint_puts_what_it_gives_up_aside(tmp_path:
     keep = [*RUN, "--out", str(out), "checkpoint.keep=5"]
     assert train([*keep, "train.epochs=3"]) == 0
     first = out / "checkpoints" / "epoch_0001.pt"
-    branch_off(RunFolder(out), first, 1)  # and killed before the branch's first checkpoint
-    point = resume_point(RunFolder(out), load_recipe(str(out / "recipe.yaml")), "auto")
+    branch_from(RunDir(out), first, 1)  # and killed before the branch's first checkpoint
+    point = resume_point(RunDir(out), load_recipe(str(out / "recipe.yaml")), "auto")
     assert load_first(point.checkpoints)[0]["progress"]["step"] == 3
     assert load_first((out / "checkpoints" / "aside.pt",))[0]["progress"]["step"] == 9
     assert train([*keep, "--resume", str(first), "train.epochs=2", "optimizer.lr=0.01"]) == 0

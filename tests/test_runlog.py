@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from resnext_train.run_dir.console_sink import Console
-from resnext_train.run_dir.jsonl_sink import JsonLines
+from resnext_train.run_dir.console_sink import ConsoleSink
+from resnext_train.run_dir.jsonl_sink import JsonlSink
 
 
 def lines(path: Path) -> list[object]:
@@ -15,14 +15,14 @@ def lines(path: Path) -> list[object]:
 
 def test_a_continued_log_holds_each_step_once(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    first = JsonLines(path, 0)
+    first = JsonlSink(path, 0)
     first.write({"event": "start", "step": 0})
     for step in (2, 4, 6):
         first.write({"event": "step", "step": step, "loss": 1.0})
     first.close()
     with path.open("a") as file:
         file.write('{"event": "step", "st')  # killed while writing
-    again = JsonLines(path, 4)
+    again = JsonlSink(path, 4)
     again.write({"event": "step", "step": 6, "loss": 2.0})
     again.close()
     assert [(e["step"], e.get("loss")) for e in lines(path)] == [(0, None), (2, 1.0), (4, 1.0), (6, 2.0)]  # type: ignore[index, attr-defined]
@@ -31,12 +31,12 @@ def test_a_continued_log_holds_each_step_once(tmp_path: Path) -> None:
 def test_a_run_from_the_start_empties_the_log(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"event": "step", "step": 2}\n')
-    JsonLines(path, 0).close()
+    JsonlSink(path, 0).close()
     assert lines(path) == []
 
 
 def test_json_has_no_nan(tmp_path: Path) -> None:
-    log = JsonLines(tmp_path / "log.jsonl", 0)
+    log = JsonlSink(tmp_path / "log.jsonl", 0)
     log.write({"event": "step", "step": 1, "loss": float("nan"), "lr": float("inf")})
     log.close()
     assert lines(tmp_path / "log.jsonl") == [{"event": "step", "step": 1, "loss": None, "lr": None}]
@@ -47,7 +47,7 @@ def test_the_bar_on_a_terminal_shows_what_a_user_looks_for(
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "160")
-    console = Console(epochs=3, steps_per_epoch=10, total_steps=30, start=0)
+    console = ConsoleSink(epochs=3, steps_per_epoch=10, total_steps=30, start=0)
     values = {"loss": 1.2345, "top1": 45.67, "images_per_s": 1234.5, "data_wait": 0.012}
     for step in range(1, 11):
         console.tick(1, step)

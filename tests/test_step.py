@@ -17,20 +17,20 @@ from resnext_train.compute.loss import TrainingLoss
 from resnext_train.compute.precision import Precision
 from resnext_train.config import ModelSection, OptimizerSection, RmspropSection, SgdSection
 from resnext_train.data.batch_loader import on_device
-from resnext_train.data.image_batch import Group
-from resnext_train.data.sampler import deal
-from resnext_train.data.transforms.color_transform import JITTER_FIELDS, Photometric
-from resnext_train.distributed.dist_context import Process
+from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.sampler import shard_for_rank
+from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
+from resnext_train.distributed.dist_context import DistContext
 from resnext_train.models.build_model import build_model
 from resnext_train.training.optimizer import build_optimizer
 from resnext_train.training.train_step import TrainStep
 
-GROUPS = 5
-NORMALISE = Photometric(0.4, 0.4, 0.4, 0.1, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+MICRO_BATCHES = 5
+NORMALISE = ColorTransform(0.4, 0.4, 0.4, 0.1, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 NETWORK = ModelSection(arch="resnext14_2x4d")
 
 
-def step_images(size: int, step: int) -> list[Group]:
+def step_images(size: int, step: int) -> list[ImageBatch]:
     """The groups of a step of `size` images."""
     g = torch.Generator().manual_seed(100 + step)
     images = torch.randint(0, 256, (size, 3, 32, 32), generator=g, dtype=torch.uint8)
@@ -38,19 +38,26 @@ def step_images(size: int, step: int) -> list[Group]:
     jitter = torch.zeros(size, JITTER_FIELDS)
     jitter[:, :3] = torch.tensor([2, 0, 1])
     jitter[:, 3:6] = torch.rand(size, 3, generator=g) + 0.5
-    sizes = [size // GROUPS + (i < size % GROUPS) for i in range(GROUPS)]
+    sizes = [size // MICRO_BATCHES + (i < size % MICRO_BATCHES) for i in range(MICRO_BATCHES)]
     parts = zip(images.split(sizes), labels.split(sizes), jitter.split(sizes), strict=True)
-    return [Group(*p) for p in parts]
+    return [ImageBatch(*p) for p in parts]
 
 
-def take_steps(process: Process, dtype: torch.dtype, sizes: list[int]) -> dict[str, Any]:
+def take_steps(context: DistContext, dtype: torch.dtype, sizes: list[int]) -> dict[str, Any]:
     """Steps of the given sizes; the last gradient, all weights and buffers, and the summed loss."""
     model = build_model(NETWORK, 4, seed=1).to(dtype).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(lr=0.05), model)
-    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), process, GROUPS, loss=TrainingLoss(0.1))
+    step = TrainStep(
+        model, optimizer, NORMALISE, Precision("fp32", "cpu"), context, MICRO_BATCHES, loss=TrainingLoss(0.1)
+    )
     for n, size in enumerate(sizes):
-        groups = step_images(size, n)
-        step(iter([groups[i] for i in deal(GROUPS, process.world, process.rank)]), n, size, lr=0.05)
+        micro_batches = step_images(size, n)
+        step(
+            iter([micro_batches[i] for i in shard_for_rank(MICRO_BATCHES, context.world_size, context.rank)]),
+            n,
+            size,
+            lr=0.05,
+        )
     step.meter.read()
     return {
         "gradients": {k: p.grad for k, p in model.named_parameters()},
@@ -91,25 +98,37 @@ def by_hand(sizes: list[int]) -> dict[str, Any]:
     return {"gradients": gradients, "state": model.state_dict(), "loss": total}
 
 
-def spoilt(groups: list[Group], number: int) -> list[Group]:
-    """`groups`, of which one has an image that is not a number."""
-    jitter = groups[number].jitter
+def spoilt(micro_batches: list[ImageBatch], number: int) -> list[ImageBatch]:
+    """`micro_batches`, of which one has an image that is not a number."""
+    jitter = micro_batches[number].jitter
     assert jitter is not None
     jitter[1, 3] = float("nan")
-    return groups
+    return micro_batches
 
 
-def take_spoilt_steps(process: Process, optimizer: OptimizerSection, clip_norm: float | None) -> dict[str, Any]:
+def take_spoilt_steps(context: DistContext, optimizer: OptimizerSection, clip_norm: float | None) -> dict[str, Any]:
     """A step that is spoilt, a good one, a spoilt one, and the bits of all weights, momentum and buffers after each."""
     model = build_model(NETWORK, 4, seed=1).to(memory_format=torch.channels_last)
     built = build_optimizer(optimizer, model)
     step = TrainStep(
-        model, built, NORMALISE, Precision("fp32", "cpu"), process, GROUPS, TrainingLoss(0.1), clip_norm=clip_norm
+        model,
+        built,
+        NORMALISE,
+        Precision("fp32", "cpu"),
+        context,
+        MICRO_BATCHES,
+        TrainingLoss(0.1),
+        clip_norm=clip_norm,
     )
     states = [snapshot(bits(model, built))]
     for n, bad in enumerate([True, False, True]):
-        groups = spoilt(step_images(20, n), 3) if bad else step_images(20, n)
-        step(iter([groups[i] for i in deal(GROUPS, process.world, process.rank)]), n, 20, lr=0.05)
+        micro_batches = spoilt(step_images(20, n), 3) if bad else step_images(20, n)
+        step(
+            iter([micro_batches[i] for i in shard_for_rank(MICRO_BATCHES, context.world_size, context.rank)]),
+            n,
+            20,
+            lr=0.05,
+        )
         states.append(snapshot(bits(model, built)))
     step.meter.read()
     skipped = step.watch.read()
@@ -154,8 +173,8 @@ def test_all_processes_skip_what_one_finds_not_finite(tmp_path: Path) -> None:
 def test_a_gradient_that_overflows_is_skipped_though_all_losses_are_finite() -> None:
     model = build_model(NETWORK, 4, seed=1)
     optimizer = build_optimizer(SgdSection(), model)
-    process = Process(0, 1, 0, 1, torch.device("cpu"))
-    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), process, GROUPS)
+    context = DistContext(0, 1, 0, 1, torch.device("cpu"))
+    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), context, MICRO_BATCHES)
     before = snapshot(bits(model, optimizer))
     model.fc.weight.register_hook(lambda gradient: gradient * 1e38 * 1e38)
     step(iter(step_images(20, 0)), 0, 20, lr=0.05)
@@ -163,48 +182,58 @@ def test_a_gradient_that_overflows_is_skipped_though_all_losses_are_finite() -> 
     assert equal(before, bits(model, optimizer))
 
 
-def stop_after_two_steps(process: Process, path: Path) -> dict[str, Any]:
+def stop_after_two_steps(context: DistContext, path: Path) -> dict[str, Any]:
     """Two steps in fp64, saved as a checkpoint; and the next step without an interruption."""
-    model, optimizer, step = fp64_step(process)
+    model, optimizer, step = fp64_step(context)
     for n in range(2):
-        groups = step_images(20, n)
-        step(iter([groups[i] for i in deal(GROUPS, process.world, process.rank)]), n, 20, lr=0.05)
-    if process.is_main:
+        micro_batches = step_images(20, n)
+        step(
+            iter([micro_batches[i] for i in shard_for_rank(MICRO_BATCHES, context.world_size, context.rank)]),
+            n,
+            20,
+            lr=0.05,
+        )
+    if context.is_main:
         save(snapshot({"model": model.state_dict(), "optimizer": optimizer.state_dict()}), path)
-    return third_step(process, model, step)
+    return third_step(context, model, step)
 
 
-def continue_with_a_third(process: Process, path: Path) -> dict[str, Any]:
+def continue_with_a_third(context: DistContext, path: Path) -> dict[str, Any]:
     """The third step from the checkpoint."""
-    model, optimizer, step = fp64_step(process)
+    model, optimizer, step = fp64_step(context)
     state = load_file(path)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     step.statistics.reload()
-    return third_step(process, model, step)
+    return third_step(context, model, step)
 
 
-def fp64_step(process: Process) -> tuple[torch.nn.Module, torch.optim.Optimizer, TrainStep]:
+def fp64_step(context: DistContext) -> tuple[torch.nn.Module, torch.optim.Optimizer, TrainStep]:
     model = build_model(NETWORK, 4, seed=1).double().to(memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(lr=0.05), model)
-    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), process, GROUPS)
-    step.settle_buckets(4, 32)
+    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), context, MICRO_BATCHES)
+    step.warm_up_ddp_buckets(4, 32)
     return model, optimizer, step
 
 
-def third_step(process: Process, model: torch.nn.Module, step: TrainStep) -> dict[str, Any]:
-    groups = step_images(13, 2)
-    step(iter([groups[i] for i in deal(GROUPS, process.world, process.rank)]), 2, 13, lr=0.05)
+def third_step(context: DistContext, model: torch.nn.Module, step: TrainStep) -> dict[str, Any]:
+    micro_batches = step_images(13, 2)
+    step(
+        iter([micro_batches[i] for i in shard_for_rank(MICRO_BATCHES, context.world_size, context.rank)]),
+        2,
+        13,
+        lr=0.05,
+    )
     return {"gradients": {k: p.grad for k, p in model.named_parameters()}, "state": model.state_dict()}
 
 
 def test_a_step_after_a_change_of_the_number_of_processes_is_the_unchanged_one(tmp_path: Path) -> None:
     """In fp64: stopped on 2 processes and continued on 1, 3 and 4, and stopped on 3 and continued on 2."""
-    for world, others in ((2, (1, 2, 3, 4)), (3, (2,))):
-        path = tmp_path / f"{world}.pt"
-        unchanged = run_ranks(stop_after_two_steps, world, tmp_path, path)[0]
+    for world_size, others in ((2, (1, 2, 3, 4)), (3, (2,))):
+        path = tmp_path / f"{world_size}.pt"
+        unchanged = run_ranks(stop_after_two_steps, world_size, tmp_path, path)[0]
         for other in others:
-            folder = tmp_path / f"{world}_{other}"
+            folder = tmp_path / f"{world_size}_{other}"
             folder.mkdir()
             for changed in run_ranks(continue_with_a_third, other, folder, path):
                 assert largest_difference(changed["gradients"], unchanged["gradients"]) < 1e-10
@@ -237,11 +266,11 @@ def test_two_processes_are_bit_identical_to_one(tmp_path: Path) -> None:
         assert torch.equal(one["correct"], two["correct"])
 
 
-@pytest.mark.parametrize("world", [3, 4])
+@pytest.mark.parametrize("world_size", [3, 4])
 @pytest.mark.parametrize("size", [20, 13])
-def test_more_processes_agree_in_fp64(tmp_path: Path, world: int, size: int) -> None:
+def test_more_processes_agree_in_fp64(tmp_path: Path, world_size: int, size: int) -> None:
     one = single(take_steps, torch.float64, [size])
-    for many in run_ranks(take_steps, world, tmp_path, torch.float64, [size]):
+    for many in run_ranks(take_steps, world_size, tmp_path, torch.float64, [size]):
         assert largest_difference(one["gradients"], many["gradients"]) < 1e-10
         assert largest_difference(one["state"], many["state"]) < 1e-10
         assert torch.equal(one["correct"], many["correct"])
@@ -251,18 +280,18 @@ def test_statistics_move_once_a_step_whatever_the_number_of_groups() -> None:
     """The same images in every group: the result must be that of one plain pass over one group."""
     model = build_model(NETWORK, 4, seed=1)
     plain = copy.deepcopy(model)
-    process = Process(0, 1, 0, 1, torch.device("cpu"))
+    context = DistContext(0, 1, 0, 1, torch.device("cpu"))
     step = TrainStep(
         model,
         build_optimizer(SgdSection(), model),
         NORMALISE,
         Precision("fp32", "cpu"),
-        process,
-        GROUPS,
+        context,
+        MICRO_BATCHES,
     )
-    group = step_images(20, 0)[0]
-    step(iter([group] * GROUPS), 0, 4 * GROUPS, lr=1e-9)
-    plain(NORMALISE(group.images, group.jitter))
+    micro_batch = step_images(20, 0)[0]
+    step(iter([micro_batch] * MICRO_BATCHES), 0, 4 * MICRO_BATCHES, lr=1e-9)
+    plain(NORMALISE(micro_batch.images, micro_batch.jitter))
     for (name, ours), other in zip(model.named_buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-6, msg=name)
 
@@ -270,14 +299,14 @@ def test_statistics_move_once_a_step_whatever_the_number_of_groups() -> None:
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_autocast_keeps_weights_statistics_and_gradients_in_fp32(precision: Any) -> None:
     model = build_model(NETWORK, 4, seed=1)
-    process = Process(0, 1, 0, 1, torch.device("cpu"))
+    context = DistContext(0, 1, 0, 1, torch.device("cpu"))
     step = TrainStep(
         model,
         build_optimizer(SgdSection(), model),
         NORMALISE,
         Precision(precision, "cpu"),
-        process,
-        GROUPS,
+        context,
+        MICRO_BATCHES,
         TrainingLoss(0.1),
     )
     step(iter(step_images(20, 0)), 0, 20, lr=0.01)
@@ -294,18 +323,18 @@ def test_autocast_keeps_weights_statistics_and_gradients_in_fp32(precision: Any)
 def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     reference = single(take_steps, torch.float64, [20])["gradients"]
-    process = Process(0, 1, 0, 1, torch.device("cuda", 0))
-    model = build_model(NETWORK, 4, seed=1).to(process.device, memory_format=torch.channels_last)
+    context = DistContext(0, 1, 0, 1, torch.device("cuda", 0))
+    model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
     step = TrainStep(
         model,
         build_optimizer(SgdSection(), model),
         NORMALISE,
         Precision(precision, "cuda"),
-        process,
-        GROUPS,
+        context,
+        MICRO_BATCHES,
         TrainingLoss(0.1),
     )
-    step.compute_gradients(on_device(step_images(20, 0), process.device), 0, 20)
+    step.compute_gradients(on_device(step_images(20, 0), context.device), 0, 20)
     gradient = model.fc.weight.grad.double().cpu().flatten() / step.scaler.get_scale()
     assert F.cosine_similarity(gradient, reference["fc.weight"].flatten(), dim=0) > 0.99
 
@@ -314,16 +343,16 @@ def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
-    process = Process(0, 1, 0, 1, torch.device("cuda", 0))
-    model = build_model(NETWORK, 4, seed=1).to(process.device, memory_format=torch.channels_last)
+    context = DistContext(0, 1, 0, 1, torch.device("cuda", 0))
+    model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(), model)
-    step = TrainStep(model, optimizer, NORMALISE, Precision(precision, "cuda"), process, GROUPS)
-    groups = list(on_device(step_images(20, 0), process.device))
+    step = TrainStep(model, optimizer, NORMALISE, Precision(precision, "cuda"), context, MICRO_BATCHES)
+    micro_batches = list(on_device(step_images(20, 0), context.device))
     for n in range(3):  # the first copies constants and makes the loss scale
-        step(iter(groups), n, 20, lr=0.01)
+        step(iter(micro_batches), n, 20, lr=0.01)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step(iter(groups), 3, 20, lr=0.01)
+        step(iter(micro_batches), 3, 20, lr=0.01)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -331,12 +360,12 @@ def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_overflow_in_the_first_fp16_step_is_skipped_cleanly() -> None:
-    process = Process(0, 1, 0, 1, torch.device("cuda", 0))
-    model = build_model(NETWORK, 4, seed=1).to(process.device, memory_format=torch.channels_last)
+    context = DistContext(0, 1, 0, 1, torch.device("cuda", 0))
+    model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(), model)
-    step = TrainStep(model, optimizer, NORMALISE, Precision("fp16", "cuda"), process, GROUPS)
+    step = TrainStep(model, optimizer, NORMALISE, Precision("fp16", "cuda"), context, MICRO_BATCHES)
     step.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
     before = model.fc.weight.detach().clone()
-    step(on_device(step_images(20, 0), process.device), 0, 20, lr=0.01)
+    step(on_device(step_images(20, 0), context.device), 0, 20, lr=0.01)
     assert torch.equal(model.fc.weight, before)
     assert all(torch.equal(s["momentum_buffer"], torch.zeros_like(p)) for p, s in optimizer.state.items())

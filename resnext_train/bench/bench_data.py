@@ -26,9 +26,9 @@ from resnext_train.bench.reference_pipelines import (
     reference_through_loader,
 )
 from resnext_train.config import FolderData, Recipe
-from resnext_train.data.batch_datasets import TrainGroups
-from resnext_train.data.build_loaders import build_photometric
-from resnext_train.data.image_batch import Group
+from resnext_train.data.batch_datasets import TrainBatches
+from resnext_train.data.build_loaders import build_color_transform
+from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.loader_workers import check_shared_memory, usable_cores, worker_count, worker_deaths_explained
 from resnext_train.errors import InputError
 from resnext_train.prepare.pack_records import Tier, find_jpegtran
@@ -68,7 +68,7 @@ def measure(recipe: Recipe, options: Options) -> Result:
     kind = stored.source.storage.kind
     _check_options(options, kind, where)
     pipelines = build_pipelines(recipe) if options.baseline else {}
-    workers = worker_count(recipe.data.workers, local_world=1)
+    workers = worker_count(recipe.data.workers, local_world_size=1)
     group = recipe.train.micro_batch
     # A reference's image is of floats.
     check_shared_memory((12 if pipelines else 3) * group * recipe.augment.size**2, workers)
@@ -117,7 +117,7 @@ def _tiers(sample: Sample, options: Options, folder: Path) -> tuple[dict[str, St
     if not wanted:
         raise InputError(f"nothing is left to measure: {NO_JPEGTRAN}")
     tiers: dict[str, Stored] = {}
-    with _progress(len(sample) * len(set(wanted) - {FOLDER}), "packing", "image") as tell:
+    with _progress(len(sample) * len(set(wanted) - {FOLDER}), "packing", "image") as advance:
         for name in wanted:
             if name == FOLDER:
                 tiers[name] = Stored(sample, file_bytes(sample))
@@ -127,7 +127,7 @@ def _tiers(sample: Sample, options: Options, folder: Path) -> tuple[dict[str, St
                 RESIZED: Tier("resized", options.size, options.quality, jpegtran),
                 RAW: Tier("raw", options.size, None, jpegtran),
             }[name]
-            tiers[name] = packed(sample, tier, folder / name, tell)
+            tiers[name] = packed(sample, tier, folder / name, advance)
     return tiers, notes
 
 
@@ -140,28 +140,28 @@ def _progress(total: int, what: str, unit: str) -> Iterator[Callable[[int], obje
 
 
 def _laps(runners: dict[tuple[str, str], Runner], rounds: int, what: str, discarded: int) -> dict[tuple[str, str], Any]:
-    with _progress(len(runners) * (rounds + discarded), what, "pass") as tell:
-        return in_turns(runners, rounds, lambda: tell(1), discarded)
+    with _progress(len(runners) * (rounds + discarded), what, "pass") as advance:
+        return in_turns(runners, rounds, lambda: advance(1), discarded)
 
 
 def _per_core(
     recipe: Recipe,
-    ours: dict[str, TrainGroups],
+    ours: dict[str, TrainBatches],
     theirs: dict[str, ReferenceImages],
     tiers: dict[str, Stored],
     passes: Passes,
     rounds: int,
     core: int | None,
 ) -> tuple[dict[str, PerCore], Rates]:
-    photometric = build_photometric(recipe)
+    color_transform = build_color_transform(recipe)
     runners: dict[tuple[str, str], Runner] = {}
     for name, dataset in ours.items():
         runners[name, "uint8"] = on_this_core(dataset, passes, None)
-        runners[name, "normalised"] = on_this_core(dataset, passes, photometric)
+        runners[name, "normalised"] = on_this_core(dataset, passes, color_transform)
     for name, reference in theirs.items():
         runners["reference", name] = reference_on_this_core(reference, passes)
-    ready = next(iter(ours.values()))[passes.groups_of(0)[0]]
-    assert isinstance(ready, Group)
+    ready = next(iter(ours.values()))[passes.micro_batches_of(0)[0]]
+    assert isinstance(ready, ImageBatch)
     runners["ready", "copied"] = copied(ready, passes)
     runners["ready", "handed over"] = handed_over(ready, passes, core)
     laps = _laps(runners, rounds, "per core", discarded=1)
@@ -178,7 +178,7 @@ def _per_core(
 
 
 def _in_all(
-    ours: dict[str, TrainGroups], theirs: dict[str, ReferenceImages], passes: Passes, rounds: int, workers: int
+    ours: dict[str, TrainBatches], theirs: dict[str, ReferenceImages], passes: Passes, rounds: int, workers: int
 ) -> tuple[dict[str, InAll], Rates]:
     runners: dict[tuple[str, str], Runner] = {}
     for name, dataset in ours.items():

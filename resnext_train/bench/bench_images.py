@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from resnext_train.config import DataSection, FolderData
 from resnext_train.data.build_sources import build_train, split_folder
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.decode.lazy_image import Picture
+from resnext_train.data.decode.lazy_image import LazyImage
 from resnext_train.data.loader_workers import usable_cores
 from resnext_train.data.pack.pack_format import is_pack
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.data.rng import permutation
-from resnext_train.data.sampler import Indices
+from resnext_train.data.sampler import BatchIndices
 from resnext_train.data.sources.image_source import Source
 from resnext_train.data.sources.packed_images import PackedImages
 from resnext_train.errors import InputError
 from resnext_train.prepare.image_splits import Item, ListedSplit
 from resnext_train.prepare.pack_records import Tier
 from resnext_train.prepare.pack_split import pack_split
-from resnext_train.prepare.worker_pool import Tell
+from resnext_train.prepare.worker_pool import Advance
 
 
 class Stored(NamedTuple):
@@ -52,9 +52,9 @@ class Sample:
         """What image `i` is called in messages: for a folder its path."""
         return self._source.name(int(self._images[i]))
 
-    def picture(self, i: int) -> Picture:
+    def image(self, i: int) -> LazyImage:
         """Image `i`; raises BadImageError or OSError where it cannot be read."""
-        return self._source.picture(int(self._images[i]))
+        return self._source.image(int(self._images[i]))
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def evenly(source: Source, count: int, skip: bool) -> tuple[Sample, int, tuple[f
     sizes: list[tuple[int, int]] = []
     for i in (np.arange(count, dtype=np.int64) * len(source) // count).tolist():
         try:
-            picture = source.picture(i)
-            picture.region(0, 0, picture.height, picture.width)
+            image = source.image(i)
+            image.region(0, 0, image.height, image.width)
         except (BadImageError, OSError) as error:
             if not skip:
                 raise InputError(
@@ -117,7 +117,7 @@ def evenly(source: Source, count: int, skip: bool) -> tuple[Sample, int, tuple[f
                 ) from error
             continue
         good.append(i)
-        sizes.append((picture.height, picture.width))
+        sizes.append((image.height, image.width))
     if not good:
         raise InputError(f"none of {count} images can be read; `resnext-prepare check` lists what is wrong with them")
     height, width = np.mean(sizes, axis=0).tolist()
@@ -129,7 +129,7 @@ def file_bytes(sample: Sample) -> float:
     return sum(Path(sample.name(i)).stat().st_size for i in range(len(sample))) / len(sample)
 
 
-def packed(sample: Sample, tier: Tier, folder: Path, tell: Tell) -> Stored:
+def packed(sample: Sample, tier: Tier, folder: Path, advance: Advance) -> Stored:
     """The files of a folder's sample, packed into `folder`: image i is image i.
 
     Raises:
@@ -141,7 +141,7 @@ def packed(sample: Sample, tier: Tier, folder: Path, tell: Tell) -> Stored:
         listed.append(Item(f"{i:08d}-{path.name}", label, str(path)))
     split = ListedSplit("the sample", sample.classes, listed)
     # Packing is not what is measured here: of each shard, one image is compared with its original.
-    pack_split(split, folder, tier, len(sample), usable_cores(), tell)
+    pack_split(split, folder, tier, len(sample), usable_cores(), advance)
     images = PackedImages(folder)
     assert np.array_equal(images.labels, sample.labels)
     return Stored(images, float(PackIndex(folder).length.mean()))
@@ -161,13 +161,13 @@ class Passes:
         """Images in a pass."""
         return self.group * self.groups
 
-    def groups_of(self, number: int) -> list[Indices]:
+    def micro_batches_of(self, number: int) -> list[BatchIndices]:
         """The groups of pass `number`; each is of an epoch of its own, so that a repeated file gets another crop."""
         repeats = -(-self.images // self.files)
         orders = [permutation(self.seed, number * repeats + k, self.files) for k in range(repeats)]
         groups = np.concatenate(orders)[: self.images].reshape(self.groups, self.group)
-        return [Indices(number * self.groups + g, images) for g, images in enumerate(groups)]
+        return [BatchIndices(number * self.groups + g, images) for g, images in enumerate(groups)]
 
-    def from_(self, number: int) -> Iterator[Indices]:
+    def from_(self, number: int) -> Iterator[BatchIndices]:
         """The groups of pass `number` and of all after it, without end."""
-        return itertools.chain.from_iterable(map(self.groups_of, itertools.count(number)))
+        return itertools.chain.from_iterable(map(self.micro_batches_of, itertools.count(number)))

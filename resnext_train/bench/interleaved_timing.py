@@ -52,11 +52,11 @@ def microseconds(laps: list[Lap], stage: str | None = None) -> float:
 
 
 def in_turns(
-    runners: Mapping[Key, Runner], rounds: int, tell: Callable[[], object], discarded: int = 0
+    runners: Mapping[Key, Runner], rounds: int, advance: Callable[[], object], discarded: int = 0
 ) -> dict[Key, list[Lap]]:
     """A lap of each runner, and again, `rounds` times, after as many rounds to warm up as are `discarded`.
 
-    `tell` is called after every lap.
+    `advance` is called after every lap.
     """
     laps: dict[Key, list[Lap]] = {key: [] for key in runners}
     for number in range(discarded + rounds):
@@ -64,7 +64,7 @@ def in_turns(
             lap = run(number)
             if number >= discarded:
                 laps[key].append(lap)
-            tell()
+            advance()
     return laps
 
 

@@ -117,7 +117,7 @@ def reference_on_this_core(dataset: ReferenceImages, passes: Passes) -> Runner:
     """Images made in this process, not put together to batches, which would take the references longer still."""
 
     def run(number: int) -> Lap:
-        images = [i for group in passes.groups_of(number) for i in group.images.tolist()]
+        images = [i for group in passes.micro_batches_of(number) for i in group.images.tolist()]
         started = time.perf_counter()
         for i in images:
             dataset[i]

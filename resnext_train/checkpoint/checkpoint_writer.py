@@ -9,11 +9,11 @@ from time import perf_counter
 from typing import Any
 
 from resnext_train.checkpoint import checkpoint_file
-from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.run_dir.run_paths import RunDir
 
 
 @dataclass(frozen=True)
-class Saved:
+class SaveOutcome:
     """What became of a checkpoint."""
 
     step: int
@@ -25,17 +25,17 @@ class Saved:
     """Why it could not be written, or None."""
 
 
-class Saver:
+class CheckpointWriter:
     """Writes checkpoints one after the other in a thread, from copies, so that training waits for the copying alone.
 
     A checkpoint of ResNeXt-50 has 200 MB: they are copied in 0.05 s, but written, hashed and on the disk for good only
     after 0.6 s, and where the disk is slow after many seconds. 8 GPUs of 2022 finish an epoch in half a minute.
     """
 
-    def __init__(self, folder: RunFolder, keep: int) -> None:
+    def __init__(self, folder: RunDir, keep: int) -> None:
         self._folder, self._keep = folder, keep
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
-        self._writing: Future[Saved] | None = None
+        self._writing: Future[SaveOutcome] | None = None
         self.failures = 0
         """Checkpoints in a row that could not be written."""
 
@@ -50,7 +50,7 @@ class Saver:
             names.append(f"epoch_{epoch:04d}.pt")
         self._writing = self._thread.submit(self._write, checkpoint_file.snapshot(state), best, names, then)
 
-    def _write(self, state: dict[str, Any], best: bool, names: list[str], then: Callable[[], None]) -> Saved:
+    def _write(self, state: dict[str, Any], best: bool, names: list[str], then: Callable[[], None]) -> SaveOutcome:
         began, step = perf_counter(), state["progress"]["step"]
         best_epoch = state["progress"]["best"]["epoch"] if best else 0
         folder = self._folder
@@ -61,11 +61,11 @@ class Saver:
                 for old in sorted(folder.checkpoints.glob("epoch_*.pt"))[: -self._keep]:
                     old.unlink()
         except OSError as error:
-            return Saved(step, best_epoch, perf_counter() - began, error.strerror or str(error))
+            return SaveOutcome(step, best_epoch, perf_counter() - began, error.strerror or str(error))
         then()
-        return Saved(step, best_epoch, perf_counter() - began, None)
+        return SaveOutcome(step, best_epoch, perf_counter() - began, None)
 
-    def outcome(self, wait: bool) -> Saved | None:
+    def outcome(self, wait: bool) -> SaveOutcome | None:
         """What became of the last checkpoint, once; None if that is not known yet, which `wait` waits for."""
         if self._writing is None or not (wait or self._writing.done()):
             return None

@@ -9,7 +9,7 @@ from typing import Any
 from resnext_train.atomic_file import link
 from resnext_train.config import Recipe, differences, load_recipe
 from resnext_train.errors import InputError
-from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.run_dir.run_paths import RunDir
 
 _MAY_CHANGE = (
     *("data.root", "data.workers", "data.on_bad_image", "log.", "checkpoint."),
@@ -25,7 +25,7 @@ class ResumePoint:
     checkpoints: tuple[Path, ...] = ()
 
 
-def resume_point(folder: RunFolder, recipe: Recipe, resume: str) -> ResumePoint:
+def resume_point(folder: RunDir, recipe: Recipe, resume: str) -> ResumePoint:
     """What `--resume auto|never|PATH` means for a run folder.
 
     In this order:
@@ -74,7 +74,7 @@ def describe(changed: dict[str, tuple[Any, Any]]) -> str:
     return ", ".join(told) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
 
 
-def branch_off(folder: RunFolder, path: Path, epochs: int) -> None:
+def branch_from(folder: RunDir, path: Path, epochs: int) -> None:
     """Make `path`, which a run continues from after `epochs` whole epochs, last.pt, so that no other checkpoint wins.
 
     A last.pt that is another file is damaged, or of a branch that is given up: it becomes aside.pt, and so do

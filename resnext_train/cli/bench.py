@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resnext_train.bench import TIERS
-from resnext_train.cli.common import run_command, say
+from resnext_train.cli.common import announce, run_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +77,7 @@ def _bench(args: argparse.Namespace) -> None:
     options = Options(args.images, args.rounds, tuple(dict.fromkeys(tiers)) or None, args.baseline, SIZE, QUALITY)
     result = measure(recipe, options)
     for line in report(result).split("\n"):
-        say(line)
+        announce(line)
     if args.json:
         _write(Path(args.json), result)
 

@@ -30,35 +30,35 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         if not _reader_left():
             raise
         if name != "resnext-info":  # which has nothing to lose
-            _tell(f"{name}: ended, because nobody reads its output any more")
+            _print_last_line(f"{name}: ended, because nobody reads its output any more")
         return 141  # as a shell says it of a program that ends so
     except InputError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, LocalInputError):
-            _tell(f"{name}: error: {error}")
+            _print_last_line(f"{name}: error: {error}")
         else:
             time.sleep(5)  # torchrun ends all processes as soon as one leaves: let the first one speak
         return 2
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        _tell(f"{name}: error: a name of {len(str(error.filename))} characters is too long for a path")
+        _print_last_line(f"{name}: error: a name of {len(str(error.filename))} characters is too long for a path")
         return 2
     except FaultError as error:
-        if is_main() or error.told_here:
-            _tell(f"{name}: error: {error}")
+        if is_main() or error.report_here:
+            _print_last_line(f"{name}: error: {error}")
         return 1
     except Preempted as stop:
         if is_main():
-            _tell(f"{name}: {stop}")
+            _print_last_line(f"{name}: {stop}")
         return 75
     except KeyboardInterrupt:
         if is_main():
-            _tell(f"{name}: interrupted")
+            _print_last_line(f"{name}: interrupted")
         return 130
     return 0
 
 
-def _tell(text: str) -> None:
+def _print_last_line(text: str) -> None:
     """A last line; what happened is in the exit code too, if nobody reads it any more."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
@@ -79,7 +79,7 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def say(text: str = "") -> None:
+def announce(text: str = "") -> None:
     """Print a line, from the first process only; names in it may hold anything, see `printable`."""
     from resnext_train.errors import printable
 

@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resnext_train.cli.common import is_main, run_command, say
+from resnext_train.cli.common import announce, is_main, run_command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from resnext_train.config import Recipe
-    from resnext_train.distributed.dist_context import Process
+    from resnext_train.distributed.dist_context import DistContext
 
 NAME = "resnext-eval"
 
@@ -71,14 +71,14 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     from resnext_train.distributed.dist_context import connect
 
-    with connect() as process:
-        result = _result(path, recipe, overrides, process, args.classes)
+    with connect() as context:
+        result = _result(path, recipe, overrides, context, args.classes)
     if is_main():
         _report(result, args.json)
 
 
 def _result(
-    path: Path, recipe: Recipe | None, overrides: list[str], process: Process, named: str | None
+    path: Path, recipe: Recipe | None, overrides: list[str], context: DistContext, named: str | None
 ) -> dict[str, Any]:
     """Load, evaluate, and describe the result."""
     import sys
@@ -88,8 +88,13 @@ def _result(
 
     from resnext_train.checkpoint import checkpoint_file
     from resnext_train.compute.precision import resolve_precision
-    from resnext_train.data.batch_loader import on_device, readable, telling
-    from resnext_train.data.build_loaders import build_eval_loader, build_evaluation, build_photometric, check_memory
+    from resnext_train.data.batch_loader import on_device, readable_batches, report_unreadable
+    from resnext_train.data.build_loaders import (
+        build_color_transform,
+        build_eval_loader,
+        build_evaluation,
+        check_memory,
+    )
     from resnext_train.data.build_sources import build_val
     from resnext_train.data.loader_workers import worker_deaths_explained
     from resnext_train.errors import InputError
@@ -98,27 +103,29 @@ def _result(
     from resnext_train.models.build_model import build_model
     from resnext_train.models.weight_conversion import classes_in, load_weights
 
-    content = process.together(lambda: checkpoint_file.load_file(path))
+    content = context.run_on_all_ranks(lambda: checkpoint_file.load_file(path))
     recipe, weights, classes = _understand(content, path, recipe, overrides)
     if classes and named:
         raise InputError(f"--classes is for foreign weights; {path} knows the names of its classes")
-    source = process.host_first(lambda: build_val(recipe.data))
-    classes = classes or process.together(lambda: _classes_of_foreign(recipe, source.classes, named))
+    source = context.local_rank0_first(lambda: build_val(recipe.data))
+    classes = classes or context.run_on_all_ranks(lambda: _classes_of_foreign(recipe, source.classes, named))
     if not checkpoint_file.is_ours(content):
         _check_classes(path, classes_in(weights, recipe.model), len(classes))
     model = build_model(recipe.model, len(classes))
     told = load_weights(model, weights, str(path), recipe.model)
-    if process.is_main and not checkpoint_file.is_ours(content):
-        say(f"weights: {told}")
-    model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    evaluation = process.together(lambda: build_evaluation(recipe.eval, source, classes))
-    process.together(lambda: check_memory(recipe, process, train=False))
-    loader = build_eval_loader(recipe, evaluation.images, process)
-    blocks = on_device(telling(readable(loader), lambda text: print(text, file=sys.stderr)), process.device)
-    precision = resolve_precision(recipe.train.precision, process.device)
+    if context.is_main and not checkpoint_file.is_ours(content):
+        announce(f"weights: {told}")
+    model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, source, classes))
+    context.run_on_all_ranks(lambda: check_memory(recipe, context, train=False))
+    loader = build_eval_loader(recipe, evaluation.images, context)
+    batches = on_device(
+        report_unreadable(readable_batches(loader), lambda text: print(text, file=sys.stderr)), context.device
+    )
+    precision = resolve_precision(recipe.train.precision, context.device)
     started = time.perf_counter()
     with worker_deaths_explained():
-        counts = evaluate(model, blocks, build_photometric(recipe), precision, process, evaluation.outputs)
+        counts = evaluate(model, batches, build_color_transform(recipe), precision, context, evaluation.outputs)
     seconds = time.perf_counter() - started
     return {
         **counts.to_dict(),
@@ -188,7 +195,7 @@ def _report(result: dict[str, Any], json_file: str | None) -> None:
     from resnext_train.errors import InputError
     from resnext_train.run_dir.jsonl_sink import to_json
 
-    say(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}")
+    announce(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}")
     for k in ("top1", "top5"):
         print(f"{k[:3]}-{k[3:]} {result[k]:.3f} %  ({result[f'{k}_correct']} of {result['count']})")
     print(f"loss  {result['loss']:.4f}   {result['images_per_s']:.0f} images/s")

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resnext_train.cli.common import run_command, say
+from resnext_train.cli.common import announce, run_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,7 @@ def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[st
     model = build_model(recipe.model, classes)
     told = load_weights(model, weights, str(path), recipe.model)
     if not ours:
-        say(told)
+        announce(told)
     metadata = {"network": title_of(recipe.model), "written_by": f"resnext-train {__version__}"}
     if ours:
         metadata["classes"] = json.dumps(content["classes"])
@@ -134,7 +134,7 @@ def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, s
             "the disk or the file system may be at fault"
         )
     count = sum(t.numel() for t in weights.values())
-    say(f"{target}: {count:,} numbers; read back into {reader}, its logits differ by {difference:.2g}")
+    announce(f"{target}: {count:,} numbers; read back into {reader}, its logits differ by {difference:.2g}")
 
 
 if __name__ == "__main__":

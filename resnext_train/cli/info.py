@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnext_train.cli.common import run_command, say
+from resnext_train.cli.common import announce, run_command
 
 if TYPE_CHECKING:
     from resnext_train.config import ModelSection
@@ -65,14 +65,14 @@ def _list() -> None:
     from resnext_train.errors import MissingLibraryError
     from resnext_train.models.complexity import measure
 
-    say(f"{'recipe':40s}{'parameters':>14s}{'multiply-adds':>15s}   published error, or what to expect")
+    announce(f"{'recipe':40s}{'parameters':>14s}{'multiply-adds':>15s}   published error, or what to expect")
     for entry in catalogue():
         try:
             size = measure(entry.recipe.model, entry.classes or 1000, entry.recipe.eval.crop)
             costs = f"{size.parameters:14,d}{size.multiply_adds / 1e9:11.2f} G   "
         except MissingLibraryError:
             costs = f"{'needs timm':>27s}     "
-        say(f"{entry.name:40s}{costs} {entry.result.partition(' (')[0].rstrip('.')}")
+        announce(f"{entry.name:40s}{costs} {entry.result.partition(' (')[0].rstrip('.')}")
 
 
 def _describe(args: argparse.Namespace) -> None:
@@ -92,7 +92,7 @@ def _describe(args: argparse.Namespace) -> None:
     print(_table(section, measure(section, classes, size), classes, architecture))
     for known in named:
         if known.result and known.recipe.eval.crop == size and known.classes == classes:
-            say(f"{known.name}: {known.reproduces} {known.result}")
+            announce(f"{known.name}: {known.reproduces} {known.result}")
 
 
 def _classes(architecture: Architecture | None) -> int:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnext_train.cli.common import run_command, say
+from resnext_train.cli.common import announce, run_command
 
 if TYPE_CHECKING:
     from resnext_train.prepare.image_splits import Split
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     good: list[bool] = []
     code = run_command(NAME, lambda: good.append(args.run(args)))
     if code == 130 and args.run in (_pack, _imagenet):
-        say("what is packed stays; the same command goes on with the rest")
+        announce("what is packed stays; the same command goes on with the rest")
     return code or (0 if good[0] else 1)
 
 
@@ -133,7 +133,7 @@ def _pack(args: argparse.Namespace) -> bool:
 
     source, out = Path(args.source), Path(args.out)
     check_target(source, out)
-    return pack(splits_of(source), out, options, say)
+    return pack(splits_of(source), out, options, announce)
 
 
 def _imagenet(args: argparse.Namespace) -> bool:
@@ -142,7 +142,7 @@ def _imagenet(args: argparse.Namespace) -> bool:
     from resnext_train.prepare.pack_images import pack_imagenet
 
     options = _options(args)
-    return pack_imagenet(_imagenet_splits(args), Path(args.out), options, say)
+    return pack_imagenet(_imagenet_splits(args), Path(args.out), options, announce)
 
 
 def _imagenet_splits(args: argparse.Namespace) -> dict[str, Split]:
@@ -216,7 +216,7 @@ def _check(args: argparse.Namespace) -> bool:
 
     from resnext_train.prepare.check_images import check
 
-    return check(Path(args.path), workers, say)
+    return check(Path(args.path), workers, announce)
 
 
 def _unpack(args: argparse.Namespace) -> bool:
@@ -224,7 +224,7 @@ def _unpack(args: argparse.Namespace) -> bool:
 
     from resnext_train.prepare.unpack_images import unpack
 
-    unpack(Path(args.source), Path(args.out), say)
+    unpack(Path(args.source), Path(args.out), announce)
     return True
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnext_train.cli.common import is_main, run_command, say
+from resnext_train.cli.common import announce, is_main, run_command
 from resnext_train.distributed.stop_signals import TORCHRUN
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ def _train(args: argparse.Namespace) -> None:
     from resnext_train.checkpoint.resume import ResumePoint, resume_point
     from resnext_train.config import load_recipe, run_name
     from resnext_train.models.architecture import check_model
-    from resnext_train.run_dir.run_paths import RunFolder
+    from resnext_train.run_dir.run_paths import RunDir
 
     recipe = load_recipe(args.config, args.overrides)
     check_model(recipe.model)
     _check_processes(recipe)
-    folder = RunFolder(Path(args.out) if args.out else Path("runs") / run_name(args.config))
+    folder = RunDir(Path(args.out) if args.out else Path("runs") / run_name(args.config))
     resume = ResumePoint() if args.dry_run else resume_point(folder, recipe, args.resume)  # to refuse at once
     if not resume.checkpoints:
         _check_weights(recipe)
@@ -67,9 +67,9 @@ def _train(args: argparse.Namespace) -> None:
     from resnext_train.training.setup import set_up
     from resnext_train.training.trainer import train
 
-    with connect(60 * recipe.train.patience) as process:
-        setup = set_up(recipe, process)
-        if process.is_main:
+    with connect(60 * recipe.train.patience) as context:
+        setup = set_up(recipe, context)
+        if context.is_main:
             print(_describe(setup), flush=True)
             _suggest_torchrun(setup)
         if args.dry_run:
@@ -91,11 +91,11 @@ def _check_weights(recipe: Recipe) -> None:
 def _check_processes(recipe: Recipe) -> None:
     from resnext_train.errors import InputError
 
-    world, groups = int(os.environ.get("WORLD_SIZE", "1")), recipe.train.groups
-    if world > groups:
+    world_size, micro_batches = int(os.environ.get("WORLD_SIZE", "1")), recipe.train.micro_batches
+    if world_size > micro_batches:
         raise InputError(
-            f"{world} processes but only {groups} BN groups in a step (train.batch_size {recipe.train.batch_size} / "
-            f"train.micro_batch {recipe.train.micro_batch}); start at most {groups}, or make train.micro_batch smaller"
+            f"{world_size} processes but only {micro_batches} BN groups in a step (train.batch_size {recipe.train.batch_size} / "
+            f"train.micro_batch {recipe.train.micro_batch}); start at most {micro_batches}, or make train.micro_batch smaller"
         )
 
 
@@ -104,25 +104,25 @@ def _describe(setup: Setup) -> str:
     import torch
 
     from resnext_train.data.loader_workers import worker_count
-    from resnext_train.data.sampler import deal
+    from resnext_train.data.sampler import shard_for_rank
     from resnext_train.models.architecture import title_of
     from resnext_train.models.complexity import check_training, measure
 
-    recipe, plan, process = setup.recipe, setup.plan, setup.process
+    recipe, plan, context = setup.recipe, setup.plan, setup.context
     size = measure(recipe.model, setup.num_classes, recipe.eval.crop)
     check_training(recipe.model, setup.num_classes, recipe.augment.size)
-    shares = [len(deal(plan.groups, process.world, r)) for r in range(process.world)]
-    images = sorted({n * recipe.train.micro_batch for n in shares}, reverse=True)
+    shards = [len(shard_for_rank(plan.micro_batches, context.world_size, r)) for r in range(context.world_size)]
+    images = sorted({n * recipe.train.micro_batch for n in shards}, reverse=True)
     training, counted = len(setup.splits.train), len(setup.evaluation.images)
     lines = {
         "network": f"{title_of(recipe.model)}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
         "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images; {_kept(setup)}",
-        "batch": f"{plan.batch_size} images a step over all processes, in {plan.groups} BN groups of "
+        "batch": f"{plan.batch_size} images a step over all processes, in {plan.micro_batches} BN groups of "
         f"{recipe.train.micro_batch}",
-        "processes": f"{process.world} with {' or '.join(map(str, images))} images of a step each, "
-        f"loader processes: {worker_count(recipe.data.workers, process.local_world)} each",
-        "device": f"{process.device.type}, {setup.precision.name}, {torch.get_num_threads()} threads",
+        "processes": f"{context.world_size} with {' or '.join(map(str, images))} images of a step each, "
+        f"loader processes: {worker_count(recipe.data.workers, context.local_world_size)} each",
+        "device": f"{context.device.type}, {setup.precision.name}, {torch.get_num_threads()} threads",
         "length": f"{plan.steps_per_epoch} steps an epoch, {setup.total_steps} steps in all"
         + (f"; {plan.dropped} images of each epoch dropped, too few for a step" if plan.dropped else ""),
         "evaluation": f"{setup.evaluation.protocol}, every {recipe.eval.every_epochs} epochs",
@@ -159,10 +159,10 @@ def _suggest_torchrun(setup: Setup) -> None:
     import torch
 
     gpus = torch.cuda.device_count()
-    useful = min(gpus, setup.plan.groups)
-    if useful > setup.process.local_world:
+    useful = min(gpus, setup.plan.micro_batches)
+    if useful > setup.context.local_world_size:
         print(
-            f"only {setup.process.local_world} of {gpus} GPUs in use; for {useful}: "
+            f"only {setup.context.local_world_size} of {gpus} GPUs in use; for {useful}: "
             f"{TORCHRUN.format(useful)} -m resnext_train train {shlex.join(sys.argv[1:])}",
             flush=True,
         )
@@ -176,7 +176,7 @@ def _report(summary: dict[str, object], folder: object) -> None:
             f"{name:6s}top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % "
             f"({result['top1_correct']} and {result['top5_correct']} of {result['count']}), epoch {result['epoch']}"
         )
-    say(f"run folder: {folder}")
+    announce(f"run folder: {folder}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def target_rank(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Counts:
+class EvalCounts:
     """The result of an evaluation: whole numbers, and the summed cross-entropy."""
 
     count: int

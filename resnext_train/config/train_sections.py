@@ -141,7 +141,7 @@ class TrainSection(Section):
     """Seed of the initial weights, of the order of images and of their augmentation."""
 
     @model_validator(mode="after")
-    def _groups(self) -> TrainSection:
+    def _micro_batches(self) -> TrainSection:
         if self.batch_size % self.micro_batch:
             raise ValueError(
                 f"train.batch_size ({self.batch_size}) must be a multiple of train.micro_batch ({self.micro_batch})"
@@ -151,6 +151,6 @@ class TrainSection(Section):
         return self
 
     @property
-    def groups(self) -> int:
+    def micro_batches(self) -> int:
         """BN groups in one step."""
         return self.batch_size // self.micro_batch

@@ -5,19 +5,17 @@ from __future__ import annotations
 import errno
 import time
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.image_batch import Group, Report, Unreadable
-from resnext_train.data.rng import uniforms
-from resnext_train.data.sampler import Indices
+from resnext_train.data.image_batch import ImageBatch, LoadReport, UnreadableImage
+from resnext_train.data.sampler import BatchIndices
 from resnext_train.data.sources.image_source import Source
-from resnext_train.data.transforms.color_transform import Photometric
-from resnext_train.data.transforms.crop_transforms import COLOUR_DRAWS, DRAWS, NO_DRAWS, EvalTransform, Transform
+from resnext_train.data.transforms.color_transform import ColorTransform
+from resnext_train.data.transforms.crop_transforms import CropTransform, EvalTransform
+from resnext_train.data.transforms.random_draws import NO_DRAWS, CropDraws, image_draws
 from resnext_train.errors import LocalInputError, printable
 
 
@@ -27,7 +25,7 @@ def empty_batch(count: int, size: int, shared: bool) -> Tensor:
     return (memory.share_memory_() if shared else memory).permute(0, 3, 1, 2)
 
 
-class TrainGroups(Dataset[Group | Unreadable]):
+class TrainBatches(Dataset[ImageBatch | UnreadableImage]):
     """Augmented groups; how an image is augmented is a function of (seed, epoch, image).
 
     Where `skip` is set, an image that cannot be read is replaced by the next one that can, if that is among the next
@@ -37,34 +35,34 @@ class TrainGroups(Dataset[Group | Unreadable]):
     def __init__(
         self,
         source: Source,
-        transform: Transform,
-        photometric: Photometric,
+        transform: CropTransform,
+        color_transform: ColorTransform,
         seed: int,
         largest: int,
         skip: bool = False,
     ) -> None:
-        self.source, self.transform, self.photometric = source, transform, photometric
+        self.source, self.transform, self.color_transform = source, transform, color_transform
         self.seed, self.skip = seed, skip
-        self._batches = Batches(transform.size, largest)
+        self._batches = BatchBuffers(transform.size, largest)
 
-    def __getitem__(self, indices: Indices) -> Group | Unreadable:
-        draws = uniforms(self.seed, indices.epoch, indices.images, DRAWS)
+    def __getitem__(self, indices: BatchIndices) -> ImageBatch | UnreadableImage:
+        crop_draws, color_draws = image_draws(self.seed, indices.epoch, indices.images)
         crops = _Crops(self.source, self.transform, self._batches.next(len(indices.images)))
         images = indices.images.copy()
         for slot, wanted in enumerate(images.tolist()):
             tried = range(wanted, wanted + 1 + (PATIENCE if self.skip else 0))
             taken = next(
-                (i % len(self.source) for i in tried if crops.take(i % len(self.source), slot, draws[slot])), None
+                (i % len(self.source) for i in tried if crops.take(i % len(self.source), slot, crop_draws[slot])), None
             )
             if taken is None:
                 return crops.failure()
             images[slot] = taken
         missing = int((images != indices.images).sum())
-        jitter = torch.from_numpy(self.photometric.draw_jitter(draws[:, -COLOUR_DRAWS:]))
-        return Group(crops.batch, torch.from_numpy(self.source.labels[images]), jitter, crops.report(missing))
+        jitter = torch.from_numpy(self.color_transform.draw_jitter(color_draws))
+        return ImageBatch(crops.batch, torch.from_numpy(self.source.labels[images]), jitter, crops.report(missing))
 
 
-class EvalGroups(Dataset[Group | Unreadable]):
+class EvalBatches(Dataset[ImageBatch | UnreadableImage]):
     """Evaluation blocks of `largest` images at most.
 
     Where `skip` is set, images that cannot be read are left out, if no more than PATIENCE follow one another.
@@ -72,15 +70,15 @@ class EvalGroups(Dataset[Group | Unreadable]):
 
     def __init__(self, source: Source, transform: EvalTransform, largest: int, skip: bool = False) -> None:
         self.source, self.transform, self.skip = source, transform, skip
-        self._batches = Batches(transform.size, largest)
+        self._batches = BatchBuffers(transform.size, largest)
 
-    def __getitem__(self, indices: Indices) -> Group | Unreadable:
+    def __getitem__(self, indices: BatchIndices) -> ImageBatch | UnreadableImage:
         crops = _Crops(self.source, self.transform, self._batches.next(len(indices.images)))
         images: list[int] = []
         in_a_row = 0
-        for image in indices.images.tolist():
-            if crops.take(image, len(images), NO_DRAWS):
-                images.append(image)
+        for number in indices.images.tolist():
+            if crops.take(number, len(images), NO_DRAWS):
+                images.append(number)
                 in_a_row = 0
                 continue
             in_a_row += 1
@@ -88,10 +86,10 @@ class EvalGroups(Dataset[Group | Unreadable]):
                 return crops.failure()
         labels = torch.from_numpy(self.source.labels[images])
         missing = len(indices.images) - len(images)
-        return Group(crops.batch[: len(images)], labels, None, crops.report(missing))
+        return ImageBatch(crops.batch[: len(images)], labels, None, crops.report(missing))
 
 
-class Batches:
+class BatchBuffers:
     """Batches to fill: of new memory, but in a loader process of shared memory that is filled over and over.
 
     Handing over shared memory copies nothing, but to make some takes the system longer than to copy it: where images
@@ -120,23 +118,23 @@ class Batches:
 class _Crops:
     """A batch that is filled crop by crop; notes the time taken and what could not be read."""
 
-    def __init__(self, source: Source, transform: Transform, batch: Tensor) -> None:
+    def __init__(self, source: Source, transform: CropTransform, batch: Tensor) -> None:
         self._source, self._transform, self.batch = source, transform, batch
         self.unreadable: list[str] = []
         self._read = self._decode = self._resize = 0.0
 
-    def take(self, image: int, slot: int, draws: NDArray[np.float64]) -> bool:
-        """Put the crop of image number `image` into place `slot`; False if it cannot be read."""
+    def take(self, number: int, slot: int, draws: CropDraws) -> bool:
+        """Put the crop of image number `number` into place `slot`; False if it cannot be read."""
         asked = time.perf_counter()
         try:
-            picture = self._source.picture(image)
+            image = self._source.image(number)
             opened = time.perf_counter()
-            pixels = self._transform.read(picture, draws)
+            pixels = self._transform.read(image, draws)
         except (BadImageError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _OF_ONE_FILE:
-                raise LocalInputError(f"{self._source.name(image)} cannot be read: {error}") from error
+                raise LocalInputError(f"{self._source.name(number)} cannot be read: {error}") from error
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self.unreadable.append(printable(f"{self._source.name(image)} cannot be read: {reason}"))
+            self.unreadable.append(printable(f"{self._source.name(number)} cannot be read: {reason}"))
             return False
         decoded = time.perf_counter()
         self.batch[slot] = self._transform.crop(pixels, draws)
@@ -145,15 +143,15 @@ class _Crops:
         self._resize += time.perf_counter() - decoded
         return True
 
-    def report(self, missing: int) -> Report:
+    def report(self, missing: int) -> LoadReport:
         """What was noted, where so many of the images asked for are `missing`."""
-        return Report(self._read, self._decode, self._resize, missing, tuple(self.unreadable))
+        return LoadReport(self._read, self._decode, self._resize, missing, tuple(self.unreadable))
 
-    def failure(self) -> Unreadable:
+    def failure(self) -> UnreadableImage:
         """What is handed over in place of a group that could not be made."""
         more = len(self.unreadable) - 1
         others = f", and {more} others that were tried neither ({self.unreadable[0]})" if more else ""
-        return Unreadable(self.unreadable[-1] + others)
+        return UnreadableImage(self.unreadable[-1] + others)
 
 
 PATIENCE = 16

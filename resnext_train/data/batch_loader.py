@@ -10,9 +10,9 @@ from torch import UntypedStorage
 from torch.utils.data import DataLoader, Dataset
 
 from resnext_train.data.batch_datasets import AHEAD
-from resnext_train.data.image_batch import Group, Unreadable
-from resnext_train.data.sampler import Indices
-from resnext_train.distributed.stop_signals import held_back, outlive_stop_signals
+from resnext_train.data.image_batch import ImageBatch, UnreadableImage
+from resnext_train.data.sampler import BatchIndices
+from resnext_train.distributed.stop_signals import outlive_stop_signals, signals_held_back
 from resnext_train.errors import LocalInputError
 
 
@@ -24,10 +24,10 @@ class LoaderOptions:
     pin_memory: bool
 
 
-def groups_from(
-    dataset: Dataset[Group | Unreadable], sampler: Iterable[Indices], options: LoaderOptions
-) -> DataLoader[Group | Unreadable]:
-    """A loader of one `Indices` at a time whose processes live as long as it does.
+def build_loader(
+    dataset: Dataset[ImageBatch | UnreadableImage], sampler: Iterable[BatchIndices], options: LoaderOptions
+) -> DataLoader[ImageBatch | UnreadableImage]:
+    """A loader of one `BatchIndices` at a time whose processes live as long as it does.
 
     It has a random generator of its own, because DataLoader would otherwise draw from the global one.
     """
@@ -49,52 +49,52 @@ def _begin(worker: int) -> None:
     outlive_stop_signals()
 
 
-def readable(loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
+def readable_batches(loader: DataLoader[ImageBatch | UnreadableImage]) -> Iterator[ImageBatch]:
     """The groups of `loader`. Each holds until the next but one is asked for: then its memory may be filled again.
 
     Raises:
         LocalInputError: an image cannot be read; names it and says why.
     """
     received: dict[int, UntypedStorage] = {}
-    with held_back():
-        groups = iter(loader)
-    for group in groups:
-        if isinstance(group, Unreadable):
+    with signals_held_back():
+        batches = iter(loader)
+    for batch in batches:
+        if isinstance(batch, UnreadableImage):
             raise LocalInputError(
-                f"{group.message}; replace or remove it, or set data.on_bad_image=skip; "
+                f"{batch.message}; replace or remove it, or set data.on_bad_image=skip; "
                 "`resnext-prepare check` lists all such files"
             )
-        if group.images.is_shared():
+        if batch.images.is_shared():
             # This memory will come again. As long as it is kept here, torch need not map it anew.
-            memory = group.images.untyped_storage()
+            memory = batch.images.untyped_storage()
             received[memory.data_ptr()] = memory
-        yield group
+        yield batch
 
 
-def telling(groups: Iterable[Group], tell: Callable[[str], None]) -> Iterator[Group]:
-    """`groups`; what could not be read is told, once each."""
+def report_unreadable(batches: Iterable[ImageBatch], report: Callable[[str], None]) -> Iterator[ImageBatch]:
+    """`batches`; what could not be read is told, once each."""
     told: set[str] = set()
-    for group in groups:
-        for text in group.report.unreadable:
+    for batch in batches:
+        for text in batch.report.unreadable:
             if text not in told:
                 told.add(text)
-                tell(text)
-        yield group
+                report(text)
+        yield batch
 
 
-def on_device(groups: Iterable[Group], device: torch.device) -> Iterator[Group]:
-    """`groups` on `device`; on a GPU each is copied while it still computes with the one before.
+def on_device(batches: Iterable[ImageBatch], device: torch.device) -> Iterator[ImageBatch]:
+    """`batches` on `device`; on a GPU each is copied while it still computes with the one before.
 
     The copy runs on a stream of its own, from pinned memory. The host waits for neither: it asks for the next group as
     soon as the work on this one is queued.
     """
     if device.type != "cuda":
-        yield from groups
+        yield from batches
         return
     copies, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    for group in groups:
+    for batch in batches:
         with torch.cuda.stream(copies):
-            copied = group.to(device)
+            copied = batch.to(device)
         current.wait_stream(copies)
         for tensor in (copied.images, copied.labels, copied.jitter):
             if tensor is not None:

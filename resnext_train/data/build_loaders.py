@@ -10,33 +10,35 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from resnext_train.config import EvalSection, FolderData, PadAugment, Recipe, ScaleAugment
-from resnext_train.data.batch_datasets import EvalGroups, TrainGroups
-from resnext_train.data.batch_loader import LoaderOptions, groups_from
+from resnext_train.data.batch_datasets import EvalBatches, TrainBatches
+from resnext_train.data.batch_loader import LoaderOptions, build_loader
 from resnext_train.data.build_sources import first_few, missing_from
-from resnext_train.data.image_batch import Group, Unreadable
+from resnext_train.data.image_batch import ImageBatch, UnreadableImage
 from resnext_train.data.loader_workers import check_shared_memory, worker_count
-from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, deal
+from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, shard_for_rank
 from resnext_train.data.sources.class_subset import ClassImages, read_class_names
 from resnext_train.data.sources.image_source import Source
-from resnext_train.data.transforms.color_transform import Photometric
+from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.crop_transforms import (
     AreaTransform,
+    CropTransform,
     EvalTransform,
     PadTransform,
     ScaleTransform,
-    Transform,
 )
-from resnext_train.distributed.dist_context import Process
+from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
 
 
-def build_photometric(recipe: Recipe) -> Photometric:
+def build_color_transform(recipe: Recipe) -> ColorTransform:
     """The colour step and normalisation of a recipe."""
     augment, data = recipe.augment, recipe.data
-    return Photometric(augment.brightness, augment.contrast, augment.saturation, augment.lighting, data.mean, data.std)
+    return ColorTransform(
+        augment.brightness, augment.contrast, augment.saturation, augment.lighting, data.mean, data.std
+    )
 
 
-def build_augmentation(recipe: Recipe) -> Transform:
+def build_crop_transform(recipe: Recipe) -> CropTransform:
     """The crop and flip of a recipe."""
     a = recipe.augment
     if isinstance(a, PadAugment):
@@ -48,15 +50,15 @@ def build_augmentation(recipe: Recipe) -> Transform:
 
 
 def build_train_loader(
-    recipe: Recipe, source: Source, plan: StepPlan, process: Process, start: int, stop: int
-) -> DataLoader[Group | Unreadable]:
+    recipe: Recipe, source: Source, plan: StepPlan, context: DistContext, start: int, stop: int
+) -> DataLoader[ImageBatch | UnreadableImage]:
     """This process's groups of steps `start` to `stop`."""
-    transform, photometric = build_augmentation(recipe), build_photometric(recipe)
-    largest = -(-plan.batch_size // plan.groups)
-    dataset = TrainGroups(source, transform, photometric, recipe.train.seed, largest, _skips(recipe))
-    share = deal(plan.groups, process.world, process.rank)
-    sampler = TrainSampler(plan, recipe.train.seed, share, start, stop)
-    return groups_from(dataset, sampler, _options(recipe, process))
+    transform, color_transform = build_crop_transform(recipe), build_color_transform(recipe)
+    largest = -(-plan.batch_size // plan.micro_batches)
+    dataset = TrainBatches(source, transform, color_transform, recipe.train.seed, largest, _skips(recipe))
+    shard = shard_for_rank(plan.micro_batches, context.world_size, context.rank)
+    sampler = TrainSampler(plan, recipe.train.seed, shard, start, stop)
+    return build_loader(dataset, sampler, _options(recipe, context))
 
 
 @dataclass(frozen=True)
@@ -95,30 +97,30 @@ def _restricted(section: EvalSection, path: Path, source: Source, classes: tuple
     return Evaluation(images, outputs, f"{section.protocol}, among {len(outputs)} of {len(classes)} classes")
 
 
-def build_eval_loader(recipe: Recipe, images: Source, process: Process) -> DataLoader[Group | Unreadable]:
+def build_eval_loader(recipe: Recipe, images: Source, context: DistContext) -> DataLoader[ImageBatch | UnreadableImage]:
     """This process's blocks of `images`."""
     e = recipe.eval
-    dataset = EvalGroups(images, EvalTransform(e.resize, e.crop, e.interpolation), e.batch_size, _skips(recipe))
-    sampler = EvalSampler(len(images), e.batch_size, process.world, process.rank)
-    return groups_from(dataset, sampler, _options(recipe, process))
+    dataset = EvalBatches(images, EvalTransform(e.resize, e.crop, e.interpolation), e.batch_size, _skips(recipe))
+    sampler = EvalSampler(len(images), e.batch_size, context.world_size, context.rank)
+    return build_loader(dataset, sampler, _options(recipe, context))
 
 
-def check_memory(recipe: Recipe, process: Process, train: bool) -> None:
+def check_memory(recipe: Recipe, context: DistContext, train: bool) -> None:
     """See that the loader processes on this host can hand over their groups, of training too or of evaluation alone.
 
     Raises:
         InputError: /dev/shm is too small for them.
     """
-    workers = worker_count(recipe.data.workers, process.local_world) * process.local_world
-    groups = recipe.eval.batch_size * recipe.eval.crop**2
+    workers = worker_count(recipe.data.workers, context.local_world_size) * context.local_world_size
+    micro_batches = recipe.eval.batch_size * recipe.eval.crop**2
     if train:
-        groups += recipe.train.micro_batch * recipe.augment.size**2
-    check_shared_memory(3 * groups, workers)
+        micro_batches += recipe.train.micro_batch * recipe.augment.size**2
+    check_shared_memory(3 * micro_batches, workers)
 
 
 def _skips(recipe: Recipe) -> bool:
     return isinstance(recipe.data, FolderData) and recipe.data.on_bad_image == "skip"
 
 
-def _options(recipe: Recipe, process: Process) -> LoaderOptions:
-    return LoaderOptions(worker_count(recipe.data.workers, process.local_world), process.device.type == "cuda")
+def _options(recipe: Recipe, context: DistContext) -> LoaderOptions:
+    return LoaderOptions(worker_count(recipe.data.workers, context.local_world_size), context.device.type == "cuda")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Report(NamedTuple):
+class LoadReport(NamedTuple):
     """How the images of a group came about."""
 
     read: float
@@ -24,9 +24,9 @@ class Report(NamedTuple):
     """What could not be read, a sentence for each image that was tried."""
 
     @staticmethod
-    def sum(reports: Sequence[Report]) -> Report:
+    def sum(reports: Sequence[LoadReport]) -> LoadReport:
         """The reports of several groups as one."""
-        return Report(
+        return LoadReport(
             sum(r.read for r in reports),
             sum(r.decode for r in reports),
             sum(r.resize for r in reports),
@@ -35,25 +35,25 @@ class Report(NamedTuple):
         )
 
 
-_NOTHING_TOLD = Report(0.0, 0.0, 0.0, 0, ())
+_NOTHING_TOLD = LoadReport(0.0, 0.0, 0.0, 0, ())
 
 
-class Group(NamedTuple):
+class ImageBatch(NamedTuple):
     """A BN group or an evaluation block: uint8 images (n, 3, S, S), labels (n,), colour draws (n, JITTER_FIELDS)."""
 
     images: Tensor
     labels: Tensor
     jitter: Tensor | None
-    report: Report = _NOTHING_TOLD
+    report: LoadReport = _NOTHING_TOLD
 
-    def to(self, device: torch.device) -> Group:
+    def to(self, device: torch.device) -> ImageBatch:
         """The same on `device`, without waiting for the copy."""
         jitter = None if self.jitter is None else self.jitter.to(device, non_blocking=True)
         images, labels = self.images.to(device, non_blocking=True), self.labels.to(device, non_blocking=True)
-        return Group(images, labels, jitter, self.report)
+        return ImageBatch(images, labels, jitter, self.report)
 
 
-class Unreadable(NamedTuple):
+class UnreadableImage(NamedTuple):
     """What a loader process hands over in place of a group with an image that cannot be read."""
 
     message: str

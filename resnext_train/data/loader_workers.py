@@ -54,12 +54,12 @@ def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         return cores  # no container, or of another kind
 
 
-def worker_count(workers: int | Literal["auto"], local_world: int) -> int:
+def worker_count(workers: int | Literal["auto"], local_world_size: int) -> int:
     """Loader processes for one training process; auto: its share of the usable cores, but for one that it needs itself.
 
-    `local_world` is the number of training processes on this host. There is always at least one loader process.
+    `local_world_size` is the number of training processes on this host. There is always at least one loader process.
     """
-    return max(1, usable_cores() // local_world - 1) if workers == "auto" else workers
+    return max(1, usable_cores() // local_world_size - 1) if workers == "auto" else workers
 
 
 SHARED_MEMORY = Path("/dev/shm")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
-_ORDER, _IMAGE, _PIXELS, _GROUP = range(4)  # kinds of use, so that none shares its numbers with another
+_ORDER, _IMAGE, _PIXELS, _MICRO_BATCH = range(4)  # kinds of use, so that none shares its numbers with another
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -53,6 +53,6 @@ def noise(seed: int, image: int, count: int) -> NDArray[np.uint8]:
     return words.view(np.uint8)[:count]
 
 
-def group_seed(seed: int, step: int, group: int) -> int:
+def micro_batch_seed(seed: int, step: int, micro_batch: int) -> int:
     """Seed, below 2^63, of torch's generator for the forward pass of one BN group."""
-    return int(_streams(_GROUP, seed, step, np.array([group]))[0, 0] >> np.uint64(1))
+    return int(_streams(_MICRO_BATCH, seed, step, np.array([micro_batch]))[0, 0] >> np.uint64(1))

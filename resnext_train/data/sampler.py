@@ -19,7 +19,7 @@ from resnext_train.data.rng import permutation
 from resnext_train.errors import InputError
 
 
-class Indices(NamedTuple):
+class BatchIndices(NamedTuple):
     """The images of one BN group or one evaluation block, with the epoch (from 0) that their augmentation is for."""
 
     epoch: int
@@ -28,7 +28,7 @@ class Indices(NamedTuple):
 
 @dataclass(frozen=True)
 class StepPlan:
-    """How an epoch of `images` images is cut into steps of `batch_size` and each step into `groups` BN groups.
+    """How an epoch of `images` images is cut into steps of `batch_size` and each step into `micro_batches` BN groups.
 
     Raises:
         InputError: fewer images than two to a group.
@@ -36,12 +36,12 @@ class StepPlan:
 
     images: int
     batch_size: int
-    groups: int
+    micro_batches: int
 
     def __post_init__(self) -> None:
-        if self.images < 2 * self.groups:
+        if self.images < 2 * self.micro_batches:
             raise InputError(
-                f"{self.images} training images cannot fill {self.groups} BN groups of at least 2; "
+                f"{self.images} training images cannot fill {self.micro_batches} BN groups of at least 2; "
                 "use more images or a smaller train.batch_size"
             )
 
@@ -49,7 +49,7 @@ class StepPlan:
     def dropped(self) -> int:
         """Images of each epoch that no step uses, because they could not fill every group with two."""
         remainder = self.images % self.batch_size
-        return remainder if remainder < 2 * self.groups else 0
+        return remainder if remainder < 2 * self.micro_batches else 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -61,15 +61,15 @@ class StepPlan:
         position = step % self.steps_per_epoch * self.batch_size
         return min(self.batch_size, self.images - self.dropped - position)
 
-    def groups_of(self, step: int, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def micro_batches_of(self, step: int, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The groups of step `step` where `order` is its epoch's; their sizes differ by at most one."""
         position = step % self.steps_per_epoch * self.batch_size
-        return np.array_split(order[position : position + self.step_size(step)], self.groups)
+        return np.array_split(order[position : position + self.step_size(step)], self.micro_batches)
 
 
-def deal(groups: int, world: int, rank: int) -> range:
-    """The groups that `rank` of `world` processes computes: contiguous shares whose sizes differ by at most one."""
-    base, more = divmod(groups, world)
+def shard_for_rank(micro_batches: int, world_size: int, rank: int) -> range:
+    """The groups that `rank` of `world_size` processes computes: contiguous shares whose sizes differ by at most one."""
+    base, more = divmod(micro_batches, world_size)
     first = rank * base + min(rank, more)
     return range(first, first + base + (rank < more))
 
@@ -77,17 +77,17 @@ def deal(groups: int, world: int, rank: int) -> range:
 class TrainSampler:
     """The groups of one process from step `start` to step `stop`, in order; an endless epoch for the loader.
 
-    Iterating yields one `Indices` per group, so one loader iterator serves the whole run. While an epoch is dealt out,
+    Iterating yields one `BatchIndices` per group, so one loader iterator serves the whole run. While an epoch is dealt out,
     the next one is shuffled in a thread: for ImageNet that takes a tenth of a second, which a GPU would wait for.
     """
 
-    def __init__(self, plan: StepPlan, seed: int, share: range, start: int, stop: int) -> None:
-        self.plan, self.seed, self.share, self.start, self.stop = plan, seed, share, start, stop
+    def __init__(self, plan: StepPlan, seed: int, shard: range, start: int, stop: int) -> None:
+        self.plan, self.seed, self.shard, self.start, self.stop = plan, seed, shard, start, stop
 
     def __len__(self) -> int:
-        return (self.stop - self.start) * len(self.share)
+        return (self.stop - self.start) * len(self.shard)
 
-    def __iter__(self) -> Iterator[Indices]:
+    def __iter__(self) -> Iterator[BatchIndices]:
         first = self.start // self.plan.steps_per_epoch
         with ThreadPoolExecutor(max_workers=1) as shuffler:
             ahead = shuffler.submit(permutation, self.seed, first, self.plan.images)
@@ -96,30 +96,30 @@ class TrainSampler:
                 ahead = shuffler.submit(permutation, self.seed, epoch + 1, self.plan.images)
                 yield from self._epoch(epoch, order)
 
-    def _epoch(self, epoch: int, order: NDArray[np.int64]) -> Iterator[Indices]:
+    def _epoch(self, epoch: int, order: NDArray[np.int64]) -> Iterator[BatchIndices]:
         """The groups of one epoch's steps, of those between start and stop."""
         begin = epoch * self.plan.steps_per_epoch
         for step in range(max(self.start, begin), min(self.stop, begin + self.plan.steps_per_epoch)):
-            groups = self.plan.groups_of(step, order)
-            for group in self.share:
-                yield Indices(epoch, groups[group])
+            micro_batches = self.plan.micro_batches_of(step, order)
+            for micro_batch in self.shard:
+                yield BatchIndices(epoch, micro_batches[micro_batch])
 
 
 class EvalSampler:
     """Consecutive blocks of all images, block b for process b mod world: each image once, whatever the world."""
 
-    def __init__(self, images: int, batch_size: int, world: int, rank: int) -> None:
-        self.images, self.batch_size, self.world, self.rank = images, batch_size, world, rank
-        self._blocks = -(-images // batch_size)
+    def __init__(self, images: int, batch_size: int, world_size: int, rank: int) -> None:
+        self.images, self.batch_size, self.world_size, self.rank = images, batch_size, world_size, rank
+        self._batches = -(-images // batch_size)
 
     @property
     def rounds(self) -> int:
         """Blocks of the process that has most."""
-        return -(-self._blocks // self.world)
+        return -(-self._batches // self.world_size)
 
     def __len__(self) -> int:
-        return len(range(self.rank, self._blocks, self.world))
+        return len(range(self.rank, self._batches, self.world_size))
 
-    def __iter__(self) -> Iterator[Indices]:
-        for start in range(self.rank * self.batch_size, self.images, self.world * self.batch_size):
-            yield Indices(0, np.arange(start, min(start + self.batch_size, self.images)))
+    def __iter__(self) -> Iterator[BatchIndices]:
+        for start in range(self.rank * self.batch_size, self.images, self.world_size * self.batch_size):
+            yield BatchIndices(0, np.arange(start, min(start + self.batch_size, self.images)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from resnext_train.data.image_batch import Report
+from resnext_train.data.image_batch import LoadReport
 from resnext_train.data.sources.image_source import Storage
 
 NOTICEABLE = 0.1
@@ -38,7 +38,7 @@ class Workers(NamedTuple):
     recommended: int
 
 
-def slow_stage(stages: Report, seconds: float, workers: Workers, storage: Storage) -> tuple[str, str]:
+def slow_stage(stages: LoadReport, seconds: float, workers: Workers, storage: Storage) -> tuple[str, str]:
     """The slow stage of the loader, and a sentence with the remedy.
 
     `stages` are sums over the loader processes and `seconds` the time that passed meanwhile. The stage is read, decode,

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from resnext_train.distributed.heartbeat import Pulse
+from resnext_train.distributed.heartbeat import Heartbeat
 from resnext_train.errors import InputError, Preempted
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Process:
+class DistContext:
     """This process's place among all of a run; a single process is rank 0 of 1.
 
     Besides the group that gradients travel on there is one of Gloo's for what the hosts have to say to each other: it
@@ -27,16 +27,16 @@ class Process:
     """
 
     rank: int
-    world: int
+    world_size: int
     local_rank: int
-    local_world: int
+    local_world_size: int
     device: torch.device
     control: dist.ProcessGroup | None = None
-    pulse: Pulse | None = None
+    heartbeat: Heartbeat | None = None
 
-    def in_training(self, patience: float) -> Process:
+    def in_training(self, patience: float) -> DistContext:
         """The same process for after the set-up: from now on it waits `patience` seconds for another, no longer."""
-        if self.world == 1:
+        if self.world_size == 1:
             return self
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=patience))
         return replace(self, control=group)  # type: ignore[arg-type]
@@ -46,21 +46,21 @@ class Process:
         """Whether this process writes the run folder and speaks to the user."""
         return self.rank == 0
 
-    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum of `tensor` over all processes, in place."""
-        if self.world > 1:
+        if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def gather(self, value: T) -> list[T]:
         """The picklable `value` of every process, by rank, on every process."""
-        if self.world == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.control)
         return values
 
-    def together(self, work: Callable[[], T]) -> T:
+    def run_on_all_ranks(self, work: Callable[[], T]) -> T:
         """Run `work` here; if it raises InputError on any process, raise that on all, so that none waits in vain.
 
         `work` must not communicate.
@@ -76,14 +76,14 @@ class Process:
             raise InputError(first) from problem
         return result  # type: ignore[return-value]
 
-    def host_first(self, work: Callable[[], T]) -> T:
-        """Like `together`, with each host's first process done before its others start: they find its caches warm."""
+    def local_rank0_first(self, work: Callable[[], T]) -> T:
+        """Like `run_on_all_ranks`, with each host's first process done before its others start: they find its caches warm."""
         if self.local_rank == 0:
-            result = self.together(work)
-            self.together(lambda: None)
+            result = self.run_on_all_ranks(work)
+            self.run_on_all_ranks(lambda: None)
             return result
-        self.together(lambda: None)
-        return self.together(work)
+        self.run_on_all_ranks(lambda: None)
+        return self.run_on_all_ranks(work)
 
 
 def pick_device(local_rank: int) -> torch.device:
@@ -92,7 +92,7 @@ def pick_device(local_rank: int) -> torch.device:
 
 
 @contextmanager
-def connect(patience: float = 600.0) -> Iterator[Process]:
+def connect(patience: float = 600.0) -> Iterator[DistContext]:
     """This process as torchrun's environment describes it, in a process group: NCCL on GPUs, Gloo on CPUs.
 
     A process that keeps the others waiting for their gradients for `patience` seconds is given up.
@@ -102,41 +102,46 @@ def connect(patience: float = 600.0) -> Iterator[Process]:
     """
     env = {k: int(os.environ.get(k, d)) for k, d in _ENVIRONMENT.items()}
     device = pick_device(env["LOCAL_RANK"])
-    process = Process(env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], device)
+    context = DistContext(env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], device)
     if device.type == "cuda":
-        if process.local_world > torch.cuda.device_count():
+        if context.local_world_size > torch.cuda.device_count():
             raise InputError(
-                f"{process.local_world} processes on this host but {torch.cuda.device_count()} GPUs; "
+                f"{context.local_world_size} processes on this host but {torch.cuda.device_count()} GPUs; "
                 f"start torchrun with --nproc_per_node={torch.cuda.device_count()}"
             )
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True  # image and group sizes are the same in all steps but an epoch's last
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 and fp16 are not affected
-    if process.world == 1:
-        yield process
+    if context.world_size == 1:
+        yield context
         return
-    store, rank, world = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    store, rank, world_size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
     backend, group_device = ("nccl", device) if device.type == "cuda" else ("gloo", None)
     dist.init_process_group(
-        backend, timeout=timedelta(seconds=patience), rank=rank, world_size=world, store=store, device_id=group_device
+        backend,
+        timeout=timedelta(seconds=patience),
+        rank=rank,
+        world_size=world_size,
+        store=store,
+        device_id=group_device,
     )
     control = dist.new_group(backend="gloo", timeout=_SET_UP)
-    pulse = Pulse(store, rank, world)
+    heartbeat = Heartbeat(store, rank, world_size)
     try:
-        yield replace(process, control=control, pulse=pulse)  # type: ignore[arg-type]
+        yield replace(context, control=control, heartbeat=heartbeat)  # type: ignore[arg-type]
     except Preempted:  # all processes leave at the same step
-        _disconnect(pulse)
+        _disconnect(heartbeat)
         raise
     # Not after another exception: while other processes still communicate, this one would wait for them for good.
-    _disconnect(pulse)
+    _disconnect(heartbeat)
 
 
 _SET_UP = timedelta(hours=2)
 """How long processes wait for each other before the first step: one of them may have millions of files to find."""
 
 
-def _disconnect(pulse: Pulse) -> None:
-    pulse.stop()
+def _disconnect(heartbeat: Heartbeat) -> None:
+    heartbeat.stop()
     dist.destroy_process_group()
 
 

@@ -13,17 +13,17 @@ from typing import Any
 from resnext_train.errors import FaultError
 
 
-class Pulse:
+class Heartbeat:
     """A thread by which every process shows twice a second, in torchrun's store, that it lives."""
 
     _EVERY = 0.5
     _SILENCE = 4.0
 
-    def __init__(self, store: Any, rank: int, world: int) -> None:
+    def __init__(self, store: Any, rank: int, world_size: int) -> None:
         # Connections of their own: the thread's must not wait for others, and to a store that is gone none is made.
         self._store, self._lookup = store.clone(), store.clone()
         self._lookup.set_timeout(timedelta(seconds=self._SILENCE))
-        self.rank, self.world_size = rank, world
+        self.rank, self.world_size = rank, world_size
         self._end = threading.Event()
         self._beat(0)
         threading.Thread(target=self._run, name="pulse", daemon=True).start()
@@ -48,7 +48,7 @@ class Pulse:
     def _key(rank: int) -> str:
         return f"resnext_train/pulse/{rank}"
 
-    def silent(self) -> list[int]:
+    def dead_ranks(self) -> list[int]:
         """The ranks without a sign of life for some seconds.
 
         Raises:
@@ -56,17 +56,17 @@ class Pulse:
         """
         keys = [self._key(rank) for rank in range(self.world_size)]
         before = self._lookup.multi_get(keys)
-        silent = set(range(self.world_size)) - {self.rank}
+        dead = set(range(self.world_size)) - {self.rank}
         deadline = time.monotonic() + self._SILENCE
-        while silent and time.monotonic() < deadline:
+        while dead and time.monotonic() < deadline:
             time.sleep(self._EVERY / 2)
             now = self._lookup.multi_get(keys)
-            silent -= {rank for rank in silent if now[rank] != before[rank]}
-        return sorted(silent)
+            dead -= {rank for rank in dead if now[rank] != before[rank]}
+        return sorted(dead)
 
 
 @contextmanager
-def dead_ranks_named(heartbeat: Pulse | None) -> Iterator[None]:
+def dead_ranks_named(heartbeat: Heartbeat | None) -> Iterator[None]:
     """Turn what communication says when another process is gone into an error that names it.
 
     `heartbeat` is None on a single process, which communicates with none.
@@ -89,18 +89,18 @@ _LOST = re.compile(
 """What Gloo and NCCL say when they lose another process."""
 
 
-def _loss_of(heartbeat: Pulse, reason: str) -> FaultError:
+def _loss_of(heartbeat: Heartbeat, reason: str) -> FaultError:
     go_on = "the same command continues from the last checkpoint"
     world_size = heartbeat.world_size
     try:
-        silent = heartbeat.silent()
+        dead = heartbeat.dead_ranks()
     except RuntimeError:
-        return FaultError(f"the first host, or the connection to it, is gone ({reason}); {go_on}", told_here=True)
-    if not silent:
+        return FaultError(f"the first host, or the connection to it, is gone ({reason}); {go_on}", report_here=True)
+    if not dead:
         return FaultError(f"the processes lost each other, though all {world_size} live ({reason}); {go_on}")
-    told = " and ".join(map(str, silent))
-    speaker = min(set(range(world_size)) - set(silent))
+    told = " and ".join(map(str, dead))
+    speaker = min(set(range(world_size)) - set(dead))
     return FaultError(
         f"process {told} of {world_size} (counted from 0) is gone, killed or stuck; {go_on}",
-        told_here=heartbeat.rank == speaker,
+        report_here=heartbeat.rank == speaker,
     )

@@ -26,10 +26,10 @@ TORCHRUN = f"torchrun --standalone --nproc_per_node={{}} --signals-to-handle={',
 class StopSignals:
     """While inside, notes the signals in STOPPING instead of dying of them; a second SIGINT ends the process."""
 
-    def __init__(self, speaks: bool) -> None:
+    def __init__(self, announce: bool) -> None:
         self.received = 0
         """Number of the last signal, or 0."""
-        self._speaks, self._interrupted = speaks, -_APART
+        self._announce, self._interrupted = announce, -_APART
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -57,14 +57,14 @@ class StopSignals:
             self._interrupted = now
             again = "; Ctrl-C again ends it at once, without saving"
         self.received = number
-        if self._speaks:  # not by print: the signal may have come in the middle of one
+        if self._announce:  # not by print: the signal may have come in the middle of one
             text = f"\n{signal.Signals(number).name}: the run will be saved after this step and stop{again}\n"
             with contextlib.suppress(OSError):  # whoever reads this may have been interrupted as well
                 os.write(2, text.encode())
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def signals_held_back() -> Iterator[None]:
     """Signals of STOPPING wait while inside; processes forked there are born with them waiting."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

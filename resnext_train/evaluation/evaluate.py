@@ -8,22 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from resnext_train.compute.loss import cross_entropy_sum
-from resnext_train.compute.metrics import Counts, target_rank
+from resnext_train.compute.metrics import EvalCounts, target_rank
 from resnext_train.compute.precision import Precision
-from resnext_train.data.image_batch import Group
-from resnext_train.data.transforms.color_transform import Photometric
-from resnext_train.distributed.dist_context import Process
+from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.transforms.color_transform import ColorTransform
+from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
 
 
 def evaluate(
     model: nn.Module,
-    blocks: Iterable[Group],
-    normalise: Photometric,
+    batches: Iterable[ImageBatch],
+    normalise: ColorTransform,
     precision: Precision,
-    process: Process,
+    context: DistContext,
     outputs: Tensor | None = None,
-) -> Counts:
+) -> EvalCounts:
     """Counts over all processes' blocks; leaves the model in training mode if it was.
 
     Images that could not be read are left out, and counted as such.
@@ -37,29 +37,29 @@ def evaluate(
     Raises:
         InputError: no image could be read.
     """
-    among = None if outputs is None else outputs.to(process.device)
+    among = None if outputs is None else outputs.to(context.device)
     was_training = model.training
     model.eval()
-    totals = torch.zeros(3, dtype=torch.int64, device=process.device)
-    unreadable = torch.zeros(1, dtype=torch.int64, device=process.device)
-    loss = torch.zeros(1, dtype=torch.float64, device=process.device)
+    totals = torch.zeros(3, dtype=torch.int64, device=context.device)
+    unreadable = torch.zeros(1, dtype=torch.int64, device=context.device)
+    loss = torch.zeros(1, dtype=torch.float64, device=context.device)
     try:
         with torch.no_grad():
-            for block in blocks:
-                unreadable += block.report.missing
-                if not len(block.labels):
+            for batch in batches:
+                unreadable += batch.report.missing
+                if not len(batch.labels):
                     continue
-                pixels = normalise(block.images, None)  # outside autocast, which would round the colours
+                pixels = normalise(batch.images, None)  # outside autocast, which would round the colours
                 with precision.autocast():
                     logits = model(pixels) if among is None else model(pixels)[:, among]
-                rank = target_rank(logits, block.labels)
+                rank = target_rank(logits, batch.labels)
                 totals += torch.stack((torch.ones_like(rank).sum(), (rank < 1).sum(), (rank < 5).sum()))
-                loss += cross_entropy_sum(logits, block.labels)
+                loss += cross_entropy_sum(logits, batch.labels)
     finally:
         model.train(was_training)
-    process.sum_(totals)
-    process.sum_(loss)
+    context.all_reduce_sum(totals)
+    context.all_reduce_sum(loss)
     count, top1, top5 = totals.tolist()
     if not count:
         raise InputError("no image to evaluate on can be read; `resnext-prepare check` says why")
-    return Counts(count, top1, top5, loss.item(), int(process.sum_(unreadable).item()))
+    return EvalCounts(count, top1, top5, loss.item(), int(context.all_reduce_sum(unreadable).item()))

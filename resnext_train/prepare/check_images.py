@@ -17,7 +17,7 @@ from resnext_train.errors import InputError
 from resnext_train.prepare import worker_pool
 from resnext_train.prepare.file_formats import header_of, is_gray_jpeg, oddity
 from resnext_train.prepare.image_splits import Part, Split, is_plain, parts_of, split_folders, splits_of
-from resnext_train.prepare.pack_images import Say, progress, say_odd
+from resnext_train.prepare.pack_images import PrintLine, print_odd, progress
 from resnext_train.prepare.pack_records import check_stream, find_jpegtran
 
 _CHUNK = 256
@@ -31,7 +31,7 @@ class _Findings(NamedTuple):
     odd: list[tuple[str, str]]
 
 
-def check(path: Path, workers: int, say: Say) -> bool:
+def check(path: Path, workers: int, print_line: PrintLine) -> bool:
     """Check the folder, table, pack or pair of packs at `path`, and say what is bad or odd; whether nothing is bad.
 
     Raises:
@@ -46,21 +46,21 @@ def check(path: Path, workers: int, say: Say) -> bool:
     splits = [split for folder in folders if folder not in packs for split in splits_of(folder).values()]
     return all(
         [  # a list, so that each is checked
-            *(_check_pack(folder, workers, say) for folder in packs if path not in packs or folder == path),
-            *(_check_folder(split, workers, say) for split in splits if path not in packs),
+            *(_check_pack(folder, workers, print_line) for folder in packs if path not in packs or folder == path),
+            *(_check_folder(split, workers, print_line) for split in splits if path not in packs),
         ]
     )
 
 
-def _check_folder(split: Split, workers: int, say: Say) -> bool:
+def _check_folder(split: Split, workers: int, print_line: PrintLine) -> bool:
     findings = _Findings([], [])
     with progress(split.images, split.where) as bar:
         for found in worker_pool.run(_check_part, parts_of(split), workers, bar.update):
             _add(findings, found)
-    return _tell(split.where, split.images or 0, findings, say)
+    return _print_findings(split.where, split.images or 0, findings, print_line)
 
 
-def _check_part(part: Part, tell: worker_pool.Tell) -> _Findings:
+def _check_part(part: Part, advance: worker_pool.Advance) -> _Findings:
     findings, jpegtran = _Findings([], []), find_jpegtran()
     for item in part.items():
         try:
@@ -72,22 +72,22 @@ def _check_part(part: Part, tell: worker_pool.Tell) -> _Findings:
         else:
             if odd := _oddity(data, item.name):
                 findings.odd.append((item.name, odd))
-        tell(1)
+        advance(1)
     return findings
 
 
-def _check_pack(folder: Path, workers: int, say: Say) -> bool:
+def _check_pack(folder: Path, workers: int, print_line: PrintLine) -> bool:
     try:
         index = PackIndex(folder)
     except InputError as error:
-        say(f"bad: {error}")
+        print_line(f"bad: {error}")
         return False
     findings = _Findings(_check_index(index), [])
     if not findings.bad:
         with progress(len(index), str(folder)) as bar:
             for found in worker_pool.run(partial(_check_records, index), _chunks(len(index)), workers, bar.update):
                 _add(findings, found)
-    return _tell(str(folder), len(index), findings, say)
+    return _print_findings(str(folder), len(index), findings, print_line)
 
 
 def _check_index(index: PackIndex) -> list[tuple[str, str]]:
@@ -111,7 +111,7 @@ def _chunks(images: int) -> Iterator[range]:
     return (range(start, min(start + _CHUNK, images)) for start in range(0, images, _CHUNK))
 
 
-def _check_records(index: PackIndex, images: range, tell: worker_pool.Tell) -> _Findings:
+def _check_records(index: PackIndex, images: range, advance: worker_pool.Advance) -> _Findings:
     findings = _Findings([], [])
     for i in images:
         name = index.name(i)
@@ -122,7 +122,7 @@ def _check_records(index: PackIndex, images: range, tell: worker_pool.Tell) -> _
         else:
             if odd:
                 findings.odd.append((name, odd))
-        tell(1)
+        advance(1)
     return findings
 
 
@@ -160,12 +160,12 @@ def _add(findings: _Findings, found: _Findings) -> None:
     findings.odd.extend(found.odd)
 
 
-def _tell(where: str, images: int, findings: _Findings, say: Say) -> bool:
+def _print_findings(where: str, images: int, findings: _Findings, print_line: PrintLine) -> bool:
     findings.bad.sort()
     findings.odd.sort()
-    say_odd(findings.odd, None, say)
+    print_odd(findings.odd, None, print_line)
     for name, why in findings.bad:
-        say(f"bad: {name}: {why}")
+        print_line(f"bad: {name}: {why}")
     bad = f"{len(findings.bad):,} bad" if findings.bad else "none bad"
-    say(f"{where}: {images:,} images, {bad}, {len(findings.odd):,} odd")
+    print_line(f"{where}: {images:,} images, {bad}, {len(findings.odd):,} odd")
     return not findings.bad

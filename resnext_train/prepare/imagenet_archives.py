@@ -88,7 +88,7 @@ class _Window(io.RawIOBase):
         self._position = offset + (0, self._position, self._length)[whence]
         return self._position
 
-    def tell(self) -> int:
+    def advance(self) -> int:
         """Where we are."""
         return self._position
 

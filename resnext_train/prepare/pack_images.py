@@ -21,7 +21,7 @@ from resnext_train.prepare.pack_records import Tier
 from resnext_train.prepare.pack_split import Outcome, pack_split
 from resnext_train.prepare.pack_writer import explained, write_whole
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 REPORT = "report.json"
 _LINE_SECONDS = 30.0
@@ -46,39 +46,39 @@ class Options:
     workers: int
 
 
-def pack(splits: dict[str, Split], out: Path, options: Options, say: Say) -> bool:
+def pack(splits: dict[str, Split], out: Path, options: Options, print_line: PrintLine) -> bool:
     """Make a pack of each split, in `out` or the folder of the split's name there; whether all images can be read.
 
     Raises:
         InputError: see `pack_split`.
     """
-    _say_before(splits, options.tier, say)
+    _print_notes(splits, options.tier, print_line)
     good = True
     for name, split in splits.items():
         folder = out / name
         with progress(split.images, name or "pack") as bar:
             outcome = pack_split(split, folder, options.tier, options.verify_every, options.workers, bar.update)
         if outcome is None:
-            say(f"{folder} is there already: it was packed from the same images with the same options")
+            print_line(f"{folder} is there already: it was packed from the same images with the same options")
             unreadable = int((PackIndex(folder).kind == UNREADABLE).sum())
             if unreadable:
-                say(f"unreadable: {unreadable:,} of its images; `resnext-prepare check` names them")
+                print_line(f"unreadable: {unreadable:,} of its images; `resnext-prepare check` names them")
             good = good and not unreadable
             continue
         with explained(out):
             _write_report(out / REPORT, name or "images", split, options.tier, outcome)
-        say_after(folder, outcome, out / REPORT, say)
+        print_outcome(folder, outcome, out / REPORT, print_line)
         good = good and not outcome.unreadable
     return good
 
 
-def pack_imagenet(splits: dict[str, Split], out: Path, options: Options, say: Say) -> bool:
+def pack_imagenet(splits: dict[str, Split], out: Path, options: Options, print_line: PrintLine) -> bool:
     """Like `pack`, for ImageNet's archives: also says what they hold other than ImageNet."""
     for remark in imagenet_archives.remarks(splits):
-        say(remark)
-    good = pack(splits, out, options, say)
+        print_line(remark)
+    good = pack(splits, out, options, print_line)
     if "train" in splits and (remark := imagenet_archives.remark_on_images(len(PackIndex(out / "train")))):
-        say(remark)
+        print_line(remark)
     return good
 
 
@@ -88,26 +88,28 @@ def progress(images: int | None, what: str) -> tqdm[Any]:
     return tqdm(total=images, desc=printable(what), unit="image", mininterval=every, delay=delay)
 
 
-def _say_before(splits: dict[str, Split], tier: Tier, say: Say) -> None:
+def _print_notes(splits: dict[str, Split], tier: Tier, print_line: PrintLine) -> None:
     if tier.name == "exact" and tier.jpegtran is None:
-        say(NO_JPEGTRAN)
+        print_line(NO_JPEGTRAN)
     if tier.name != "exact":
         kept = f"JPEG of quality {tier.quality}" if tier.name == "resized" else "arrays without compression"
-        say(f"tier {tier.name} is lossy: images with a short side over {tier.size} pixels are made smaller, as {kept}")
+        print_line(
+            f"tier {tier.name} is lossy: images with a short side over {tier.size} pixels are made smaller, as {kept}"
+        )
     if {"train", "val"} <= splits.keys():
         train, val = set(splits["train"].classes), set(splits["val"].classes)
         if train != val:
-            say(
+            print_line(
                 f"train and val hold different classes: {len(train - val)} are only in train, "
                 f"{len(val - train)} only in val"
             )
 
 
-def say_after(folder: Path, outcome: Outcome, report: Path, say: Say) -> None:
+def print_outcome(folder: Path, outcome: Outcome, report: Path, print_line: PrintLine) -> None:
     """What was packed, at which rate, and what was unusual."""
     ratio = outcome.bytes_after / max(1, outcome.bytes_before)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in outcome.kinds.items() if count)
-    say(
+    print_line(
         f"{folder}: {outcome.images:,} images ({kinds}); "
         f"{outcome.bytes_before:,} bytes before, {outcome.bytes_after:,} after: × {ratio:.3f}"
     )
@@ -115,24 +117,24 @@ def say_after(folder: Path, outcome: Outcome, report: Path, say: Say) -> None:
         rate = outcome.packed_now / outcome.seconds
         hours = imagenet_archives.TRAIN_IMAGES / rate / 3600
         found = outcome.images - outcome.packed_now
-        say(
+        print_line(
             f"{outcome.packed_now:,} images packed in {outcome.seconds:.1f} s, {rate:,.1f} images/s"
             + (f", after {found:,} that were done before" if found else "")
             + f"; {imagenet_archives.TRAIN_IMAGES:,} such images, as many as ImageNet has, would take {hours:.1f} hours"
         )
-    say_odd(outcome.odd, report, say)
+    print_odd(outcome.odd, report, print_line)
     for name, why in outcome.unreadable:
-        say(f"unreadable: {name}: {why}")
+        print_line(f"unreadable: {name}: {why}")
 
 
-def say_odd(odd: list[tuple[str, str]], report: Path | None, say: Say) -> None:
+def print_odd(odd: list[tuple[str, str]], report: Path | None, print_line: PrintLine) -> None:
     """How many images are unusual in which way, and the first of them."""
     for why, count in Counter(why for _, why in odd).most_common():
-        say(f"odd: {count:,} × {why}")
+        print_line(f"odd: {count:,} × {why}")
     for name, why in odd[:_LISTED]:
-        say(f"  {name}: {why}")
+        print_line(f"  {name}: {why}")
     if len(odd) > _LISTED:
-        say(f"  and {len(odd) - _LISTED:,} more" + (f"; {report} names all" if report else ""))
+        print_line(f"  and {len(odd) - _LISTED:,} more" + (f"; {report} names all" if report else ""))
 
 
 def _write_report(path: Path, name: str, split: Split, tier: Tier, outcome: Outcome) -> None:

@@ -22,7 +22,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from resnext_train.data.decode.jpeg_header import BadImageError, Header, is_jpeg, read_header
-from resnext_train.data.decode.lazy_image import decode, open_picture
+from resnext_train.data.decode.lazy_image import decode, open_image
 from resnext_train.data.decode.restart_markers import find_segments
 from resnext_train.data.pack.pack_format import PIXELS, RESTART, UNREADABLE, VERBATIM
 from resnext_train.prepare.file_formats import header_of, oddity, why_not_rewritten
@@ -197,11 +197,11 @@ def _check_same(data: bytes, rewritten: bytes) -> None:
 
 def _check_parts(data: bytes, pixels: Tensor) -> None:
     """Raise _DifferenceError unless boxes at the corners and elsewhere, decoded alone, are those of the whole image."""
-    picture = open_picture(data)
+    image = open_image(data)
     _, rows, columns = pixels.shape
     for top, left, height, width in _boxes(rows, columns, random.Random(zlib.crc32(data))):
         try:
-            part = picture.region(top, left, height, width)
+            part = image.region(top, left, height, width)
         except BadImageError as error:
             raise _DifferenceError(f"a part of it could not be read alone: {error}") from error
         if not torch.equal(part, pixels[:, top : top + height, left : left + width]):

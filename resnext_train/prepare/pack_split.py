@@ -75,7 +75,7 @@ class _Task(NamedTuple):
 
 
 def pack_split(
-    split: Split, folder: Path, tier: Tier, verify_every: int, workers: int, tell: worker_pool.Tell
+    split: Split, folder: Path, tier: Tier, verify_every: int, workers: int, advance: worker_pool.Advance
 ) -> Outcome | None:
     """Make the pack of `split` in `folder`, or finish it; None: it is there already.
 
@@ -94,10 +94,10 @@ def pack_split(
         job = _Job(folder, _plan(folder, split, tier, fingerprint), tier, verify_every)
         remove_unfinished(folder)
         done = _finished_shards(folder, split.parts)
-        tell(sum(done.values()))
+        advance(sum(done.values()))
         tasks = (_Task(number, split.part(number)) for number in range(split.parts) if number not in done)
         try:
-            packed = sum(worker_pool.run(partial(_make_shard, job), tasks, min(workers, split.parts), tell))
+            packed = sum(worker_pool.run(partial(_make_shard, job), tasks, min(workers, split.parts), advance))
         finally:
             remove_unfinished(folder)  # what workers leave that were stopped: it may fill the disk
         return _finish(split, job, fingerprint, packed, started)
@@ -190,11 +190,11 @@ def _rows_path(folder: Path, number: int) -> Path:
     return (folder / shard_name(number)).with_suffix(".npz")
 
 
-def _make_shard(job: _Job, task: _Task, tell: worker_pool.Tell) -> int:
+def _make_shard(job: _Job, task: _Task, advance: worker_pool.Advance) -> int:
     """Write a shard, then its rows; the number of its images."""
     rows = _Rows()
     with explained(job.folder):
-        records = rows.of(job, task.part, tell)
+        records = rows.of(job, task.part, advance)
         offsets, size = write_shard(job.folder, task.number, job.id, records)
         columns = rows.columns(task.number, offsets)
         notes = {
@@ -222,14 +222,14 @@ class _Rows:
         self._records: list[tuple[int, int, int, int]] = []
         self._digests: list[bytes] = []
 
-    def of(self, job: _Job, part: Part, tell: worker_pool.Tell) -> Iterator[bytes]:
+    def of(self, job: _Job, part: Part, advance: worker_pool.Advance) -> Iterator[bytes]:
         """The records of `part`, noted as they pass."""
         for position, item in enumerate(part.items()):
             data = item.read()
             record = make_record(data, item.name, job.tier, verify=position % job.verify_every == 0)
             self._add(item, record, len(data))
             yield record.data
-            tell(1)
+            advance(1)
 
     def _add(self, item: Item, record: Record, before: int) -> None:
         self.names.append(os.fsencode(item.name))

@@ -12,11 +12,11 @@ from resnext_train.data.pack.pack_format import PIXELS, UNREADABLE, is_pack
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.errors import InputError
 from resnext_train.prepare.image_splits import is_plain
-from resnext_train.prepare.pack_images import Say, progress
+from resnext_train.prepare.pack_images import PrintLine, progress
 from resnext_train.prepare.pack_writer import explained
 
 
-def unpack(source: Path, out: Path, say: Say) -> None:
+def unpack(source: Path, out: Path, print_line: PrintLine) -> None:
     """Write the files of the pack in `source`, or of the packs in its train and val, below `out`.
 
     Raises:
@@ -32,7 +32,7 @@ def unpack(source: Path, out: Path, say: Say) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out} is not empty, and no file is overwritten; give a new folder")
         for name, index in indices.items():
-            _write(index, out / name, say)
+            _write(index, out / name, print_line)
 
 
 def _check_names(index: PackIndex) -> None:
@@ -45,7 +45,7 @@ def _check_names(index: PackIndex) -> None:
             )
 
 
-def _write(index: PackIndex, out: Path, say: Say) -> None:
+def _write(index: PackIndex, out: Path, print_line: PrintLine) -> None:
     arrays = 0
     unreadable = int((index.kind == UNREADABLE).sum())
     with progress(len(index), str(out)) as bar:
@@ -58,7 +58,7 @@ def _write(index: PackIndex, out: Path, say: Say) -> None:
             bar.update(1)
     told = f", {arrays:,} of them arrays, now PNG files that end in .png" if arrays else ""
     told += f", {unreadable:,} that nothing could read and that are as they were" if unreadable else ""
-    say(f"{out}: {len(index):,} files{told}")
+    print_line(f"{out}: {len(index):,} files{told}")
 
 
 def _record(index: PackIndex, i: int) -> bytes:

@@ -15,7 +15,7 @@ from resnext_train.errors import InputError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Tell = Callable[[int], object]
+Advance = Callable[[int], object]
 """Called with the number of images done since the last call."""
 
 _PRELOAD = ["resnext_train.prepare.pack_split"]
@@ -26,7 +26,9 @@ _EVERY = 0.1
 process which started it was killed."""
 
 
-def run(work: Callable[[Task, Tell], Result], tasks: Iterator[Task], workers: int, tell: Tell) -> Iterator[Result]:
+def run(
+    work: Callable[[Task, Advance], Result], tasks: Iterator[Task], workers: int, advance: Advance
+) -> Iterator[Result]:
     """The results of `work` for all tasks, as they are finished; with one worker, in this process.
 
     `work`, the tasks and the results are pickled. Each process uses one thread of torch.
@@ -38,11 +40,11 @@ def run(work: Callable[[Task, Tell], Result], tasks: Iterator[Task], workers: in
     if workers <= 1:
         _use_one_thread()
         for task in tasks:
-            yield work(task, tell)
+            yield work(task, advance)
         return
     pool = _Pool(work, workers)
     try:
-        yield from pool.results(tasks, tell)
+        yield from pool.results(tasks, advance)
     finally:
         pool.stop()
 
@@ -57,7 +59,7 @@ def start_server() -> None:
 
 
 class _Pool:
-    def __init__(self, work: Callable[[Any, Tell], Any], workers: int) -> None:
+    def __init__(self, work: Callable[[Any, Advance], Any], workers: int) -> None:
         start_server()
         context = get_context("forkserver")
         self._processes: dict[Connection, BaseProcess] = {}
@@ -68,7 +70,7 @@ class _Pool:
             theirs.close()
             self._processes[ours] = process
 
-    def results(self, tasks: Iterator[Any], tell: Tell) -> Iterator[Any]:
+    def results(self, tasks: Iterator[Any], advance: Advance) -> Iterator[Any]:
         busy: set[Connection] = set()
         for connection in self._processes:
             self._give(connection, tasks, busy)
@@ -77,7 +79,7 @@ class _Pool:
                 assert isinstance(ready, Connection)
                 kind, value = self._receive(ready)
                 if kind == "seen":
-                    tell(value)
+                    advance(value)
                 elif kind == "failed":
                     raise value
                 else:
@@ -115,16 +117,16 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _serve(connection: Connection, work: Callable[[Any, Tell], Any]) -> None:
+def _serve(connection: Connection, work: Callable[[Any, Advance], Any]) -> None:
     """Do the tasks that come over `connection` until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process that started us, which ends us
     _use_one_thread()
     try:
         while True:
             task = connection.recv()
-            teller = _Teller(connection)
+            sender = _ProgressSender(connection)
             try:
-                result = work(task, teller.tell)
+                result = work(task, sender.advance)
             except InputError as error:
                 connection.send(("failed", error))
                 return
@@ -133,17 +135,17 @@ def _serve(connection: Connection, work: Callable[[Any, Tell], Any]) -> None:
             except Exception:  # told where it can be seen
                 connection.send(("failed", RuntimeError(traceback.format_exc())))
                 return
-            teller.flush()
+            sender.flush()
             connection.send(("done", result))
     except (EOFError, OSError):
         return  # nobody is there any more
 
 
-class _Teller:
+class _ProgressSender:
     def __init__(self, connection: Connection) -> None:
         self._connection, self._count, self._last = connection, 0, time.monotonic()
 
-    def tell(self, count: int) -> None:
+    def advance(self, count: int) -> None:
         self._count += count
         if time.monotonic() - self._last >= _EVERY:
             self.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from resnext_train.run_dir.print_line import tell
+from resnext_train.run_dir.print_line import print_line
 
 
 class AppendFile:
@@ -25,7 +25,7 @@ class AppendFile:
             self._failing = False
         except OSError as error:
             if not self._failing:
-                tell(f"{self._path} cannot be written: {error.strerror}; what is missing is kept")
+                print_line(f"{self._path} cannot be written: {error.strerror}; what is missing is kept")
             self._failing = True
         return len(data)
 

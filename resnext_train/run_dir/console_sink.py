@@ -9,14 +9,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from resnext_train.run_dir.print_line import tell
+from resnext_train.run_dir.print_line import print_line
 from resnext_train.run_dir.sink import Event
 
 _LINE_SECONDS = 30.0
 """Seconds between two progress lines where the console is no terminal."""
 
 
-class Console:
+class ConsoleSink:
     """A tqdm bar per epoch on a terminal; elsewhere a line at most every half minute."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, total_steps: int, start: int) -> None:
@@ -47,10 +47,10 @@ class Console:
         if event["event"] == "step":
             self._step(event)
         elif event["event"] in ("unreadable", "slow_data", "skipped", "checkpoint_failed"):
-            tell(event["text"])
+            print_line(event["text"])
         elif event["event"] == "epoch":
             self.close()
-            tell(_epoch_line(event, self._epochs))
+            print_line(_epoch_line(event, self._epochs))
 
     def _step(self, event: Event) -> None:
         done = event["step"] - self._start
@@ -66,7 +66,7 @@ class Console:
             self._bar.set_postfix_str(text, refresh=False)
         elif not self._is_terminal and time.monotonic() - self._spoke > _LINE_SECONDS:
             self._spoke = time.monotonic()
-            tell(f"epoch {event['epoch']}/{self._epochs} step {event['step']}: {text}")
+            print_line(f"epoch {event['epoch']}/{self._epochs} step {event['step']}: {text}")
 
     def close(self) -> None:
         """Take the bar away."""

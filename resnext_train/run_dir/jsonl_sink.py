@@ -12,7 +12,7 @@ from resnext_train.run_dir.append_file import AppendFile
 from resnext_train.run_dir.sink import Event
 
 
-class JsonLines:
+class JsonlSink:
     """One line per event, each written at once."""
 
     def __init__(self, path: Path, step: int) -> None:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from resnext_train.errors import printable
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
     """Show a line on the console. A console that is gone or full is no reason to lose a run: the log has it all."""
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(printable(text), file=sys.stderr)

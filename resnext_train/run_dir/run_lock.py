@@ -13,7 +13,7 @@ from pathlib import Path
 from resnext_train.errors import InputError
 
 
-class Claim:
+class RunLock:
     """A lock on a run folder; the system lets go of it when the process ends, however it does."""
 
     _PATIENCE = 15.0

@@ -18,14 +18,14 @@ from __future__ import annotations
 from typing import Any
 
 from resnext_train.errors import InputError
-from resnext_train.run_dir.console_sink import Console
-from resnext_train.run_dir.jsonl_sink import JsonLines
-from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.run_dir.console_sink import ConsoleSink
+from resnext_train.run_dir.jsonl_sink import JsonlSink
+from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.run_dir.sink import Sink
-from resnext_train.run_dir.tensorboard_sink import TensorBoard
+from resnext_train.run_dir.tensorboard_sink import TensorBoardSink
 
 
-class RunLog:
+class RunLogger:
     """Hands events to all sinks; without sinks, as on all processes but the first, it does nothing."""
 
     def __init__(self, sinks: tuple[Sink, ...] = ()) -> None:
@@ -48,17 +48,17 @@ class RunLog:
 
 
 def open_log(
-    folder: RunFolder, tensorboard: bool, step: int, epochs: int, steps_per_epoch: int, total_steps: int
-) -> RunLog:
+    folder: RunDir, tensorboard: bool, step: int, epochs: int, steps_per_epoch: int, total_steps: int
+) -> RunLogger:
     """The log of a run's first process, continued after `step` finished steps.
 
     Raises:
         InputError: it cannot be written.
     """
     try:
-        sinks: list[Sink] = [JsonLines(folder.log, step), Console(epochs, steps_per_epoch, total_steps, step)]
+        sinks: list[Sink] = [JsonlSink(folder.log, step), ConsoleSink(epochs, steps_per_epoch, total_steps, step)]
         if tensorboard:
-            sinks.append(TensorBoard(folder.path / "tensorboard", step))
+            sinks.append(TensorBoardSink(folder.path / "tensorboard", step))
     except OSError as error:
         raise InputError(f"the log in {folder.path} cannot be written: {error.strerror}") from error
-    return RunLog(tuple(sinks))
+    return RunLogger(tuple(sinks))

@@ -12,14 +12,14 @@ from typing import Any, Literal
 from resnext_train.atomic_file import replace_text
 from resnext_train.errors import InputError
 from resnext_train.run_dir.jsonl_sink import to_json
-from resnext_train.run_dir.print_line import tell
-from resnext_train.run_dir.run_lock import Claim
+from resnext_train.run_dir.print_line import print_line
+from resnext_train.run_dir.run_lock import RunLock
 
 Status = Literal["running", "done", "preempted", "failed"]
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunDir:
     """Where a run keeps everything."""
 
     path: Path
@@ -62,7 +62,7 @@ class RunFolder:
         except OSError as error:
             raise self._cannot_be_written(error) from error
 
-    def claim(self) -> Claim:
+    def claim(self) -> RunLock:
         """Keep other runs out of the folder until the claim is closed, or this process ends.
 
         Raises:
@@ -70,7 +70,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            return Claim(self.path / ".lock")
+            return RunLock(self.path / ".lock")
         except OSError as error:
             raise self._cannot_be_written(error) from error
 
@@ -102,7 +102,7 @@ class RunFolder:
         try:
             replace_text(self.path / name, text)
         except OSError as error:
-            tell(f"{self.path / name} cannot be written: {error.strerror}")
+            print_line(f"{self.path / name} cannot be written: {error.strerror}")
 
     def sync_log(self) -> None:
         """Put what was logged on the disk for good."""

@@ -12,7 +12,7 @@ from resnext_train.run_dir.append_file import AppendFile
 from resnext_train.run_dir.sink import Event
 
 
-class TensorBoard:
+class TensorBoardSink:
     """Scalars by step: train/* and val/*.
 
     Written by TensorBoard's own record writer, but without its thread, which dies on a full disk, and without torch's

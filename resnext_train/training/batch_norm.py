@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from resnext_train.distributed.dist_context import Process
+from resnext_train.distributed.dist_context import DistContext
 
 
 class RunningStatistics:
@@ -19,27 +19,27 @@ class RunningStatistics:
     With the statistics travels the loss of each group, so that all processes know which are finite.
     """
 
-    def __init__(self, model: nn.Module, process: Process, groups: int) -> None:
+    def __init__(self, model: nn.Module, context: DistContext, micro_batches: int) -> None:
         modules = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-        self._process = process
+        self._context = context
         buffers = [b for m in modules for b in (m.running_mean, m.running_var) if b is not None]
-        self._buffers = _Flat(buffers, process.device)
+        self._buffers = _Flat(buffers, context.device)
         batches = [m.num_batches_tracked for m in modules if m.num_batches_tracked is not None]
-        self._batches = _Flat(batches, process.device)
+        self._batches = _Flat(batches, context.device)
         for i, module in enumerate(modules):
             module.running_mean, module.running_var = self._buffers.parts[2 * i : 2 * i + 2]
             module.num_batches_tracked = self._batches.parts[i]
         momenta = [m.momentum if m.momentum is not None else 0.1 for m in modules for _ in range(2)]
         self._momentum = _Flat(
-            [torch.full_like(b, v) for b, v in zip(buffers, momenta, strict=True)], process.device
+            [torch.full_like(b, v) for b, v in zip(buffers, momenta, strict=True)], context.device
         ).whole
         for module in modules:
             module.momentum = 1.0
         self._running = self._buffers.whole.clone()
         self._count = self._batches.whole.clone()
-        self._groups, self._size = groups, self._running.numel()
-        self._share = self._running.new_zeros(self._size + groups)  # statistics, then the loss of each group
-        self._total = torch.zeros_like(self._share)
+        self._micro_batches, self._size = micro_batches, self._running.numel()
+        self._shard = self._running.new_zeros(self._size + micro_batches)  # statistics, then the loss of each group
+        self._total = torch.zeros_like(self._shard)
         self._work: dist.Work | None = None
 
     def reload(self) -> None:
@@ -52,31 +52,31 @@ class RunningStatistics:
         self._buffers.whole.copy_(self._running)
         self._batches.whole.copy_(self._count)
 
-    def add_group(self, number: int, loss: Tensor) -> None:
+    def accumulate(self, number: int, loss: Tensor) -> None:
         """After a group's forward pass: add its statistics to the share, and its loss."""
-        self._share[: self._size] += self._buffers.whole
-        self._share[self._size + number] = loss
+        self._shard[: self._size] += self._buffers.whole
+        self._shard[self._size + number] = loss
 
-    def end_share(self, last: bool) -> None:
+    def end_shard(self, last: bool) -> None:
         """After a share's last forward pass; the last share's sum over processes starts at once, beside backward."""
-        self._total += self._share
-        self._share.zero_()
-        if last and self._process.world > 1:
+        self._total += self._shard
+        self._shard.zero_()
+        if last and self._context.world_size > 1:
             self._work = dist.all_reduce(self._total, async_op=True)
 
-    def finite(self) -> Tensor:
+    def is_finite(self) -> Tensor:
         """Whether the statistics of all groups together are finite, then whether each group's loss is: bool (1 + G)."""
         if self._work is not None:
             self._work.wait()
             self._work = None
-        finite = self._total.isfinite()
-        return torch.cat((finite[: self._size].all().unsqueeze(0), finite[self._size :]))
+        is_finite = self._total.isfinite()
+        return torch.cat((is_finite[: self._size].all().unsqueeze(0), is_finite[self._size :]))
 
-    def move(self, moving: Tensor) -> None:
-        """End the step: where `moving` (bool), move by the mean over its groups."""
-        moved = self._running.lerp(self._total[: self._size] / self._groups, self._momentum)
-        torch.where(moving, moved, self._running, out=self._running)
-        self._count += moving
+    def commit(self, all_finite: Tensor) -> None:
+        """End the step: where `all_finite` (bool), move by the mean over its groups."""
+        moved = self._running.lerp(self._total[: self._size] / self._micro_batches, self._momentum)
+        torch.where(all_finite, moved, self._running, out=self._running)
+        self._count += all_finite
         self.reset()
         self._total.zero_()
 

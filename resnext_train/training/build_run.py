@@ -11,80 +11,80 @@ from torch import nn
 from torch.optim import Optimizer
 
 from resnext_train.checkpoint import checkpoint_file
-from resnext_train.checkpoint.checkpoint_writer import Saver
-from resnext_train.checkpoint.resume import ResumePoint, branch_off
+from resnext_train.checkpoint.checkpoint_writer import CheckpointWriter
+from resnext_train.checkpoint.resume import ResumePoint, branch_from
 from resnext_train.compute.loss import TrainingLoss
-from resnext_train.data.build_loaders import build_eval_loader, build_photometric
+from resnext_train.data.build_loaders import build_color_transform, build_eval_loader
 from resnext_train.data.loader_workers import worker_count
 from resnext_train.data.slow_loader import Workers
-from resnext_train.distributed.flag_sync import Agreement
+from resnext_train.distributed.flag_sync import FlagSync
 from resnext_train.distributed.stop_signals import StopSignals
 from resnext_train.errors import InputError, printable
 from resnext_train.models.build_model import auxiliary_weight, build_model
 from resnext_train.models.weight_conversion import find_state_dict, load_weights
 from resnext_train.run_dir.environment import environment
-from resnext_train.run_dir.run_logger import RunLog, open_log
-from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.run_dir.run_logger import RunLogger, open_log
+from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training.optimizer import build_optimizer
-from resnext_train.training.run_state import best_in, restore
+from resnext_train.training.run_state import best_in, load_run_state_dict
 from resnext_train.training.setup import Setup
 from resnext_train.training.throughput import DataWait
 from resnext_train.training.train_step import TrainStep
-from resnext_train.training.training_run import Progress, Run, Wishes
+from resnext_train.training.training_run import Progress, Run, StepFlags
 
 
-def start(setup: Setup, folder: RunFolder, resume: ResumePoint, signals: StopSignals) -> Run:
+def build_run(setup: Setup, folder: RunDir, resume: ResumePoint, signals: StopSignals) -> Run:
     """Build everything, at the state of `resume`'s checkpoint if there is one, and announce the run."""
-    recipe, process = setup.recipe, setup.process
+    recipe, context = setup.recipe, setup.context
     state, path = _load(setup, folder, resume)
     model = build_model(recipe.model, setup.num_classes, recipe.train.seed)
     if state is None and recipe.model.weights:
         _fine_tune(model, setup)
-    model.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.train.compile:
         model.compile()
     optimizer = build_optimizer(recipe.optimizer, model)
     step = TrainStep(
         model,
         optimizer,
-        build_photometric(recipe),
+        build_color_transform(recipe),
         setup.precision,
-        process,
-        setup.plan.groups,
+        context,
+        setup.plan.micro_batches,
         TrainingLoss(recipe.train.label_smoothing, auxiliary_weight(recipe.model)),
         recipe.optimizer.clip_norm,
         recipe.train.seed,
     )
     schedule, progress = setup.schedule(), Progress()
     if state is not None:
-        best = process.gather(best_in(folder) if process.is_main else None)[0]
-        progress = process.together(lambda: restore(state, setup, best, step, schedule))
-    step.settle_buckets(recipe.train.micro_batch, recipe.augment.size)
+        best = context.gather(best_in(folder) if context.is_main else None)[0]
+        progress = context.run_on_all_ranks(lambda: load_run_state_dict(state, setup, best, step, schedule))
+    step.warm_up_ddp_buckets(recipe.train.micro_batch, recipe.augment.size)
 
-    def prepare() -> RunLog:
+    def prepare() -> RunLogger:
         folder.check_room(_bytes_of(model, optimizer), recipe.checkpoint.keep)
         if path is not None:
-            branch_off(folder, path, progress.step // setup.plan.steps_per_epoch)
+            branch_from(folder, path, progress.step // setup.plan.steps_per_epoch)
         folder.create(recipe.to_yaml())
         logged = state["progress"]["step"] if state else 0
         epochs, per_epoch = recipe.train.epochs, setup.plan.steps_per_epoch
         return open_log(folder, recipe.log.tensorboard, logged, epochs, per_epoch, setup.total_steps)
 
-    log = process.together(lambda: prepare() if process.is_main else RunLog())
-    if process.is_main:
+    log = context.run_on_all_ranks(lambda: prepare() if context.is_main else RunLogger())
+    if context.is_main:
         folder.write_state("running", progress.step)
     log.write("start", step=progress.step, **environment(), **_effective(setup))
-    val_loader = build_eval_loader(recipe, setup.evaluation.images, process)
-    workers = Workers(*(worker_count(w, process.local_world) for w in (recipe.data.workers, "auto")))
+    val_loader = build_eval_loader(recipe, setup.evaluation.images, context)
+    workers = Workers(*(worker_count(w, context.local_world_size) for w in (recipe.data.workers, "auto")))
     data_wait = DataWait(workers, setup.splits.train.storage)
-    saver = Saver(folder, recipe.checkpoint.keep)
-    agreement = Agreement(process, len(Wishes._fields))
-    return Run(setup, folder, log, step, schedule, val_loader, progress, data_wait, saver, signals, agreement)
+    saver = CheckpointWriter(folder, recipe.checkpoint.keep)
+    flag_sync = FlagSync(context, len(StepFlags._fields))
+    return Run(setup, folder, log, step, schedule, val_loader, progress, data_wait, saver, signals, flag_sync)
 
 
-def _load(setup: Setup, folder: RunFolder, resume: ResumePoint) -> tuple[dict[str, Any] | None, Path | None]:
+def _load(setup: Setup, folder: RunDir, resume: ResumePoint) -> tuple[dict[str, Any] | None, Path | None]:
     """The state of the first whole checkpoint among `resume`'s, and its path; None where the run starts anew."""
-    process = setup.process
+    context = setup.context
 
     def load() -> tuple[dict[str, Any] | None, Path | None, list[str]]:
         try:
@@ -94,10 +94,10 @@ def _load(setup: Setup, folder: RunFolder, resume: ResumePoint) -> tuple[dict[st
                 f"{error}; continue from another one by --resume PATH, or start anew in another --out"
             ) from error
 
-    state, path, problems = process.together(load)
-    if len(set(process.gather(str(path)))) > 1:
+    state, path, problems = context.run_on_all_ranks(load)
+    if len(set(context.gather(str(path)))) > 1:
         raise InputError(f"the hosts see different run folders; put {folder.path} on a file system that all share")
-    if process.is_main and state:
+    if context.is_main and state:
         for problem in problems:
             print(problem, file=sys.stderr)
         print(printable(f"continuing from {path}, step {state['progress']['step']}"), flush=True)
@@ -119,7 +119,7 @@ def _fine_tune(model: nn.Module, setup: Setup) -> None:
     """
     section = setup.recipe.model
     path = Path(section.weights or "").expanduser()
-    content = setup.process.together(lambda: checkpoint_file.load_file(path))
+    content = setup.context.run_on_all_ranks(lambda: checkpoint_file.load_file(path))
     weights = find_state_dict(content, str(path))
     if checkpoint_file.is_ours(content):
         same = tuple(content["classes"]) == setup.splits.classes
@@ -127,20 +127,20 @@ def _fine_tune(model: nn.Module, setup: Setup) -> None:
         told = load_weights(model, weights, str(path), section, "fitting" if same else "new", kind)
     else:
         told = load_weights(model, weights, str(path), section, "fitting")
-    if setup.process.is_main:
+    if setup.context.is_main:
         print(printable(f"weights: {told}"), flush=True)
 
 
 def _effective(setup: Setup) -> dict[str, Any]:
     """What the recipe came to on this machine, for the log."""
     return {
-        "world_size": setup.process.world,
-        "device": str(setup.process.device),
+        "world_size": setup.context.world_size,
+        "device": str(setup.context.device),
         "precision": setup.precision.name,
         "threads": torch.get_num_threads(),
         "images": setup.splits.storage,
         "batch_size": setup.plan.batch_size,
-        "groups": setup.plan.groups,
+        "groups": setup.plan.micro_batches,
         "steps_per_epoch": setup.plan.steps_per_epoch,
         "total_steps": setup.total_steps,
     }

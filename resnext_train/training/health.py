@@ -15,7 +15,7 @@ from resnext_train.training.train_metrics import Skipped
 from resnext_train.training.training_run import Run
 
 
-def settle(run: Run) -> None:
+def check_health(run: Run) -> None:
     """Wait for the device, and see that all is well: sums, steps that were skipped, the weights of all processes.
 
     Raises:
@@ -23,7 +23,7 @@ def settle(run: Run) -> None:
     """
     run.step.meter.read()
     for skipped in run.step.watch.read():
-        run.log.write("skipped", **_told_of(skipped, run))
+        run.log.write("skipped", **_skipped_event(skipped, run))
         limit = run.setup.recipe.train.max_skipped
         if skipped.in_a_row > limit:
             first, last = skipped.step + 2 - skipped.in_a_row, skipped.step + 1
@@ -33,8 +33,8 @@ def settle(run: Run) -> None:
                 "as well; start anew with another --out and a lower optimizer.lr, or continue from an older checkpoint "
                 "by --resume PATH"
             )
-    if run.setup.process.world > 1:
-        sums = run.setup.process.gather(weights_sum(run.model))
+    if run.setup.context.world_size > 1:
+        sums = run.setup.context.gather(weights_sum(run.model))
         common, votes = Counter(sums).most_common(1)[0]
         if other := [str(rank) for rank, weights in enumerate(sums) if weights != common]:
             named = f"of process {' and '.join(other)} of {len(sums)} (counted from 0) differ from the others'"
@@ -46,17 +46,23 @@ def settle(run: Run) -> None:
             )
 
 
-def _told_of(skipped: Skipped, run: Run) -> dict[str, Any]:
+def _skipped_event(skipped: Skipped, run: Run) -> dict[str, Any]:
     """What the log says of a skipped step: its learning rate and the images of the groups at fault, or of all."""
     setup = run.setup
     seed, plan = setup.recipe.train.seed, setup.plan
-    groups = plan.groups_of(skipped.step, permutation(seed, skipped.step // plan.steps_per_epoch, plan.images))
-    images = [int(i) for number in skipped.groups or range(plan.groups) for i in groups[number]]
-    what = f"the loss of {len(skipped.groups)} of {plan.groups} BN groups" if skipped.groups else "the gradient"
+    micro_batches = plan.micro_batches_of(
+        skipped.step, permutation(seed, skipped.step // plan.steps_per_epoch, plan.images)
+    )
+    images = [int(i) for number in skipped.micro_batches or range(plan.micro_batches) for i in micro_batches[number]]
+    what = (
+        f"the loss of {len(skipped.micro_batches)} of {plan.micro_batches} BN groups"
+        if skipped.micro_batches
+        else "the gradient"
+    )
     lr = run.schedule.lr(skipped.step)
     names = ", ".join(setup.splits.train.name(i) for i in images[:2])
     text = f"step {skipped.step + 1} was skipped: {what} is not finite (learning rate {lr:g}; images {names}, ...)"
-    return {"step": skipped.step + 1, "lr": lr, "groups": skipped.groups, "images": images, "text": text}
+    return {"step": skipped.step + 1, "lr": lr, "groups": skipped.micro_batches, "images": images, "text": text}
 
 
 def weights_digest(model: nn.Module) -> str:

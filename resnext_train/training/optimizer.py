@@ -31,13 +31,13 @@ def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
     return optimizer
 
 
-def step_where(moving: Tensor, optimizer: Optimizer) -> None:
-    """`optimizer.step()` where `moving` (bool, on the device) is true; else weights and momentum stay as they are.
+def step_where(all_finite: Tensor, optimizer: Optimizer) -> None:
+    """`optimizer.step()` where `all_finite` (bool, on the device) is true; else weights and momentum stay as they are.
 
     The host does not wait for the device to know which.
     """
     if isinstance(optimizer, SGD):  # the fused update takes note of such a sign by itself, as for loss scaling
-        optimizer.found_inf = (~moving).float()  # type: ignore[attr-defined]
+        optimizer.found_inf = (~all_finite).float()  # type: ignore[attr-defined]
         optimizer.step()
         del optimizer.found_inf  # type: ignore[attr-defined]
         return
@@ -47,7 +47,7 @@ def step_where(moving: Tensor, optimizer: Optimizer) -> None:
     optimizer.step()
     with torch.no_grad():
         for tensor, old in zip(tensors, before, strict=True):
-            torch.where(moving, tensor, old, out=tensor)
+            torch.where(all_finite, tensor, old, out=tensor)
 
 
 def _sgd(section: SgdSection, groups: list[dict[str, object]]) -> Optimizer:

@@ -14,14 +14,14 @@ from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.resume import describe, fixed_differences
 from resnext_train.config import recipe_from_dict
 from resnext_train.errors import InputError, printable
-from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training.lr_schedule import Schedule
 from resnext_train.training.setup import Setup
 from resnext_train.training.train_step import TrainStep
 from resnext_train.training.training_run import Progress, Run
 
 
-def capture(run: Run) -> dict[str, Any]:
+def run_state_dict(run: Run) -> dict[str, Any]:
     """The content of a checkpoint, see checkpoint_file.py."""
     return {
         "model": run.model.state_dict(),
@@ -40,7 +40,7 @@ def capture(run: Run) -> dict[str, Any]:
     }
 
 
-def restore(
+def load_run_state_dict(
     state: dict[str, Any], setup: Setup, best: dict[str, Any] | None, step: TrainStep, schedule: Schedule
 ) -> Progress:
     """Put a checkpoint's state into a freshly built run, and print what the recipe changes about it.
@@ -52,12 +52,12 @@ def restore(
     """
     stored = recipe_from_dict(state["recipe"], "recipe in the checkpoint")
     changed = fixed_differences(stored, setup.recipe)
-    if changed and setup.process.is_main:
+    if changed and setup.context.is_main:
         print(printable(f"continuing with a changed recipe: {describe(changed)}"), flush=True)
     if tuple(state["classes"]) != setup.splits.classes:
         raise InputError("the checkpoint was trained on other classes than the data has; use the same data.root")
     kept = state["images"]
-    if setup.process.is_main and kept != setup.splits.storage:
+    if setup.context.is_main and kept != setup.splits.storage:
         for split, text in setup.splits.storage.items():
             print(printable(f"{split} images: {text}; until now: {kept[split]}"), flush=True)
     progress = _position(state, setup)
@@ -100,7 +100,7 @@ def _position(state: dict[str, Any], setup: Setup) -> Progress:
     return progress
 
 
-def best_in(folder: RunFolder) -> dict[str, Any] | None:
+def best_in(folder: RunDir) -> dict[str, Any] | None:
     """The evaluation that the run folder's best.pt is the best of, or None where there is no best.pt."""
     path = folder.checkpoints / "best.pt"
     if not path.is_file():

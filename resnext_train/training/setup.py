@@ -9,7 +9,7 @@ from resnext_train.config import Recipe
 from resnext_train.data.build_loaders import Evaluation, build_evaluation, check_memory
 from resnext_train.data.build_sources import Splits, build_splits
 from resnext_train.data.sampler import StepPlan
-from resnext_train.distributed.dist_context import Process
+from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
 from resnext_train.training.lr_schedule import Schedule, build_schedule
 
@@ -19,7 +19,7 @@ class Setup:
     """A recipe on the data and the processes it will run with; all durations are in steps from here on."""
 
     recipe: Recipe
-    process: Process
+    context: DistContext
     splits: Splits
     evaluation: Evaluation
     plan: StepPlan
@@ -41,22 +41,22 @@ class Setup:
         return step // self.plan.steps_per_epoch + 1
 
 
-def set_up(recipe: Recipe, process: Process) -> Setup:
+def set_up(recipe: Recipe, context: DistContext) -> Setup:
     """Find the data and work out what the recipe means for it.
 
     Raises:
         InputError: missing or unfit data, a class count that disagrees with it, too little data for a step.
     """
-    splits = process.host_first(lambda: build_splits(recipe.data))
+    splits = context.local_rank0_first(lambda: build_splits(recipe.data))
     wanted = recipe.model.num_classes
     if wanted not in ("auto", len(splits.classes)):
         raise InputError(
             f"model.num_classes is {wanted} but the data has {len(splits.classes)} classes; correct it or use auto"
         )
-    evaluation = process.together(lambda: build_evaluation(recipe.eval, splits.val, splits.classes))
-    process.together(lambda: check_memory(recipe, process, train=True))
-    plan = StepPlan(len(splits.train), recipe.train.batch_size, recipe.train.groups)
+    evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, splits.val, splits.classes))
+    context.run_on_all_ranks(lambda: check_memory(recipe, context, train=True))
+    plan = StepPlan(len(splits.train), recipe.train.batch_size, recipe.train.micro_batches)
     total = recipe.train.epochs * plan.steps_per_epoch
     total = min(total, recipe.train.max_steps or total)
-    precision = resolve_precision(recipe.train.precision, process.device)
-    return Setup(recipe, process, splits, evaluation, plan, total, precision)
+    precision = resolve_precision(recipe.train.precision, context.device)
+    return Setup(recipe, context, splits, evaluation, plan, total, precision)

@@ -7,69 +7,69 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from resnext_train.data.image_batch import Group
+from resnext_train.data.image_batch import ImageBatch
 from resnext_train.errors import FaultError, Preempted
-from resnext_train.training.health import settle
-from resnext_train.training.run_state import capture
-from resnext_train.training.training_run import TOO_MANY_FAILED, Run, Wishes
+from resnext_train.training.health import check_health
+from resnext_train.training.run_state import run_state_dict
+from resnext_train.training.training_run import TOO_MANY_FAILED, Run, StepFlags
 
 
-class Told(Exception):  # noqa: N818 (no error)
+class StopRequested(Exception):  # noqa: N818 (no error)
     """All processes have agreed to stop, since one of them received `signal`."""
 
     def __init__(self, signal: int) -> None:
         self.signal = signal
 
 
-def stoppable(run: Run, blocks: Iterator[Group]) -> Iterator[Group]:
-    """`blocks`, until the processes agree to stop; a process that has fewer of them agrees as often as the others."""
-    if run.setup.process.is_main:
+def until_stopped(run: Run, batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
+    """`batches`, until the processes agree to stop; a process that has fewer of them agrees as often as the others."""
+    if run.setup.context.is_main:
         _note_saved(run, wait=True)  # a best one that was not saved must be known before the next is looked for
     for _ in range(run.val_loader.sampler.rounds):  # type: ignore[attr-defined]
-        heed(run, may_save=False)
-        if block := next(blocks, None):
-            yield block
+        sync_flags(run, may_save=False)
+        if batch := next(batches, None):
+            yield batch
 
 
-def heed(run: Run, may_save: bool) -> None:
+def sync_flags(run: Run, may_save: bool) -> None:
     """At a boundary: agree with the other processes on what any of them wishes, and do it.
 
     Raises:
         Told: to stop.
         FaultError: checkpoints cannot be written.
     """
-    wishes = Wishes(run.signals.received, 0, 0)
-    if run.setup.process.is_main:
+    flags = StepFlags(run.signals.received, 0, 0)
+    if run.setup.context.is_main:
         _note_saved(run, wait=False)
         minutes, limit = (time.monotonic() - run.saved_at) / 60, run.setup.recipe.checkpoint.every_minutes
         due = may_save and limit is not None and minutes > limit
         if due:
             run.saved_at = time.monotonic()  # on GPUs the wish comes true a step later, and must not be made again
-        wishes, run.trouble = Wishes(run.signals.received, due, run.trouble), 0
-    agreed = Wishes(*run.agreement.at_boundary([int(wish) for wish in wishes]))
+        flags, run.trouble = StepFlags(run.signals.received, due, run.trouble), 0
+    agreed = StepFlags(*run.flag_sync.all_reduce_max([int(flag) for flag in flags]))
     if agreed.trouble == TOO_MANY_FAILED:
         _stop_unsaved(run)
     if run.progress.best and run.progress.best["epoch"] == agreed.trouble:
         run.progress.best = run.best_before
     if agreed.signal:
-        raise Told(agreed.signal)
+        raise StopRequested(agreed.signal)
     if agreed.save and may_save:
         save(run)
 
 
 def save(run: Run, is_best: bool = False, epoch: int | None = None) -> None:
     """Begin to write last.pt, and give it the names best.pt and epoch_NNNN.pt where they apply."""
-    settle(run)
+    check_health(run)
     run.saved_at = time.monotonic()
-    if run.setup.process.is_main:
-        step, summary = run.progress.step, summary_of(run)
+    if run.setup.context.is_main:
+        step, summary = run.progress.step, run_summary(run)
 
         def then() -> None:
             run.folder.write_state("running", step)
             run.folder.write_summary(summary)
 
         _note_saved(run, wait=True)
-        run.saver.save(capture(run), is_best, epoch, then)
+        run.saver.save(run_state_dict(run), is_best, epoch, then)
     run.progress.seconds += run.clock.lap().seconds
 
 
@@ -104,13 +104,13 @@ def wait_saved(run: Run) -> None:
     Raises:
         FaultError: it cannot be written.
     """
-    if run.setup.process.is_main:
+    if run.setup.context.is_main:
         _note_saved(run, wait=True)
-    if any(run.setup.process.gather(run.saver.failures)):
+    if any(run.setup.context.gather(run.saver.failures)):
         _stop_unsaved(run)
 
 
-def leave(run: Run, number: int) -> NoReturn:
+def save_and_exit(run: Run, number: int) -> NoReturn:
     """Save where the run is, and end it in order.
 
     Raises:
@@ -121,13 +121,13 @@ def leave(run: Run, number: int) -> NoReturn:
     save(run)
     wait_saved(run)
     run.log.write("preempted", step=step, signal=name)
-    if run.setup.process.is_main:
+    if run.setup.context.is_main:
         run.folder.write_state("preempted", step, signal=name)
-    run.setup.process.together(lambda: None)  # torchrun ends all processes when the first one leaves
+    run.setup.context.run_on_all_ranks(lambda: None)  # torchrun ends all processes when the first one leaves
     raise Preempted(f"{name}: saved at step {step} and stopped; the same command continues from there")
 
 
-def summary_of(run: Run) -> dict[str, Any]:
+def run_summary(run: Run) -> dict[str, Any]:
     """What summary.json says of a run."""
     progress = run.progress
     images = sum(run.setup.plan.step_size(s) for s in range(progress.step % run.setup.plan.steps_per_epoch))

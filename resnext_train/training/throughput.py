@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from resnext_train.data.image_batch import Group, Report
+from resnext_train.data.image_batch import ImageBatch, LoadReport
 from resnext_train.data.slow_loader import NOTICEABLE, WINDOW, Workers, slow_stage
 from resnext_train.data.sources.image_source import Storage
 
@@ -18,7 +18,7 @@ class Lap(NamedTuple):
     waited: float
     steps: int
     images: int
-    report: Report
+    report: LoadReport
 
 
 class Clock:
@@ -27,18 +27,18 @@ class Clock:
     def __init__(self) -> None:
         now = time.perf_counter()
         self._steps, self._images, self._waited, self._lap = 0, 0, 0.0, now
-        self._reports: list[Report] = []
+        self._reports: list[LoadReport] = []
 
-    def timed(self, groups: Iterator[Group]) -> Iterator[Group]:
-        """`groups`, counting the time spent waiting for the next."""
+    def timed(self, micro_batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
+        """`micro_batches`, counting the time spent waiting for the next."""
         while True:
             asked = time.perf_counter()
-            group = next(groups, None)
+            micro_batch = next(micro_batches, None)
             self._waited += time.perf_counter() - asked
-            if group is None:
+            if micro_batch is None:
                 return
-            self._reports.append(group.report)
-            yield group
+            self._reports.append(micro_batch.report)
+            yield micro_batch
 
     def took(self, images: int) -> None:
         """Count a step of `images` images."""
@@ -48,7 +48,7 @@ class Clock:
     def lap(self) -> Lap:
         """End a lap and start the next."""
         now = time.perf_counter()
-        result = Lap(now - self._lap, self._waited, self._steps, self._images, Report.sum(self._reports))
+        result = Lap(now - self._lap, self._waited, self._steps, self._images, LoadReport.sum(self._reports))
         self._lap, self._waited, self._steps, self._images, self._reports = now, 0.0, 0, 0, []
         return result
 
@@ -79,7 +79,7 @@ class DataWait:
             return None
         seconds = sum(lap.seconds for lap in self._laps)
         wait = sum(lap.waited for lap in self._laps) / seconds
-        report = Report.sum([lap.report for lap in self._laps])
+        report = LoadReport.sum([lap.report for lap in self._laps])
         self._start()
         if wait <= NOTICEABLE:
             return None

@@ -81,7 +81,7 @@ class Skipped(NamedTuple):
     """A step that changed nothing because it was not finite: its number from 0, and the groups whose loss was not."""
 
     step: int
-    groups: list[int]
+    micro_batches: list[int]
     """Numbers of BN groups; none where all losses were finite, but the gradient's norm or the statistics were not."""
     in_a_row: int
     """This one and the skipped steps directly before it."""
@@ -108,7 +108,9 @@ class FiniteWatch:
             self.in_a_row = 0 if finite else self.in_a_row + 1
             if not finite:
                 self.total += 1
-                skipped.append(Skipped(step, [group for group, fine in enumerate(losses) if not fine], self.in_a_row))
+                skipped.append(
+                    Skipped(step, [micro_batch for micro_batch, fine in enumerate(losses) if not fine], self.in_a_row)
+                )
         self._steps, self._rows = [], []
         return skipped
 

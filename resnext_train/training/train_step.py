@@ -26,11 +26,11 @@ from torch.optim import Optimizer
 
 from resnext_train.compute.loss import TrainingLoss, main_logits
 from resnext_train.compute.precision import Precision
-from resnext_train.data.image_batch import Group
-from resnext_train.data.rng import group_seed
-from resnext_train.data.sampler import deal
-from resnext_train.data.transforms.color_transform import Photometric
-from resnext_train.distributed.dist_context import Process
+from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.rng import micro_batch_seed
+from resnext_train.data.sampler import shard_for_rank
+from resnext_train.data.transforms.color_transform import ColorTransform
+from resnext_train.distributed.dist_context import DistContext
 from resnext_train.training.batch_norm import RunningStatistics
 from resnext_train.training.optimizer import step_where
 from resnext_train.training.train_metrics import FiniteWatch, TrainMeter
@@ -45,49 +45,51 @@ class TrainStep:
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        photometric: Photometric,
+        color_transform: ColorTransform,
         precision: Precision,
-        process: Process,
-        groups: int,
+        context: DistContext,
+        micro_batches: int,
         loss: TrainingLoss = _PLAIN_LOSS,
         clip_norm: float | None = None,
         seed: int = 0,
     ) -> None:
-        self.statistics = RunningStatistics(model, process, groups)
+        self.statistics = RunningStatistics(model, context, micro_batches)
         self.scaler = precision.scaler()
-        self.meter = TrainMeter(process.device, process.sum_)
+        self.meter = TrainMeter(context.device, context.all_reduce_sum)
         self.watch = FiniteWatch()
         self.model, self.optimizer = model, optimizer
-        self._network = _distribute(model, process)
-        self._photometric, self._precision = photometric, precision
-        self._groups, self._loss, self._clip_norm, self._seed = groups, loss, clip_norm, seed
-        self._process = process
+        self._network = _distribute(model, context)
+        self._color_transform, self._precision = color_transform, precision
+        self._micro_batches, self._loss, self._clip_norm, self._seed = micro_batches, loss, clip_norm, seed
+        self._context = context
         self._dtype = next(model.parameters()).dtype
-        single = process.world == 1 and groups > 1
-        self._shares = (
-            [deal(groups, 2, 0), deal(groups, 2, 1)] if single else [deal(groups, process.world, process.rank)]
+        single = context.world_size == 1 and micro_batches > 1
+        self._shards = (
+            [shard_for_rank(micro_batches, 2, 0), shard_for_rank(micro_batches, 2, 1)]
+            if single
+            else [shard_for_rank(micro_batches, context.world_size, context.rank)]
         )
 
-    def __call__(self, groups: Iterator[Group], step: int, size: int, lr: float) -> None:
-        """Step number `step` over `size` images; this process's `groups` are on its device."""
+    def __call__(self, micro_batches: Iterator[ImageBatch], step: int, size: int, lr: float) -> None:
+        """Step number `step` over `size` images; this process's `micro_batches` are on its device."""
         for settings in self.optimizer.param_groups:
             settings["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        self.compute_gradients(groups, step, size)
+        self.compute_gradients(micro_batches, step, size)
         self.scaler.unscale_(self.optimizer)
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        finite = self.statistics.finite()
-        moving = finite.all() & norm.isfinite()
+        finite = self.statistics.is_finite()
+        all_finite = finite.all() & norm.isfinite()
         if self._clip_norm is not None:
             clip_grads_with_norm_(self.model.parameters(), self._clip_norm, norm)
-        step_where(moving, self.optimizer)
+        step_where(all_finite, self.optimizer)
         self.scaler.update()
-        self.statistics.move(moving)
-        self.meter.end_step(moving)
-        self.watch.add(step, moving, finite[1:])
-        torch.manual_seed(group_seed(self._seed, step, self._groups))  # the same state on all processes
+        self.statistics.commit(all_finite)
+        self.meter.end_step(all_finite)
+        self.watch.add(step, all_finite, finite[1:])
+        torch.manual_seed(micro_batch_seed(self._seed, step, self._micro_batches))  # the same state on all processes
 
-    def settle_buckets(self, images: int, crop: int) -> None:
+    def warm_up_ddp_buckets(self, images: int, crop: int) -> None:
         """Make DDP sum gradients in the same order from the first step on, whether a run is new or continued.
 
         DDP arranges the gradients anew after the first backward pass, in the order in which they became ready. That
@@ -95,29 +97,29 @@ class TrainStep:
         `crop` by `crop` pixels, which are as many as a group has, makes it do so before the first step; nothing
         remains of the pass.
         """
-        if self._process.world < 3:
+        if self._context.world_size < 3:
             return
-        device = self._process.device
-        group = Group(
+        device = self._context.device
+        micro_batch = ImageBatch(
             torch.zeros(images, 3, crop, crop, dtype=torch.uint8, device=device).to(memory_format=torch.channels_last),
             torch.zeros(images, dtype=torch.int64, device=device),
             None,
         )
-        outputs = self._outputs(group)
-        self.scaler.scale(self._loss(outputs, group.labels)).backward()  # type: ignore[no-untyped-call]
+        outputs = self._outputs(micro_batch)
+        self.scaler.scale(self._loss(outputs, micro_batch.labels)).backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
         self.statistics.reset()
 
-    def compute_gradients(self, groups: Iterator[Group], step: int, size: int) -> None:
+    def compute_gradients(self, micro_batches: Iterator[ImageBatch], step: int, size: int) -> None:
         """Leave the step's gradient in the parameters and its statistics ready to move."""
         aside: list[Tensor] = []
-        for i, share in enumerate(self._shares):
-            last_share = i == len(self._shares) - 1
-            for number in share:
-                last = number == share[-1]
+        for i, shard in enumerate(self._shards):
+            last_shard = i == len(self._shards) - 1
+            for number in shard:
+                last = number == shard[-1]
                 with self._no_sync() if not last else contextlib.nullcontext():
-                    self._group(next(groups), step, number, size, last, last_share)
-            if not last_share:
+                    self._micro_batch(next(micro_batches), step, number, size, last, last_shard)
+            if not last_shard:
                 aside = [p.grad for p in self.model.parameters() if p.grad is not None]
                 self.optimizer.zero_grad(set_to_none=True)
         if aside:
@@ -128,30 +130,32 @@ class TrainStep:
         network = self._network
         return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
-    def _group(self, group: Group, step: int, number: int, size: int, last: bool, last_share: bool) -> None:
+    def _micro_batch(
+        self, micro_batch: ImageBatch, step: int, number: int, size: int, last: bool, last_shard: bool
+    ) -> None:
         """Forward and backward pass of one group."""
-        torch.manual_seed(group_seed(self._seed, step, number))  # for dropout
-        outputs = self._outputs(group)
-        loss = self._loss(outputs, group.labels)
-        self.statistics.add_group(number, loss.detach())
+        torch.manual_seed(micro_batch_seed(self._seed, step, number))  # for dropout
+        outputs = self._outputs(micro_batch)
+        loss = self._loss(outputs, micro_batch.labels)
+        self.statistics.accumulate(number, loss.detach())
         if last:
-            self.statistics.end_share(last_share)
-        self.meter.add(loss.detach(), main_logits(outputs).detach(), group.labels, group.report.missing)
+            self.statistics.end_shard(last_shard)
+        self.meter.add(loss.detach(), main_logits(outputs).detach(), micro_batch.labels, micro_batch.report.missing)
         self.scaler.scale(loss / size).backward()  # type: ignore[no-untyped-call]
 
-    def _outputs(self, group: Group) -> Any:
+    def _outputs(self, micro_batch: ImageBatch) -> Any:
         """The network's outputs for a group's images."""
         # Outside autocast, which would round the colours.
-        pixels = self._photometric(group.images, group.jitter, self._dtype)
+        pixels = self._color_transform(micro_batch.images, micro_batch.jitter, self._dtype)
         with self._precision.autocast():
             return self._network(pixels)
 
 
-def _distribute(model: nn.Module, process: Process) -> nn.Module:
+def _distribute(model: nn.Module, context: DistContext) -> nn.Module:
     """`model` in DistributedDataParallel where there is more than one process; gradients are summed."""
-    if process.world == 1:
+    if context.world_size == 1:
         return model
-    devices = [process.device] if process.device.type == "cuda" else None
+    devices = [context.device] if context.device.type == "cuda" else None
     # RunningStatistics keeps the buffers equal. torch 2.15 renames the argument that leaves them to it.
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     own_buffers = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}

@@ -10,24 +10,32 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from resnext_train.checkpoint.resume import ResumePoint, resume_point
-from resnext_train.data.batch_loader import on_device, readable, telling
-from resnext_train.data.build_loaders import build_photometric, build_train_loader
-from resnext_train.data.image_batch import Group, Unreadable
+from resnext_train.data.batch_loader import on_device, readable_batches, report_unreadable
+from resnext_train.data.build_loaders import build_color_transform, build_train_loader
+from resnext_train.data.image_batch import ImageBatch, UnreadableImage
 from resnext_train.data.loader_workers import worker_deaths_explained
 from resnext_train.distributed.heartbeat import dead_ranks_named
 from resnext_train.distributed.stop_signals import StopSignals
 from resnext_train.errors import Preempted
 from resnext_train.evaluation.evaluate import evaluate
-from resnext_train.run_dir.run_paths import RunFolder
-from resnext_train.training.build_run import start
-from resnext_train.training.health import settle, weights_digest
+from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.training.build_run import build_run
+from resnext_train.training.health import check_health, weights_digest
 from resnext_train.training.setup import Setup
-from resnext_train.training.step_boundary import Told, heed, leave, save, stoppable, summary_of, wait_saved
+from resnext_train.training.step_boundary import (
+    StopRequested,
+    run_summary,
+    save,
+    save_and_exit,
+    sync_flags,
+    until_stopped,
+    wait_saved,
+)
 from resnext_train.training.training_run import Run
 
 
 @worker_deaths_explained()
-def train(setup: Setup, folder: RunFolder, resume: str) -> dict[str, Any]:
+def train(setup: Setup, folder: RunDir, resume: str) -> dict[str, Any]:
     """Train to the end of the recipe and return the summary; every process of the run calls this.
 
     `resume` is auto, never or the path of a checkpoint, see resume.py.
@@ -39,22 +47,22 @@ def train(setup: Setup, folder: RunFolder, resume: str) -> dict[str, Any]:
         FaultError: another process is gone, the processes' weights differ, too many steps in a row were not finite, or
             checkpoints cannot be written.
     """
-    process = setup.process.in_training(60 * setup.recipe.train.patience)
-    setup = replace(setup, process=process)
-    claim = process.together(lambda: folder.claim() if process.is_main else None)
+    context = setup.context.in_training(60 * setup.recipe.train.patience)
+    setup = replace(setup, context=context)
+    claim = context.run_on_all_ranks(lambda: folder.claim() if context.is_main else None)
     try:
-        with StopSignals(speaks=process.is_main) as signals:
-            with dead_ranks_named(process.pulse):
-                point = process.together(lambda: _point(setup, folder, resume) if process.is_main else None)
-                run = start(setup, folder, process.gather(point)[0] or ResumePoint(), signals)
-            with _booked(run), dead_ranks_named(process.pulse):
+        with StopSignals(announce=context.is_main) as signals:
+            with dead_ranks_named(context.heartbeat):
+                point = context.run_on_all_ranks(lambda: _point(setup, folder, resume) if context.is_main else None)
+                run = build_run(setup, folder, context.gather(point)[0] or ResumePoint(), signals)
+            with _booked(run), dead_ranks_named(context.heartbeat):
                 return _take_steps(run)
     finally:
         if claim:
             claim.close()
 
 
-def _point(setup: Setup, folder: RunFolder, resume: str) -> ResumePoint:
+def _point(setup: Setup, folder: RunDir, resume: str) -> ResumePoint:
     """Where to continue from, looked at when no other run can be writing in `folder` any more."""
     return resume_point(folder, setup.recipe, resume)
 
@@ -65,14 +73,14 @@ def _booked(run: Run) -> Iterator[None]:
     try:
         try:
             yield
-        except Told as told:
-            leave(run, told.signal)
+        except StopRequested as stop:
+            save_and_exit(run, stop.signal)
     except Preempted:
         raise
     except BaseException as error:
         run.saver.close()  # before state.json: what is being written ends with that, too
         run.log.write("failed", step=run.progress.step, text=str(error) or type(error).__name__)
-        if run.setup.process.is_main:
+        if run.setup.context.is_main:
             run.folder.write_state("failed", run.progress.step)
         raise
     finally:
@@ -86,11 +94,11 @@ def _take_steps(run: Run) -> dict[str, Any]:
     if run.progress.epoch_is_open:
         _end_epoch(run)
     loader = build_train_loader(
-        setup.recipe, setup.splits.train, setup.plan, setup.process, run.progress.step, setup.total_steps
+        setup.recipe, setup.splits.train, setup.plan, setup.context, run.progress.step, setup.total_steps
     )
-    groups = run.clock.timed(_readable(run, loader))
+    micro_batches = run.clock.timed(_readable(run, loader))
     while run.progress.step < setup.total_steps:
-        _take_step(run, groups)
+        _take_step(run, micro_batches)
         step = run.progress.step
         at_end = step == setup.total_steps
         if at_end or step % setup.recipe.log.every == 0:
@@ -100,19 +108,19 @@ def _take_steps(run: Run) -> dict[str, Any]:
         elif section.every_steps and step % section.every_steps == 0:
             save(run)
         if not at_end:
-            heed(run, may_save=True)
+            sync_flags(run, may_save=True)
     return _finish(run)
 
 
-def _readable(run: Run, loader: DataLoader[Group | Unreadable]) -> Iterator[Group]:
+def _readable(run: Run, loader: DataLoader[ImageBatch | UnreadableImage]) -> Iterator[ImageBatch]:
     """The groups of `loader` on this process's device; what cannot be read goes to the log."""
-    return on_device(telling(readable(loader), run.tell_unreadable), run.setup.process.device)
+    return on_device(report_unreadable(readable_batches(loader), run.log_unreadable), run.setup.context.device)
 
 
-def _take_step(run: Run, groups: Iterator[Group]) -> None:
+def _take_step(run: Run, micro_batches: Iterator[ImageBatch]) -> None:
     step = run.progress.step
     size = run.setup.plan.step_size(step)
-    run.step(groups, step, size, run.schedule.lr(step))
+    run.step(micro_batches, step, size, run.schedule.lr(step))
     run.clock.took(size)
     run.progress.step += 1
     run.log.tick(run.setup.epoch_of(step), step % run.setup.plan.steps_per_epoch + 1)
@@ -120,7 +128,7 @@ def _take_step(run: Run, groups: Iterator[Group]) -> None:
 
 def _log_step(run: Run) -> None:
     """Log the mean over the steps since the last such line, or since the epoch's start."""
-    settle(run)
+    check_health(run)
     window = run.step.meter.window
     lap = run.clock.lap()
     run.progress.seconds += lap.seconds
@@ -146,14 +154,14 @@ def _end_epoch(run: Run) -> None:
     step = run.progress.step
     at_end = step == run.setup.total_steps
     epoch = run.setup.epoch_of(step - 1)
-    settle(run)
+    check_health(run)
     totals = run.step.meter.epoch
     counts = None
     if at_end or epoch % recipe.eval.every_epochs == 0:
         run.progress.epoch_is_open = True
-        blocks = stoppable(run, _readable(run, run.val_loader))
-        normalise, setup = build_photometric(recipe), run.setup
-        counts = evaluate(run.model, blocks, normalise, setup.precision, setup.process, setup.evaluation.outputs)
+        batches = until_stopped(run, _readable(run, run.val_loader))
+        normalise, setup = build_color_transform(recipe), run.setup
+        counts = evaluate(run.model, batches, normalise, setup.precision, setup.context, setup.evaluation.outputs)
         run.progress.epoch_is_open = False
         run.schedule.observe(100 - counts.top1)
         run.progress.last = {"epoch": epoch, **counts.to_dict()}
@@ -186,9 +194,9 @@ def _end_epoch(run: Run) -> None:
 def _finish(run: Run) -> dict[str, Any]:
     """Wait for the last checkpoint, and close the books."""
     wait_saved(run)
-    summary = summary_of(run)
+    summary = run_summary(run)
     run.log.write("end", step=run.progress.step, weights_sha256=weights_digest(run.model), **summary)
-    if run.setup.process.is_main:
+    if run.setup.context.is_main:
         run.folder.write_summary(summary)
         run.folder.write_state("done", run.progress.step)
     return summary

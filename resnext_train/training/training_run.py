@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.utils.data import DataLoader
 
-from resnext_train.checkpoint.checkpoint_writer import Saver
-from resnext_train.data.image_batch import Group, Unreadable
-from resnext_train.distributed.flag_sync import Agreement
+from resnext_train.checkpoint.checkpoint_writer import CheckpointWriter
+from resnext_train.data.image_batch import ImageBatch, UnreadableImage
+from resnext_train.distributed.flag_sync import FlagSync
 from resnext_train.distributed.stop_signals import StopSignals
-from resnext_train.run_dir.print_line import tell
-from resnext_train.run_dir.run_logger import RunLog
-from resnext_train.run_dir.run_paths import RunFolder
+from resnext_train.run_dir.print_line import print_line
+from resnext_train.run_dir.run_logger import RunLogger
+from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training.lr_schedule import Schedule
 from resnext_train.training.setup import Setup
 from resnext_train.training.throughput import Clock, DataWait
@@ -25,7 +25,7 @@ TOO_MANY_FAILED = 2**31
 """What `Wishes.trouble` is when too many checkpoints in a row could not be written."""
 
 
-class Wishes(NamedTuple):
+class StepFlags(NamedTuple):
     """What the processes agree on at a boundary."""
 
     signal: int
@@ -56,17 +56,17 @@ class Run:
     """A run in progress: what it needs for the next step and what it writes to."""
 
     setup: Setup
-    folder: RunFolder
-    log: RunLog
+    folder: RunDir
+    log: RunLogger
     step: TrainStep
     schedule: Schedule
-    val_loader: DataLoader[Group | Unreadable]
+    val_loader: DataLoader[ImageBatch | UnreadableImage]
     progress: Progress
     data_wait: DataWait
-    saver: Saver
+    saver: CheckpointWriter
     """Used by the first process alone."""
     signals: StopSignals
-    agreement: Agreement
+    flag_sync: FlagSync
     clock: Clock = field(default_factory=Clock)
     saved_at: float = field(default_factory=time.monotonic)
     """When the last checkpoint was begun."""
@@ -75,12 +75,12 @@ class Run:
     best_before: dict[str, Any] | None = None
     """The best evaluation before `progress.best`."""
 
-    def tell_unreadable(self, text: str) -> None:
+    def log_unreadable(self, text: str) -> None:
         """Log what could not be read; the first process has the log, the others can but say it."""
-        if self.setup.process.is_main:
+        if self.setup.context.is_main:
             self.log.write("unreadable", step=self.progress.step, text=text)
         else:
-            tell(f"process {self.setup.process.rank}: {text}")
+            print_line(f"process {self.setup.context.rank}: {text}")
 
     @property
     def model(self) -> nn.Module:

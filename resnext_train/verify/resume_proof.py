@@ -47,8 +47,8 @@ class Outcome:
         return median(self.restarts) if self.restarts else None
 
 
-def run_trial(trial: Trial, folder: Path, tell: Callable[[str], None]) -> Outcome:
-    """Run `trial` in `folder`, with a line to `tell` for each run and each kill.
+def run_trial(trial: Trial, folder: Path, print_line: Callable[[str], None]) -> Outcome:
+    """Run `trial` in `folder`, with a line to `print_line` for each run and each kill.
 
     Raises:
         FaultError: a run ended by itself, other than by finishing.
@@ -58,7 +58,7 @@ def run_trial(trial: Trial, folder: Path, tell: Callable[[str], None]) -> Outcom
     with RankProcesses(trial.arguments, trial.processes, whole) as ranks:
         ranks.wait()
     outcome = Outcome(time.monotonic() - began)
-    tell(f"undisturbed: {_last_step(whole)} steps in {outcome.whole_seconds:.1f} s, start included")
+    print_line(f"undisturbed: {_last_step(whole)} steps in {outcome.whole_seconds:.1f} s, start included")
     chance = random.Random(trial.seed)
     targets = sorted(chance.sample(range(1, trial.steps), min(trial.kills, trial.steps - 1)))
     gone: float | None = None
@@ -75,7 +75,7 @@ def run_trial(trial: Trial, folder: Path, tell: Callable[[str], None]) -> Outcom
                 break
             gone = time.monotonic()
         outcome.killed_after.append(last)
-        tell(f"kill {len(outcome.killed_after)} of {len(targets)}: after step {last}")
+        print_line(f"kill {len(outcome.killed_after)} of {len(targets)}: after step {last}")
     if len(outcome.killed_after) < len(targets):
         raise FaultError(
             f"the run ended after step {_last_step(killed)}, before it could be killed more than "

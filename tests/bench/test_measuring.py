@@ -26,9 +26,9 @@ from resnext_train.bench.own_pipeline import (
 )
 from resnext_train.bench.reference_pipelines import TITLES
 from resnext_train.config import load_recipe
-from resnext_train.data.build_loaders import build_photometric
-from resnext_train.data.decode.lazy_image import Picture
-from resnext_train.data.image_batch import Group
+from resnext_train.data.build_loaders import build_color_transform
+from resnext_train.data.decode.lazy_image import LazyImage
+from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.errors import InputError
 from resnext_train.prepare.pack_records import Tier
@@ -41,9 +41,9 @@ class Counting(ImageFolder):
 
     asked = 0
 
-    def picture(self, i: int) -> Picture:
+    def image(self, i: int) -> LazyImage:
         self.asked += 1
-        return super().picture(i)
+        return super().image(i)
 
 
 def test_rounds_are_in_turns_and_the_first_ones_may_not_count() -> None:
@@ -87,13 +87,13 @@ def test_a_process_is_kept_on_one_core_only_for_a_while() -> None:
 
 def test_a_pass_repeats_the_files_evenly_with_other_crops() -> None:
     passes = Passes(files=5, group=4, groups=4, seed=3)
-    groups = passes.groups_of(2)
+    groups = passes.micro_batches_of(2)
     images = np.concatenate([g.images for g in groups])
     assert len(images) == passes.images == 16
     assert np.bincount(images, minlength=5).min() == 3
     assert len({g.epoch for g in groups}) == 4, "a repeated file gets another crop"
     endless = passes.from_(2)
-    for group in [*groups, *passes.groups_of(3)]:
+    for group in [*groups, *passes.micro_batches_of(3)]:
         again = next(endless)
         assert again.epoch == group.epoch
         assert again.images.tolist() == group.images.tolist()
@@ -131,10 +131,10 @@ def test_every_tier_sees_the_same_images_and_crops(image_root: Path, tmp_path: P
     assert stored.bytes_per_image is not None
     assert sum(told) == 7
     files, pack = train_groups(RECIPE, sample), train_groups(RECIPE, stored.source)
-    for indices in Passes(7, 4, 3, 0).groups_of(1):
+    for indices in Passes(7, 4, 3, 0).micro_batches_of(1):
         one, other = files[indices], pack[indices]
-        assert isinstance(one, Group)
-        assert isinstance(other, Group)
+        assert isinstance(one, ImageBatch)
+        assert isinstance(other, ImageBatch)
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
 
@@ -142,8 +142,8 @@ def test_every_tier_sees_the_same_images_and_crops(image_root: Path, tmp_path: P
 @pytest.mark.parametrize("colour", [False, True])
 def test_a_lap_makes_as_many_images_as_it_says(colour: bool, image_root: Path) -> None:
     source = Counting(image_root / "train")
-    photometric = build_photometric(RECIPE) if colour else None
-    lap = on_this_core(train_groups(RECIPE, source), Passes(24, 4, 2, 0), photometric)(1)
+    color_transform = build_color_transform(RECIPE) if colour else None
+    lap = on_this_core(train_groups(RECIPE, source), Passes(24, 4, 2, 0), color_transform)(1)
     assert lap.images == source.asked == 8
     assert set(lap.stages) == {"read", "decode", "resize", "colour"}
     assert (lap.stages["colour"] > 0) == colour
@@ -164,9 +164,9 @@ def test_groups_through_the_loader_are_counted(image_root: Path) -> None:
 
 def test_what_is_handed_over_is_a_copy_of_a_group(image_root: Path) -> None:
     passes = Passes(24, 4, 2, 0)
-    indices = passes.groups_of(0)[0]
+    indices = passes.micro_batches_of(0)[0]
     ready = train_groups(RECIPE, ImageFolder(image_root / "train"))[indices]
-    assert isinstance(ready, Group)
+    assert isinstance(ready, ImageBatch)
     copy = ReadyGroups(ready)[indices]
     assert torch.equal(copy.images, ready.images)
     assert copy.images.stride() == ready.images.stride()

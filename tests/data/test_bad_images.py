@@ -25,19 +25,20 @@ from torch.utils.data import get_worker_info
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
 from resnext_train.config import load_recipe
-from resnext_train.data.batch_loader import readable
+from resnext_train.data.batch_loader import readable_batches
 from resnext_train.data.build_loaders import build_eval_loader, build_train_loader
 from resnext_train.data.build_sources import build_splits
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.decode.lazy_image import MAX_PIXELS, Picture, open_picture
-from resnext_train.data.image_batch import Group
+from resnext_train.data.decode.lazy_image import MAX_PIXELS, LazyImage, open_image
+from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.sources.image_folder import ImageFolder
-from resnext_train.data.transforms.crop_transforms import DRAWS, EvalTransform, PadTransform, Transform
-from resnext_train.distributed.dist_context import Process
+from resnext_train.data.transforms.crop_transforms import CropTransform, EvalTransform, PadTransform
+from resnext_train.data.transforms.random_draws import BOX_DRAWS, CropDraws
+from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import LocalInputError
 
-ONE = Process(0, 1, 0, 1, torch.device("cpu"))
+ONE = DistContext(0, 1, 0, 1, torch.device("cpu"))
 
 
 def photo(width: int = 40, height: int = 30) -> Image.Image:
@@ -129,8 +130,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 def pixels_of(data: bytes) -> torch.Tensor:
-    picture = open_picture(data)
-    return picture.region(0, 0, picture.height, picture.width)
+    image = open_image(data)
+    return image.region(0, 0, image.height, image.width)
 
 
 @pytest.mark.parametrize("kind", READ)
@@ -169,7 +170,7 @@ def little_memory() -> Iterator[None]:
 
 
 EVAL, PAD = EvalTransform(256, 224, "bicubic"), PadTransform(64, 4, (0, 0, 0), "bicubic", 0)
-TOO_LARGE: dict[str, tuple[Callable[[], bytes], Transform]] = {
+TOO_LARGE: dict[str, tuple[Callable[[], bytes], CropTransform]] = {
     "20,000×20,000 PNG": (lambda: huge_png(20000, 20000), EVAL),
     "20,000×20,000 JPEG": (lambda: huge_jpeg(20000, 20000), EVAL),
     "1×65,500 to be resized": (lambda: encode(photo(1, 65500), "PNG"), EVAL),
@@ -185,28 +186,28 @@ def test_no_image_explodes_in_memory(kind: str) -> None:
     make, transform = TOO_LARGE[kind]
     data = make()
     with little_memory(), pytest.raises(BadImageError, match="larger than the limit of 100,000,000"):
-        transform(open_picture(data), np.full(DRAWS, 0.5))
+        transform(open_image(data), CropDraws(np.full(BOX_DRAWS, 0.5), 0.5))
 
 
 @needs_statm
 def test_of_an_animation_only_the_first_frame_is_decoded() -> None:
     data = animation()
     with little_memory():
-        assert (EVAL(open_picture(data)) == 0).all()
+        assert (EVAL(open_image(data)) == 0).all()
 
 
 def test_photographs_are_far_below_the_limit() -> None:
     assert MAX_PIXELS > 12_000 * 8_000
 
 
-def loaders(root: Path, *overrides: str) -> tuple[list[Group], list[Group]]:
+def loaders(root: Path, *overrides: str) -> tuple[list[ImageBatch], list[ImageBatch]]:
     """All training groups of an epoch and all evaluation blocks."""
     where = [f"data.root={root}", "data.workers=0", "augment.size=32", "eval.batch_size=4"]
     recipe = load_recipe("resnet18.yaml", [*where, "train.batch_size=8", "train.micro_batch=4", *overrides])
     splits = build_splits(recipe.data)
     plan = StepPlan(len(splits.train), 8, 2)
-    groups = build_train_loader(recipe, splits.train, plan, ONE, 0, plan.steps_per_epoch)
-    return list(readable(groups)), list(readable(build_eval_loader(recipe, splits.val, ONE)))
+    micro_batches = build_train_loader(recipe, splits.train, plan, ONE, 0, plan.steps_per_epoch)
+    return list(readable_batches(micro_batches)), list(readable_batches(build_eval_loader(recipe, splits.val, ONE)))
 
 
 def test_error_names_the_path_the_reason_and_what_to_do(image_root: Path) -> None:
@@ -227,7 +228,7 @@ def test_skip_takes_the_next_readable_image_and_counts(image_root: Path) -> None
     bad[1].rmdir()
     bad[1].write_bytes(b"no image")
     skipped, _ = loaders(image_root, "data.on_bad_image=skip")
-    told = [text for group in skipped for text in group.report.unreadable]
+    told = [text for micro_batch in skipped for text in micro_batch.report.unreadable]
     # Image 5 is replaced by image 7, after 6 was tried; image 6 by image 7
     assert len(told) == 3
     assert all(str(path) in text for path, text in zip([bad[0], bad[1]], sorted(set(told)), strict=True))
@@ -239,7 +240,7 @@ def test_skip_takes_the_next_readable_image_and_counts(image_root: Path) -> None
     ]
     assert len(changed) == 2, "all others are as they were"
     assert [g.labels.tolist() for g in skipped] == [g.labels.tolist() for g in good], "dog follows dog"
-    assert sum(group.report.missing for group in skipped) == 2
+    assert sum(micro_batch.report.missing for micro_batch in skipped) == 2
     again, _ = loaders(image_root, "data.on_bad_image=skip")
     assert all(torch.equal(a.images, b.images) for a, b in zip(skipped, again, strict=True))
 
@@ -266,10 +267,10 @@ def test_a_disk_that_is_gone_is_no_bad_image(image_root: Path) -> None:
 
 
 def test_too_many_open_files_are_no_reason_to_skip(image_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def picture(self: ImageFolder, i: int) -> Picture:
+    def image(self: ImageFolder, i: int) -> LazyImage:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(ImageFolder, "picture", picture)
+    monkeypatch.setattr(ImageFolder, "image", image)
     with pytest.raises(LocalInputError, match=r"cannot be read: .*Too many open files"):
         loaders(image_root, "data.on_bad_image=skip")
 
@@ -332,13 +333,13 @@ def test_a_worker_that_is_killed_says_so(
     image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
 ) -> None:
     """As the system does it when memory runs out: every loader process gets SIGKILL at its third image."""
-    read, count = ImageFolder.picture, iter(range(99))
+    read, count = ImageFolder.image, iter(range(99))
 
-    def picture(self: ImageFolder, i: int) -> Picture:
+    def image(self: ImageFolder, i: int) -> LazyImage:
         if get_worker_info() and next(count) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return read(self, i)
 
-    monkeypatch.setattr(ImageFolder, "picture", picture)
+    monkeypatch.setattr(ImageFolder, "image", image)
     told = refuses(train, *RUN, f"data.root={image_root}", "--out", str(tmp_path / "run"))
     assert "a loader process was killed, as the system does where memory runs out; lower data.workers" in told

@@ -56,7 +56,7 @@ def test_the_listed_classes_alone_are_counted(image_root: Path, tmp_path: Path) 
     assert images.labels.tolist() == [2, 2, 2, 1, 1, 1]
     assert [Path(images.name(i)).parent.name for i in range(6)] == ["dog"] * 3 + ["emu"] * 3
     original = ImageFolder(image_root / "val")
-    assert np.array_equal(images.picture(4).region(0, 0, 40, 40), original.picture(7).region(0, 0, 40, 40))
+    assert np.array_equal(images.image(4).region(0, 0, 40, 40), original.image(7).region(0, 0, 40, 40))
     assert evaluation.protocol == f"{EvalSection().protocol}, among 3 of 4 classes"
 
 

@@ -21,8 +21,8 @@ from resnext_train.errors import InputError
 
 
 def whole(source: Source, i: int) -> torch.Tensor:
-    picture = source.picture(i)
-    return picture.region(0, 0, picture.height, picture.width)
+    image = source.image(i)
+    return image.region(0, 0, image.height, image.width)
 
 
 @pytest.mark.parametrize("title", ["CIFAR-10", "CIFAR-100"])

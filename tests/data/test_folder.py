@@ -43,7 +43,7 @@ def test_images_in_order_of_class_and_path(image_root: Path) -> None:
     ]
     assert names(folder) == [*expected, "emu/0.JPEG", "emu/1.JPEG", "emu/2.JPEG"]
     assert folder.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
-    assert folder.picture(1).width == 43
+    assert folder.image(1).width == 43
 
 
 def test_the_list_is_cached_memory_mapped_and_outside_the_data(image_root: Path, tmp_path: Path) -> None:

@@ -12,39 +12,39 @@ import torch
 from torch.utils.data import Dataset
 
 from resnext_train.config import load_recipe
-from resnext_train.data.batch_datasets import SHARED, Batches
-from resnext_train.data.batch_loader import LoaderOptions, groups_from, readable
+from resnext_train.data.batch_datasets import SHARED, BatchBuffers
+from resnext_train.data.batch_loader import LoaderOptions, build_loader, readable_batches
 from resnext_train.data.build_loaders import build_eval_loader, build_evaluation, build_train_loader
 from resnext_train.data.build_sources import build_splits
-from resnext_train.data.image_batch import Group, Unreadable
-from resnext_train.data.sampler import Indices, StepPlan
+from resnext_train.data.image_batch import ImageBatch, UnreadableImage
+from resnext_train.data.sampler import BatchIndices, StepPlan
 from resnext_train.data.sources.synthetic_images import SyntheticImages
-from resnext_train.distributed.dist_context import Process
+from resnext_train.distributed.dist_context import DistContext
 
-ONE = Process(0, 1, 0, 1, torch.device("cpu"))
+ONE = DistContext(0, 1, 0, 1, torch.device("cpu"))
 
 
-def groups(root: Path, workers: int, start: int, stop: int, seed: int = 0) -> list[Group]:
+def micro_batches(root: Path, workers: int, start: int, stop: int, seed: int = 0) -> list[ImageBatch]:
     where = [f"data.root={root}", f"data.workers={workers}", f"train.seed={seed}"]
     how = ["augment.size=32", "train.batch_size=8", "train.micro_batch=4"]
     recipe = load_recipe("resnet18.yaml", [*where, *how])
     splits = build_splits(recipe.data)
     plan = StepPlan(len(splits.train), 8, 2)
     loader = build_train_loader(recipe, splits.train, plan, ONE, start, stop)
-    return [group._replace(images=group.images.clone()) for group in readable(loader)]
+    return [micro_batch._replace(images=micro_batch.images.clone()) for micro_batch in readable_batches(loader)]
 
 
-def equal(a: Group, b: Group) -> bool:
+def equal(a: ImageBatch, b: ImageBatch) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True) if x is not None and y is not None)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_and_restarts_change_nothing(image_root: Path, workers: int) -> None:
     torch.manual_seed(1)
-    whole = groups(image_root, 0, 0, 6)
+    whole = micro_batches(image_root, 0, 0, 6)
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    parallel = groups(image_root, workers, 2, 6)
+    parallel = micro_batches(image_root, workers, 2, 6)
     assert torch.equal(torch.get_rng_state(), state), "the global generator is left alone"
     assert all(equal(a, b) for a, b in zip(whole[4:], parallel, strict=True))
     first = whole[0]
@@ -53,13 +53,13 @@ def test_workers_and_restarts_change_nothing(image_root: Path, workers: int) -> 
 
 
 def test_augmentation_differs_between_epochs_and_seeds(image_root: Path) -> None:
-    def by_content(many: list[Group]) -> set[bytes]:
+    def by_content(many: list[ImageBatch]) -> set[bytes]:
         return {image.numpy().tobytes() for g in many for image in g.images}
 
     first, second, other = (
-        groups(image_root, 0, 0, 3),
-        groups(image_root, 0, 3, 6),
-        groups(image_root, 0, 0, 3, seed=1),
+        micro_batches(image_root, 0, 0, 3),
+        micro_batches(image_root, 0, 3, 6),
+        micro_batches(image_root, 0, 0, 3, seed=1),
     )
     assert len(by_content(first)) == 24
     assert not by_content(first) & by_content(second)
@@ -67,7 +67,7 @@ def test_augmentation_differs_between_epochs_and_seeds(image_root: Path) -> None
 
 
 def test_each_image_keeps_its_label(image_root: Path) -> None:
-    counts = np.bincount(torch.cat([g.labels for g in groups(image_root, 0, 0, 3)]))
+    counts = np.bincount(torch.cat([g.labels for g in micro_batches(image_root, 0, 0, 3)]))
     assert counts.tolist() == [8, 8, 8]
 
 
@@ -75,20 +75,20 @@ def test_evaluation_blocks_are_whole_and_in_order(image_root: Path) -> None:
     recipe = load_recipe("resnet18.yaml", [f"data.root={image_root}", "data.workers=2", "eval.batch_size=4"])
     val = build_splits(recipe.data).val
     images = build_evaluation(recipe.eval, val, ("dog", "cat", "yak", "emu")).images
-    blocks = list(readable(build_eval_loader(recipe, images, ONE)))
+    blocks = list(readable_batches(build_eval_loader(recipe, images, ONE)))
     assert [len(b.labels) for b in blocks] == [4, 4, 1]
     assert torch.cat([b.labels for b in blocks]).tolist() == [1, 1, 1, 0, 0, 0, 3, 3, 3]
 
 
 def test_synthetic_images_are_reproducible_and_their_splits_differ() -> None:
     train, again, val = (SyntheticImages(7, 30, 24, s) for s in ("train", "train", "val"))
-    pixels = [train.picture(i).region(0, 0, 24, 24) for i in range(30)]
-    assert all(torch.equal(p, again.picture(i).region(0, 0, 24, 24)) for i, p in enumerate(pixels))
+    pixels = [train.image(i).region(0, 0, 24, 24) for i in range(30)]
+    assert all(torch.equal(p, again.image(i).region(0, 0, 24, 24)) for i, p in enumerate(pixels))
     assert pixels[0].dtype == torch.uint8
     assert (
         len(
             {p.numpy().tobytes() for p in pixels}
-            | {val.picture(i).region(0, 0, 24, 24).numpy().tobytes() for i in range(30)}
+            | {val.image(i).region(0, 0, 24, 24).numpy().tobytes() for i in range(30)}
         )
         == 60
     )
@@ -99,44 +99,44 @@ def test_synthetic_images_are_reproducible_and_their_splits_differ() -> None:
     assert (train.labels[nearest.numpy()] == train.labels).mean() > 0.8
 
 
-class Numbered(Dataset[Group | Unreadable]):
+class Numbered(Dataset[ImageBatch | UnreadableImage]):
     """Groups of images all of which have the group's number as their only level, made as training makes them."""
 
     def __init__(self, sizes: list[int]) -> None:
-        self.sizes, self.batches = sizes, Batches(64, max(sizes))
+        self.sizes, self.batches = sizes, BatchBuffers(64, max(sizes))
 
-    def __getitem__(self, indices: Indices) -> Group:
+    def __getitem__(self, indices: BatchIndices) -> ImageBatch:
         number = int(indices.images[0])
         batch = self.batches.next(self.sizes[number])
         batch.fill_(number % 251)
-        return Group(batch, torch.full((len(batch),), number), None)
+        return ImageBatch(batch, torch.full((len(batch),), number), None)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_memory_that_is_filled_again_never_shows_through(workers: int) -> None:
     """A group holds until the next but one is asked for, from processes that are far quicker than who receives it."""
     sizes = [5 + (n * 7) % 3 for n in range(300)]
-    numbers = [Indices(0, np.array([n])) for n in range(len(sizes))]
-    loader = groups_from(Numbered(sizes), numbers, LoaderOptions(workers, pin_memory=False))
+    numbers = [BatchIndices(0, np.array([n])) for n in range(len(sizes))]
+    loader = build_loader(Numbered(sizes), numbers, LoaderOptions(workers, pin_memory=False))
     for _ in range(2):  # an evaluation's loader is gone through again and again
-        before: Group | None = None
-        for n, group in enumerate(readable(loader)):
+        before: ImageBatch | None = None
+        for n, micro_batch in enumerate(readable_batches(loader)):
             if n % 10 == 0:
                 time.sleep(0.01)  # all that the processes may make ahead, they have made now
-            for number, held in ((n, group), (n - 1, before)):
+            for number, held in ((n, micro_batch), (n - 1, before)):
                 if held is not None:
                     assert len(held.images) == sizes[number]
                     assert (held.images == number % 251).all()
                     assert (held.labels == number).all()
                     assert held.images.is_contiguous(memory_format=torch.channels_last)
-            before = group
+            before = micro_batch
         assert n == len(sizes) - 1
 
 
 def test_a_loader_process_takes_no_new_memory_for_every_group() -> None:
     """What it hands over lies in a few batches, however many groups there are."""
-    numbers = [Indices(0, np.array([n])) for n in range(40)]
-    loader = groups_from(Numbered([8] * 40), numbers, LoaderOptions(1, pin_memory=False))
-    handed_over = [group.images for group in loader if isinstance(group, Group)]
+    numbers = [BatchIndices(0, np.array([n])) for n in range(40)]
+    loader = build_loader(Numbered([8] * 40), numbers, LoaderOptions(1, pin_memory=False))
+    handed_over = [micro_batch.images for micro_batch in loader if isinstance(micro_batch, ImageBatch)]
     inodes = {os.fstat(images.untyped_storage()._share_fd_cpu_()[0]).st_ino for images in handed_over}
     assert len(inodes) == SHARED

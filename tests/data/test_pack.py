@@ -229,7 +229,7 @@ def test_as_many_images_as_imagenet_has_open_fast_and_in_little_memory(tmp_path:
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from resnext_train.data.pack import PackIndex\n"
+        "from resnext_train.data.pack.pack_index import PackIndex\n"
         "def rss():\n"
         "    pages = [int(n) for n in Path('/proc/self/statm').read_text().split()]\n"
         "    return (pages[1] - pages[2]) * 4096, pages[1] * 4096  # own memory, and with mapped files\n"

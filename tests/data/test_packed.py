@@ -17,20 +17,20 @@ from packs import JPEGTRAN, packed
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
 from resnext_train.config import load_recipe
-from resnext_train.data.batch_loader import readable
+from resnext_train.data.batch_loader import readable_batches
 from resnext_train.data.build_loaders import build_eval_loader, build_train_loader
 from resnext_train.data.build_sources import build_splits, open_images
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.image_batch import Group
+from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.data.sources.packed_images import PackedImages
-from resnext_train.distributed.dist_context import Process
+from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
 from resnext_train.prepare.image_splits import FolderSplit
 from resnext_train.prepare.pack_records import Tier
 
-ONE = Process(0, 1, 0, 1, torch.device("cpu"))
+ONE = DistContext(0, 1, 0, 1, torch.device("cpu"))
 
 
 TIERS = {
@@ -47,7 +47,7 @@ def pack_of(root: Path, tier: str) -> Path:
     return root.parent / tier
 
 
-def groups(root: Path, workers: int = 0) -> list[Group]:
+def micro_batches(root: Path, workers: int = 0) -> list[ImageBatch]:
     """An epoch of training groups and all evaluation blocks."""
     where = [f"data.root={root}", f"data.workers={workers}", "augment.size=32", "eval.batch_size=4"]
     recipe = load_recipe("resnet18.yaml", [*where, "train.batch_size=8", "train.micro_batch=4"])
@@ -55,13 +55,17 @@ def groups(root: Path, workers: int = 0) -> list[Group]:
     plan = StepPlan(len(splits.train), 8, 2)
     train = build_train_loader(recipe, splits.train, plan, ONE, 0, plan.steps_per_epoch)
     loaders = (train, build_eval_loader(recipe, splits.val, ONE))
-    return [group._replace(images=group.images.clone()) for loader in loaders for group in readable(loader)]
+    return [
+        micro_batch._replace(images=micro_batch.images.clone())
+        for loader in loaders
+        for micro_batch in readable_batches(loader)
+    ]
 
 
 @pytest.mark.parametrize(("tier", "workers"), [("exact", 0), ("exact", 2), ("raw", 0), ("raw", 2)])
 def test_groups_from_a_pack_are_those_from_the_folder(image_root: Path, tier: str, workers: int) -> None:
     """Raw too: the images have a short side under 256, so they are kept as they are."""
-    for a, b in zip(groups(image_root), groups(pack_of(image_root, tier), workers), strict=True):
+    for a, b in zip(micro_batches(image_root), micro_batches(pack_of(image_root, tier), workers), strict=True):
         assert torch.equal(a.images, b.images)
         assert torch.equal(a.labels, b.labels)
 
@@ -74,9 +78,9 @@ def test_names_labels_and_classes_are_the_folders(image_root: Path, tier: str) -
     assert pack.labels.tolist() == folder.labels.tolist()
     for i in range(len(folder)):
         assert pack.name(i).endswith(f": {Path(folder.name(i)).relative_to(folder.root)}")
-        assert (pack.picture(i).height, pack.picture(i).width) == (folder.picture(i).height, folder.picture(i).width)
+        assert (pack.image(i).height, pack.image(i).width) == (folder.image(i).height, folder.image(i).width)
     again = pickle.loads(pickle.dumps(pack))
-    assert torch.equal(again.picture(3).region(0, 0, 9, 9), pack.picture(3).region(0, 0, 9, 9))
+    assert torch.equal(again.image(3).region(0, 0, 9, 9), pack.image(3).region(0, 0, 9, 9))
 
 
 RUN = [
@@ -164,4 +168,4 @@ def test_an_array_that_is_too_large_is_refused(image_root: Path) -> None:
     index.offset, index.length = np.full(24, 64, np.uint64), np.full(24, 3 * 30_000**2, np.uint32)
     index.height = index.width = np.full(24, 30_000, np.uint32)
     with pytest.raises(BadImageError, match="larger than the limit"):
-        pack.picture(0)
+        pack.image(0)

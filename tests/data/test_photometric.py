@@ -7,12 +7,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from resnext_train.data.rng import uniforms
-from resnext_train.data.transforms.color_transform import JITTER_FIELDS, Photometric
-from resnext_train.data.transforms.crop_transforms import COLOUR_DRAWS
+from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
+from resnext_train.data.transforms.random_draws import image_draws
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PAPER = Photometric(0.4, 0.4, 0.4, 0.1, MEAN, STD)
+PAPER = ColorTransform(0.4, 0.4, 0.4, 0.1, MEAN, STD)
 
 
 def step_by_step(image: NDArray[np.uint8], jitter: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -27,7 +26,7 @@ def step_by_step(image: NDArray[np.uint8], jitter: NDArray[np.float64]) -> NDArr
     return (x - MEAN) / STD
 
 
-def group(count: int = 24, size: tuple[int, int] = (13, 17)) -> torch.Tensor:
+def micro_batch(count: int = 24, size: tuple[int, int] = (13, 17)) -> torch.Tensor:
     pixels = np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
     pixels[0], pixels[1] = 255, 0
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
@@ -35,8 +34,8 @@ def group(count: int = 24, size: tuple[int, int] = (13, 17)) -> torch.Tensor:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
 def test_equals_the_step_by_step_chain_in_all_orders(dtype: torch.dtype, tolerance: float) -> None:
-    images = group()
-    jitter = PAPER.draw_jitter(uniforms(0, 0, np.arange(24), COLOUR_DRAWS))
+    images = micro_batch()
+    jitter = PAPER.draw_jitter(image_draws(0, 0, np.arange(24))[1])
     assert len({tuple(o) for o in jitter[:, :3]}) == 6, "all six orders occur"
     out = PAPER(images, torch.from_numpy(jitter), dtype)
     assert out.is_contiguous(memory_format=torch.channels_last)
@@ -46,13 +45,13 @@ def test_equals_the_step_by_step_chain_in_all_orders(dtype: torch.dtype, toleran
 
 
 def test_evaluation_only_normalises() -> None:
-    images = group()
+    images = micro_batch()
     expected = (images.double() / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     torch.testing.assert_close(PAPER(images, None), expected.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_draws_have_the_papers_distributions() -> None:
-    jitter = PAPER.draw_jitter(uniforms(3, 0, np.arange(60_000), COLOUR_DRAWS)).astype(np.float64)
+    jitter = PAPER.draw_jitter(image_draws(3, 0, np.arange(60_000))[1]).astype(np.float64)
     assert jitter.shape == (60_000, JITTER_FIELDS)
     orders, counts = np.unique(jitter[:, :3], axis=0, return_counts=True)
     assert len(orders) == 6
@@ -72,8 +71,8 @@ def test_colours_are_computed_outside_autocast() -> None:
     """bf16 colours would be wrong by up to 0.05: a group must reach the network exactly as computed in fp32."""
     from resnext_train.compute.precision import Precision
     from resnext_train.config import SgdSection
-    from resnext_train.data.image_batch import Group
-    from resnext_train.distributed.dist_context import Process
+    from resnext_train.data.image_batch import ImageBatch
+    from resnext_train.distributed.dist_context import DistContext
     from resnext_train.evaluation.evaluate import evaluate
     from resnext_train.training.optimizer import build_optimizer
     from resnext_train.training.train_step import TrainStep
@@ -89,24 +88,24 @@ def test_colours_are_computed_outside_autocast() -> None:
             seen.append(x)
             return self.fc(x.mean((2, 3)))
 
-    jitter = torch.from_numpy(PAPER.draw_jitter(uniforms(0, 0, np.arange(24), COLOUR_DRAWS)))
-    block = Group(group(), torch.arange(24) % 4, jitter)
-    process, bf16, model = Process(0, 1, 0, 1, torch.device("cpu")), Precision("bf16", "cpu"), Network()
-    step = TrainStep(model, build_optimizer(SgdSection(), model), PAPER, bf16, process, groups=1)
+    jitter = torch.from_numpy(PAPER.draw_jitter(image_draws(0, 0, np.arange(24))[1]))
+    block = ImageBatch(micro_batch(), torch.arange(24) % 4, jitter)
+    context, bf16, model = DistContext(0, 1, 0, 1, torch.device("cpu")), Precision("bf16", "cpu"), Network()
+    step = TrainStep(model, build_optimizer(SgdSection(), model), PAPER, bf16, context, micro_batches=1)
     step(iter([block]), 0, 24, lr=0.1)
-    evaluate(model, [block], PAPER, bf16, process)
+    evaluate(model, [block], PAPER, bf16, context)
     assert torch.equal(seen[0], PAPER(block.images, jitter))
     assert torch.equal(seen[1], PAPER(block.images, None))
 
 
 def test_no_strength_is_the_identity() -> None:
-    plain = Photometric(0, 0, 0, 0, MEAN, STD)
-    jitter = torch.from_numpy(plain.draw_jitter(uniforms(0, 0, np.arange(24), COLOUR_DRAWS)))
-    torch.testing.assert_close(plain(group(), jitter), plain(group(), None), rtol=1e-5, atol=1e-5)
+    plain = ColorTransform(0, 0, 0, 0, MEAN, STD)
+    jitter = torch.from_numpy(plain.draw_jitter(image_draws(0, 0, np.arange(24))[1]))
+    torch.testing.assert_close(plain(micro_batch(), jitter), plain(micro_batch(), None), rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_is_clamped() -> None:
     jitter = torch.tensor([[0, 1, 2, 1.4, 1.4, 1.4, 0, 0, 0]])
-    out = PAPER(group(2)[:1], jitter)
+    out = PAPER(micro_batch(2)[:1], jitter)
     white = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
     assert (out.amax((0, 2, 3)) > white).all()

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from resnext_train.data.decode.jpeg_header import BadImageError, read_header
-from resnext_train.data.decode.lazy_image import open_picture
+from resnext_train.data.decode.lazy_image import open_image
 from resnext_train.data.decode.restart_markers import find_segments
 
 Box = tuple[int, int, int, int]
@@ -75,7 +75,7 @@ def test_a_box_has_the_pixels_of_the_whole_image(sampling: str, interval: int) -
         in_parts += find_segments(data, header) is not None
         expected = whole(data)
         for top, left, h, w in boxes(width, height, rng):
-            part = open_picture(data).region(top, left, h, w)
+            part = open_image(data).region(top, left, h, w)
             assert torch.equal(part, expected[:, top : top + h, left : left + w]), (width, height, (top, left, h, w))
     mcu = 16 if sampling in ("4:2:2", "4:2:0") else 8
     assert in_parts == sum(-(-width // mcu) % interval == 0 for width in range(1, 101))
@@ -86,10 +86,10 @@ def test_every_small_box_of_an_image(sampling: str) -> None:
     """A last MCU that is one to three pixels wide is where chroma would be upsampled in another way."""
     for width, height in ((33, 17), (35, 19)):
         data = restart_jpeg(width, height, sampling, 1)
-        picture, expected = open_picture(data), whole(data)
+        image, expected = open_image(data), whole(data)
         for top in range(height - 1):
             for left in range(width - 1):
-                part = picture.region(top, left, 2, 2)
+                part = image.region(top, left, 2, 2)
                 assert torch.equal(part, expected[:, top : top + 2, left : left + 2])
 
 
@@ -133,9 +133,9 @@ def test_files_whose_markers_do_not_fit_are_decoded_whole(change: str) -> None:
         expected = whole(data)
     except RuntimeError:
         with pytest.raises(BadImageError):
-            open_picture(data).region(5, 6, 7, 8)
+            open_image(data).region(5, 6, 7, 8)
         return
-    assert torch.equal(open_picture(data).region(5, 6, 7, 8), expected[:, 5:12, 6:14])
+    assert torch.equal(open_image(data).region(5, 6, 7, 8), expected[:, 5:12, 6:14])
 
 
 def test_kinds_of_jpeg_that_have_no_segments_of_use() -> None:
@@ -143,13 +143,13 @@ def test_kinds_of_jpeg_that_have_no_segments_of_use() -> None:
     cmyk = encode(noise(64, 48).convert("CMYK"), restart_marker_blocks=2)
     for data in (progressive, cmyk, encode(noise(64, 48))):
         assert find_segments(data, read_header(data)) is None
-        assert torch.equal(open_picture(data).region(5, 6, 7, 8), whole(data)[:, 5:12, 6:14])
+        assert torch.equal(open_image(data).region(5, 6, 7, 8), whole(data)[:, 5:12, 6:14])
 
 
 def test_a_jpeg_of_rgb_keeps_its_colours() -> None:
     data = encode(noise(64, 48), restart_marker_blocks=2, keep_rgb=True)
     assert find_segments(data, read_header(data)) is not None
-    assert torch.equal(open_picture(data).region(5, 6, 7, 8), whole(data)[:, 5:12, 6:14])
+    assert torch.equal(open_image(data).region(5, 6, 7, 8), whole(data)[:, 5:12, 6:14])
 
 
 @pytest.mark.parametrize("length", [*range(2, 30), 150, 400, 600])

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resnext_train.data.rng import group_seed, permutation, uniforms
-from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, deal
+from resnext_train.data.rng import micro_batch_seed, permutation, uniforms
+from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, shard_for_rank
 from resnext_train.errors import InputError
 
 
 @pytest.mark.parametrize(
-    ("images", "batch", "groups", "steps", "dropped"),
+    ("images", "batch", "micro_batches", "steps", "dropped"),
     [
         (1_281_167, 256, 8, 5005, 0),  # ImageNet: 5004 full steps and one of 143, which the paper's code uses
         (100, 20, 4, 5, 0),
@@ -18,8 +18,8 @@ from resnext_train.errors import InputError
         (9, 20, 4, 1, 0),
     ],
 )
-def test_steps_per_epoch(images: int, batch: int, groups: int, steps: int, dropped: int) -> None:
-    plan = StepPlan(images, batch, groups)
+def test_steps_per_epoch(images: int, batch: int, micro_batches: int, steps: int, dropped: int) -> None:
+    plan = StepPlan(images, batch, micro_batches)
     assert (plan.steps_per_epoch, plan.dropped) == (steps, dropped)
     assert sum(plan.step_size(s) for s in range(steps)) == images - dropped
 
@@ -30,50 +30,55 @@ def test_too_few_images_for_one_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "world", "shares"), [(8, 3, [3, 3, 2]), (8, 8, [1] * 8), (8, 1, [8]), (7, 4, [2, 2, 2, 1])]
+    ("micro_batches", "world_size", "shards"), [(8, 3, [3, 3, 2]), (8, 8, [1] * 8), (8, 1, [8]), (7, 4, [2, 2, 2, 1])]
 )
-def test_groups_are_dealt_evenly_and_in_order(groups: int, world: int, shares: list[int]) -> None:
-    dealt = [deal(groups, world, rank) for rank in range(world)]
-    assert [len(d) for d in dealt] == shares
-    assert [g for d in dealt for g in d] == list(range(groups))
+def test_groups_are_dealt_evenly_and_in_order(micro_batches: int, world_size: int, shards: list[int]) -> None:
+    dealt = [shard_for_rank(micro_batches, world_size, rank) for rank in range(world_size)]
+    assert [len(d) for d in dealt] == shards
+    assert [g for d in dealt for g in d] == list(range(micro_batches))
 
 
-def steps_of(plan: StepPlan, world: int, start: int, stop: int, seed: int = 5) -> list[tuple[int, list[list[int]]]]:
+def steps_of(
+    plan: StepPlan, world_size: int, start: int, stop: int, seed: int = 5
+) -> list[tuple[int, list[list[int]]]]:
     """For each step its epoch and its groups, put together from all processes' samplers."""
-    samplers = [iter(TrainSampler(plan, seed, deal(plan.groups, world, r), start, stop)) for r in range(world)]
+    samplers = [
+        iter(TrainSampler(plan, seed, shard_for_rank(plan.micro_batches, world_size, r), start, stop))
+        for r in range(world_size)
+    ]
     steps = []
     for _ in range(start, stop):
-        parts = [next(s) for r, s in enumerate(samplers) for _ in deal(plan.groups, world, r)]
+        parts = [next(s) for r, s in enumerate(samplers) for _ in shard_for_rank(plan.micro_batches, world_size, r)]
         assert len({p.epoch for p in parts}) == 1
         steps.append((parts[0].epoch, [p.images.tolist() for p in parts]))
     assert all(next(s, None) is None for s in samplers)
     return steps
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 4, 5])
-def test_a_step_is_the_same_on_any_number_of_processes_and_after_any_restart(world: int) -> None:
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 5])
+def test_a_step_is_the_same_on_any_number_of_processes_and_after_any_restart(world_size: int) -> None:
     plan = StepPlan(108, 20, 5)
     whole = steps_of(plan, 1, 0, 12)
-    assert steps_of(plan, world, 0, 12) == whole
-    assert steps_of(plan, world, 7, 12) == whole[7:]
+    assert steps_of(plan, world_size, 0, 12) == whole
+    assert steps_of(plan, world_size, 7, 12) == whole[7:]
 
 
 def test_an_epoch_uses_each_image_once_in_an_order_of_its_own() -> None:
     plan = StepPlan(1003, 20, 4)
     epochs: dict[int, list[int]] = {}
-    for epoch, groups in steps_of(plan, 1, 0, 2 * plan.steps_per_epoch):
-        sizes = [len(g) for g in groups]
+    for epoch, micro_batches in steps_of(plan, 1, 0, 2 * plan.steps_per_epoch):
+        sizes = [len(g) for g in micro_batches]
         assert min(sizes) >= 2
         assert max(sizes) - min(sizes) <= 1
-        epochs.setdefault(epoch, []).extend(i for g in groups for i in g)
+        epochs.setdefault(epoch, []).extend(i for g in micro_batches for i in g)
     assert [len(set(e)) for e in epochs.values()] == [1000, 1000]  # 3 are too few for 4 groups
     assert epochs[0] != epochs[1]
 
 
 @pytest.mark.parametrize("images", [1, 7, 8, 9, 37])
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_evaluation_takes_each_image_once_in_the_same_blocks(images: int, world: int) -> None:
-    samplers = [EvalSampler(images, 8, world, r) for r in range(world)]
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_takes_each_image_once_in_the_same_blocks(images: int, world_size: int) -> None:
+    samplers = [EvalSampler(images, 8, world_size, r) for r in range(world_size)]
     blocks = [b.images.tolist() for s in samplers for b in s]
     assert sorted(blocks) == [list(range(a, min(a + 8, images))) for a in range(0, images, 8)]
     assert [len(s) for s in samplers] == [len(list(s)) for s in samplers]
@@ -110,4 +115,4 @@ def test_shuffles_and_seeds() -> None:
     order = permutation(0, 0, 10_000)
     assert sorted(order.tolist()) == list(range(10_000))
     assert abs(np.corrcoef(order, np.arange(10_000))[0, 1]) < 0.05
-    assert len({group_seed(s, n, g) for s in range(3) for n in range(30) for g in range(8)}) == 720
+    assert len({micro_batch_seed(s, n, g) for s in range(3) for n in range(30) for g in range(8)}) == 720

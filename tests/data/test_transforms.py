@@ -8,19 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 
 from resnext_train.config import load_recipe
 from resnext_train.data.batch_datasets import empty_batch
-from resnext_train.data.build_loaders import build_augmentation, build_photometric
-from resnext_train.data.decode.lazy_image import Pixels, open_picture
+from resnext_train.data.build_loaders import build_color_transform, build_crop_transform
+from resnext_train.data.decode.lazy_image import DecodedImage, open_image
 from resnext_train.data.rng import uniforms
 from resnext_train.data.transforms.crop_transforms import (
-    CROP_DRAWS,
-    DRAWS,
     AreaTransform,
     EvalTransform,
     PadTransform,
@@ -28,6 +25,7 @@ from resnext_train.data.transforms.crop_transforms import (
     sample_box,
     sample_scaled_box,
 )
+from resnext_train.data.transforms.random_draws import BOX_DRAWS, CropDraws, image_draws
 from resnext_train.errors import InputError
 
 
@@ -64,7 +62,7 @@ def test_evaluation_pixels_are_torchvisions(size: tuple[int, int], interpolation
         ]
     )
     decoded = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode="RGB")
-    ours = EvalTransform(256, 224, interpolation)(open_picture(data))
+    ours = EvalTransform(256, 224, interpolation)(open_image(data))
     assert torch.equal(ours, reference(decoded))
     assert ours.shape == (3, 224, 224)
 
@@ -72,7 +70,7 @@ def test_evaluation_pixels_are_torchvisions(size: tuple[int, int], interpolation
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 375), (64, 64), (30, 900), (2, 2), (1, 1)])
 def test_boxes_lie_within_the_image_and_within_the_ranges(height: int, width: int) -> None:
     areas, ratios, corners = [], [], []
-    for draws in uniforms(0, 0, np.arange(2000), CROP_DRAWS):
+    for draws in uniforms(0, 0, np.arange(2000), BOX_DRAWS):
         top, left, h, w = sample_box(draws, height, width, (0.08, 1.0), (3 / 4, 4 / 3))
         assert top >= 0
         assert top + h <= height
@@ -109,40 +107,38 @@ def test_the_box_of_given_draws_by_hand() -> None:
 
 
 def test_the_fallback_is_the_centred_square() -> None:
-    draws = np.full(CROP_DRAWS, 0.999)
+    draws = np.full(BOX_DRAWS, 0.999)
     assert sample_box(draws, 10, 1000, (0.9, 1.0), (1.0, 1.1)) == (0, 495, 10, 10)
 
 
 def test_the_crop_is_the_resized_box_and_flips_by_its_own_draw() -> None:
-    picture = open_picture(jpeg(90, 70))
+    image = open_image(jpeg(90, 70))
     transform = AreaTransform(48, "bilinear", 0.5, (0.3, 1.0), (0.75, 4 / 3))
-    draws = uniforms(0, 0, np.array([3]), DRAWS)[0]
-    top, left, h, w = sample_box(draws[:CROP_DRAWS], 70, 90, (0.3, 1.0), (0.75, 4 / 3))
-    expected = v2.functional.resized_crop(picture.region(0, 0, 70, 90), top, left, h, w, [48, 48], antialias=True)
-    draws[CROP_DRAWS] = 0.6
-    assert torch.equal(transform(picture, draws), expected)
-    draws[CROP_DRAWS] = 0.4
-    assert torch.equal(transform(picture, draws), expected.flip(-1))
+    draws = image_draws(0, 0, np.array([3]))[0][0]
+    top, left, h, w = sample_box(draws.box, 70, 90, (0.3, 1.0), (0.75, 4 / 3))
+    expected = v2.functional.resized_crop(image.region(0, 0, 70, 90), top, left, h, w, [48, 48], antialias=True)
+    assert torch.equal(transform(image, draws._replace(flip=0.6)), expected)
+    assert torch.equal(transform(image, draws._replace(flip=0.4)), expected.flip(-1))
 
 
 @pytest.mark.parametrize("size", [(500, 375), (90, 70), (1000, 301), (64, 64), (224, 224), (3, 50), (1, 1)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_the_quick_resize_is_torchvisions(size: tuple[int, int], interpolation: str) -> None:
     """With the memory layouts that come up: a box of a larger image, the whole image, a flipped one."""
-    picture = open_picture(jpeg(*size))
+    image = open_image(jpeg(*size))
     transform = AreaTransform(224, interpolation, 0.5, (0.08, 1.0), (0.75, 4 / 3))
-    for draws in uniforms(0, 0, np.arange(20), DRAWS):
-        box = picture.region(*transform.box(draws[:CROP_DRAWS], picture.height, picture.width))
+    for draws in image_draws(0, 0, np.arange(20))[0]:
+        box = image.region(*transform.box(draws.box, image.height, image.width))
         mode = v2.InterpolationMode(interpolation)
         expected = v2.functional.resize(box, [224, 224], mode, antialias=True)
-        if draws[CROP_DRAWS] < 0.5:
+        if draws.flip < 0.5:
             expected = v2.functional.horizontal_flip(expected)
-        assert torch.equal(transform(picture, draws), expected)
+        assert torch.equal(transform(image, draws), expected)
 
 
 def test_scale_jitter_by_hand() -> None:
     """600 × 400: a short side of 320 makes a crop of 224 cover 224 · 400 / 320 = 280 pixels of the image."""
-    draws = np.zeros(CROP_DRAWS)
+    draws = np.zeros(BOX_DRAWS)
     draws[:3] = (320 - 256 + 0.5) / 225, 0.0, 0.999
     assert sample_scaled_box(draws, 400, 600, 224, (256, 480)) == (0, 320, 280, 280)
     draws[:3] = 0.0, 0.5, 0.5  # short side 256: 350 pixels; the middle of 51 and of 251 positions
@@ -154,7 +150,7 @@ def test_scale_jitter_by_hand() -> None:
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (64, 64), (30, 900), (2, 2), (1, 1)])
 def test_scale_jitter_draws_every_short_side_equally_often(height: int, width: int) -> None:
     sides = []
-    for draws in uniforms(0, 0, np.arange(4500), CROP_DRAWS):
+    for draws in uniforms(0, 0, np.arange(4500), BOX_DRAWS):
         top, left, h, w = sample_scaled_box(draws, height, width, 224, (256, 480))
         assert h == w >= 1
         assert 0 <= top <= height - h
@@ -169,19 +165,19 @@ def test_scale_jitter_draws_every_short_side_equally_often(height: int, width: i
 
 def test_a_recipe_with_scale_jitter_makes_crops_of_its_size(tmp_path: Path) -> None:
     recipe = load_recipe("resnet34_shortcut_b.yaml")
-    transform = build_augmentation(recipe)
+    transform = build_crop_transform(recipe)
     assert isinstance(transform, ScaleTransform)
     assert transform.short_side == (256, 480)
-    assert transform(open_picture(jpeg(500, 375)), uniforms(0, 0, np.array([1]), DRAWS)[0]).shape == (3, 224, 224)
+    assert transform(open_image(jpeg(500, 375)), image_draws(0, 0, np.array([1]))[0][0]).shape == (3, 224, 224)
     with pytest.raises(InputError, match=r"augment\.short_side must be \[low, high\] with augment\.size <= low"):
         load_recipe("resnet34_shortcut_b.yaml", ["augment.short_side=[200,480]"])
 
 
-def offset_draws(down: int, right: int, positions: int) -> NDArray[np.float64]:
+def offset_draws(down: int, right: int, positions: int) -> CropDraws:
     """Draws in the middle of what stands for an offset, and no flip."""
-    draws = np.full(DRAWS, 0.99)
-    draws[:2] = (down + 0.5) / positions, (right + 0.5) / positions
-    return draws
+    box = np.full(BOX_DRAWS, 0.99)
+    box[:2] = (down + 0.5) / positions, (right + 0.5) / positions
+    return CropDraws(box, 0.99)
 
 
 FILL = (125, 7, 200)
@@ -197,16 +193,15 @@ def test_a_padded_crop_at_every_offset(size: int, padding: int) -> None:
     for down, right in itertools.product(range(positions), repeat=2):
         draws = offset_draws(down, right, positions)
         expected = v2.functional.crop(padded, down, right, size, size)
-        assert torch.equal(transform(Pixels(image), draws), expected)
-        draws[CROP_DRAWS] = 0.49
-        assert torch.equal(transform(Pixels(image), draws), expected.flip(-1))
+        assert torch.equal(transform(DecodedImage(image), draws), expected)
+        assert torch.equal(transform(DecodedImage(image), draws._replace(flip=0.49)), expected.flip(-1))
 
 
 def test_padded_crops_reach_every_offset_equally_often() -> None:
     image = torch.arange(1, 26, dtype=torch.uint8).view(1, 5, 5).expand(3, 5, 5)
     transform = PadTransform(5, 2, (0, 0, 0), "bicubic", flip=0.0)
-    draws = uniforms(0, 0, np.arange(10_000), DRAWS)
-    counts = Counter(transform(Pixels(image), d).numpy().tobytes() for d in draws)
+    draws, _ = image_draws(0, 0, np.arange(10_000))
+    counts = Counter(transform(DecodedImage(image), d).numpy().tobytes() for d in draws)
     assert len(counts) == 25
     # 400 expected at each of 25 offsets: within five standard deviations
     assert all(abs(n - 400) < 5 * np.sqrt(10_000 * (1 / 25) * (24 / 25)) for n in counts.values())
@@ -215,7 +210,7 @@ def test_padded_crops_reach_every_offset_equally_often() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (50, 40), (32, 33), (20, 28)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_images_of_other_sizes_are_resized_before_padding(size: tuple[int, int], interpolation: str) -> None:
-    picture = open_picture(jpeg(*size))
+    image = open_image(jpeg(*size))
     reference = v2.Compose(
         [
             v2.Resize(32, interpolation=v2.InterpolationMode(interpolation), antialias=True),
@@ -223,8 +218,8 @@ def test_images_of_other_sizes_are_resized_before_padding(size: tuple[int, int],
             v2.Pad(4, fill=list(FILL)),
         ]
     )
-    padded = reference(picture.region(0, 0, picture.height, picture.width))
-    crop = PadTransform(32, 4, FILL, interpolation, flip=0.0)(picture, offset_draws(1, 7, 9))
+    padded = reference(image.region(0, 0, image.height, image.width))
+    crop = PadTransform(32, 4, FILL, interpolation, flip=0.0)(image, offset_draws(1, 7, 9))
     assert torch.equal(crop, padded[:, 1:33, 7:39])
 
 
@@ -238,8 +233,10 @@ def test_the_padding_is_zero_after_normalisation_up_to_half_a_level(
         "augment: {crop: pad, size: 32, padding: 4}\n"
     )
     recipe = load_recipe(str(tmp_path / "r.yaml"))
-    crop = build_augmentation(recipe)(Pixels(torch.full((3, 32, 32), 99, dtype=torch.uint8)), offset_draws(0, 8, 9))
-    normalised = build_photometric(recipe)(crop.unsqueeze(0), None)[0]
+    crop = build_crop_transform(recipe)(
+        DecodedImage(torch.full((3, 32, 32), 99, dtype=torch.uint8)), offset_draws(0, 8, 9)
+    )
+    normalised = build_color_transform(recipe)(crop.unsqueeze(0), None)[0]
     border = torch.ones(32, 32, dtype=torch.bool)
     border[4:, :28] = False
     assert (crop[:, ~border] == 99).all()
@@ -257,6 +254,6 @@ def test_batches_are_channels_last_and_shared_on_demand() -> None:
 
 def test_regions_are_views() -> None:
     pixels = torch.arange(3 * 4 * 5, dtype=torch.uint8).view(3, 4, 5)
-    region = Pixels(pixels).region(1, 2, 2, 3)
+    region = DecodedImage(pixels).region(1, 2, 2, 3)
     assert torch.equal(region, pixels[:, 1:3, 2:5])
     assert region.data_ptr() == pixels[:, 1:, 2:].data_ptr()

@@ -10,8 +10,8 @@ import torch
 from conftest import events
 
 from resnext_train.cli.train import main
-from resnext_train.data.decode.lazy_image import Picture
-from resnext_train.data.image_batch import Report
+from resnext_train.data.decode.lazy_image import LazyImage
+from resnext_train.data.image_batch import LoadReport
 from resnext_train.data.slow_loader import Workers, slow_stage
 from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.data.sources.image_source import FILES, MEMORY, Storage
@@ -21,8 +21,8 @@ EXACT, RAW = Storage("exact", ""), Storage("raw", "")
 FULL = Workers(4, 4)
 
 
-def report(read: float, decode: float, resize: float) -> Report:
-    return Report(read, decode, resize, 0, ())
+def report(read: float, decode: float, resize: float) -> LoadReport:
+    return LoadReport(read, decode, resize, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def report(read: float, decode: float, resize: float) -> Report:
         (report(0, 0, 0), MEMORY, Workers(0, 3), "decode", "raise data.workers from 0 to 3"),
     ],
 )
-def test_the_slow_stage(stages: Report, storage: Storage, workers: Workers, stage: str, remedy: str) -> None:
+def test_the_slow_stage(stages: LoadReport, storage: Storage, workers: Workers, stage: str, remedy: str) -> None:
     if not workers.started:
         stages = report(0, 9, 1)
     named, sentence = slow_stage(stages, 10.0, workers, storage)
@@ -72,13 +72,13 @@ def test_a_starved_run_says_so_in_its_log(
     image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Reading an image takes 5 ms, and nothing is read ahead: much longer than a tenth of a step of a tiny network."""
-    read = ImageFolder.picture
+    read = ImageFolder.image
 
-    def picture(self: ImageFolder, i: int) -> Picture:
+    def image(self: ImageFolder, i: int) -> LazyImage:
         time.sleep(0.005)
         return read(self, i)
 
-    monkeypatch.setattr(ImageFolder, "picture", picture)
+    monkeypatch.setattr(ImageFolder, "image", image)
     torch.set_num_threads(1)  # quick steps also beside other jobs
     overrides = [
         *("data.source=folder", f"data.root={image_root}", "data.workers=0", "augment.size=32", "eval.every_epochs=20"),

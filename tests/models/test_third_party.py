@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from resnext_train.compute.loss import TrainingLoss
 from resnext_train.compute.precision import Precision
 from resnext_train.config import ModelSection, SgdSection
-from resnext_train.data.image_batch import Group
-from resnext_train.data.rng import group_seed
-from resnext_train.data.sampler import deal
-from resnext_train.data.transforms.color_transform import Photometric
-from resnext_train.distributed.dist_context import Process
+from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.rng import micro_batch_seed
+from resnext_train.data.sampler import shard_for_rank
+from resnext_train.data.transforms.color_transform import ColorTransform
+from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
 from resnext_train.models.architecture import check_model
 from resnext_train.models.build_model import auxiliary_weight, build_model
@@ -28,27 +28,27 @@ from resnext_train.models.complexity import check_training, measure
 from resnext_train.training.optimizer import build_optimizer
 from resnext_train.training.train_step import TrainStep
 
-NORMALISE = Photometric(0.0, 0.0, 0.0, 0.0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+NORMALISE = ColorTransform(0.0, 0.0, 0.0, 0.0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
-def groups(count: int, size: int, images: int = 3) -> list[Group]:
+def micro_batches(count: int, size: int, images: int = 3) -> list[ImageBatch]:
     g = torch.Generator().manual_seed(9)
     pixels = torch.randint(0, 256, (count, images, 3, size, size), generator=g, dtype=torch.uint8)
     labels = torch.randint(0, 6, (count, images), generator=g)
-    return [Group(p, n, None) for p, n in zip(pixels, labels, strict=True)]
+    return [ImageBatch(p, n, None) for p, n in zip(pixels, labels, strict=True)]
 
 
 def take_step(
-    process: Process, arch: str, size: int, clip_norm: float | None = None, dtype: torch.dtype = torch.float32
+    context: DistContext, arch: str, size: int, clip_norm: float | None = None, dtype: torch.dtype = torch.float32
 ) -> dict[str, Any]:
     """One step of two groups: the gradient, the state after it and the loss."""
     section = ModelSection(arch=arch)
     model = build_model(section, 6, seed=1).to(dtype).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(momentum=0.0, nesterov=False, weight_decay=0.0), model)
     loss = TrainingLoss(0.1, auxiliary_weight(section))
-    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), process, 2, loss, clip_norm, seed=5)
-    both = groups(2, size)
-    step(iter([both[i] for i in deal(2, process.world, process.rank)]), 0, 6, lr=0.1)
+    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), context, 2, loss, clip_norm, seed=5)
+    both = micro_batches(2, size)
+    step(iter([both[i] for i in shard_for_rank(2, context.world_size, context.rank)]), 0, 6, lr=0.1)
     step.meter.read()
     gradients = {k: p.grad for k, p in model.named_parameters()}
     loss_sum = torch.tensor(step.meter.epoch.loss, dtype=torch.float64)
@@ -60,8 +60,8 @@ def test_auxiliary_classifiers_are_trained_with_their_weight() -> None:
     ours = single(take_step, "torchvision/googlenet", 64, None, torch.float64)
     model = build_model(ModelSection(arch="torchvision/googlenet"), 6, seed=1).double()
     total = torch.zeros((), dtype=torch.float64)
-    for number, (images, labels, *_) in enumerate(groups(2, 64)):
-        torch.manual_seed(group_seed(5, 0, number))
+    for number, (images, labels, *_) in enumerate(micro_batches(2, 64)):
+        torch.manual_seed(micro_batch_seed(5, 0, number))
         outputs = model((images.double() / 255 - 0.5) / 0.25)
         losses = [F.cross_entropy(o, labels, reduction="sum", label_smoothing=0.1) for o in outputs]
         loss = losses[0] + 0.3 * losses[1] + 0.3 * losses[2]

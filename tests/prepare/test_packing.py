@@ -125,10 +125,10 @@ def test_other_images_or_options_do_not_go_on(images: Path, tmp_path: Path, monk
     out = tmp_path / "pack"
     whole = pack_split._make_shard
 
-    def stops(job: pack_split._Job, task: pack_split._Task, tell: worker_pool.Tell) -> int:
+    def stops(job: pack_split._Job, task: pack_split._Task, advance: worker_pool.Advance) -> int:
         if task.number == 2:
             raise KeyboardInterrupt
-        return whole(job, task, tell)
+        return whole(job, task, advance)
 
     monkeypatch.setattr(pack_split, "_make_shard", stops)
     with pytest.raises(KeyboardInterrupt):
@@ -196,7 +196,7 @@ def test_a_full_disk_is_said_and_gone_on_from(images: Path, tmp_path: Path, smal
     assert content(out) == content(tmp_path / "at once")
 
 
-def _fails(task: int, tell: worker_pool.Tell) -> int:
+def _fails(task: int, advance: worker_pool.Advance) -> int:
     if task == 3:
         raise ZeroDivisionError
     if task == 4:

@@ -25,7 +25,7 @@ _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "PPM", "TIFF")
 """What Pillow may open. Of its other formats some start programs."""
 
 
-class Picture(Protocol):
+class LazyImage(Protocol):
     """An image whose pixels are read when asked for, whole or in part."""
 
     @property
@@ -44,7 +44,7 @@ class Picture(Protocol):
         """
 
 
-class Pixels:
+class DecodedImage:
     """A picture that is already decoded."""
 
     def __init__(self, pixels: Tensor) -> None:
@@ -65,7 +65,7 @@ class Pixels:
         return self.pixels.narrow(1, top, height).narrow(2, left, width)  # half the time of slices
 
 
-class _JpegPicture:
+class _JpegImage:
     """A JPEG file that is decoded as far as a box needs it, if it has restart markers for that, or else whole."""
 
     def __init__(self, data: bytes | bytearray, header: Header) -> None:
@@ -95,7 +95,7 @@ class _JpegPicture:
         return pixels[:, y : y + height, x : x + width]
 
 
-class _OtherPicture:
+class _OtherImage:
     """An image of another format, which is always decoded whole."""
 
     def __init__(self, data: bytes | bytearray) -> None:
@@ -107,7 +107,7 @@ class _OtherPicture:
         return _decode(self._data)[:, top : top + height, left : left + width]
 
 
-def open_picture(data: bytes | bytearray) -> Picture:
+def open_image(data: bytes | bytearray) -> LazyImage:
     """The picture in an encoded image file. EXIF orientation is ignored, as in the references.
 
     Raises:
@@ -115,18 +115,18 @@ def open_picture(data: bytes | bytearray) -> Picture:
     """
     if not data:
         raise BadImageError("the file is empty")
-    picture = _understood(data)
-    check_size(picture.height, picture.width)
-    return picture
+    image = _understood(data)
+    check_size(image.height, image.width)
+    return image
 
 
-def _understood(data: bytes | bytearray) -> Picture:
+def _understood(data: bytes | bytearray) -> LazyImage:
     if is_jpeg(data):
         try:
-            return _JpegPicture(data, read_header(data))
+            return _JpegImage(data, read_header(data))
         except BadImageError:
             pass  # Pillow and libjpeg read on over some damage
-    return _OtherPicture(data)
+    return _OtherImage(data)
 
 
 def decode(data: bytes | bytearray) -> Tensor:
@@ -138,8 +138,8 @@ def decode(data: bytes | bytearray) -> Tensor:
     Raises:
         BadImageError: neither reads it, or it has more than MAX_PIXELS.
     """
-    picture = open_picture(data)
-    return picture.region(0, 0, picture.height, picture.width)
+    image = open_image(data)
+    return image.region(0, 0, image.height, image.width)
 
 
 def check_size(height: int, width: int) -> None:

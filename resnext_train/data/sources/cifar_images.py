@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from resnext_train.data.decode.lazy_image import Picture, Pixels
+from resnext_train.data.decode.lazy_image import DecodedImage, LazyImage
 from resnext_train.data.sources.image_source import MEMORY
 from resnext_train.errors import InputError
 
@@ -60,9 +60,9 @@ class CifarImages:
         """What image `i` is called in messages: its number, as it has no file of its own."""
         return f"{self._called} {i}"
 
-    def picture(self, i: int) -> Picture:
+    def image(self, i: int) -> LazyImage:
         """Image `i`."""
-        return Pixels(torch.from_numpy(self._pixels[i]).permute(2, 0, 1))
+        return DecodedImage(torch.from_numpy(self._pixels[i]).permute(2, 0, 1))
 
 
 def _load(title: str, root: Path, train: bool) -> CIFAR10:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from resnext_train.data.decode.lazy_image import Picture
+from resnext_train.data.decode.lazy_image import LazyImage
 from resnext_train.data.sources.image_folder import class_folders
 from resnext_train.data.sources.image_source import Source
 from resnext_train.errors import InputError
@@ -31,9 +31,9 @@ class ClassImages:
         """What image `i` is called in messages."""
         return self._source.name(int(self._images[i]))
 
-    def picture(self, i: int) -> Picture:
+    def image(self, i: int) -> LazyImage:
         """Image `i`; raises BadImageError or OSError where it cannot be read."""
-        return self._source.picture(int(self._images[i]))
+        return self._source.image(int(self._images[i]))
 
 
 def read_class_names(path: Path, what: str) -> list[str]:

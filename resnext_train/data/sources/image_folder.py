@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from resnext_train.data.decode.lazy_image import Picture, open_picture
+from resnext_train.data.decode.lazy_image import LazyImage, open_image
 from resnext_train.data.sources.image_source import FILES
 from resnext_train.errors import InputError, printable
 
@@ -53,9 +53,9 @@ class ImageFolder:
         start = int(self._ends[i - 1]) if i else 0
         return str(self.root / os.fsdecode(self._paths[start : int(self._ends[i])].tobytes()))
 
-    def picture(self, i: int) -> Picture:
+    def image(self, i: int) -> LazyImage:
         """Image `i`; raises BadImageError or OSError where it cannot be read."""
-        return open_picture(Path(self.name(i)).read_bytes())
+        return open_image(Path(self.name(i)).read_bytes())
 
 
 class _Index:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from resnext_train.data.decode.lazy_image import Picture
+from resnext_train.data.decode.lazy_image import LazyImage
 
 
 class Storage(NamedTuple):
@@ -36,5 +36,5 @@ class Source(Protocol):
     def name(self, i: int) -> str:
         """What image `i` is called in messages: its path."""
 
-    def picture(self, i: int) -> Picture:
+    def image(self, i: int) -> LazyImage:
         """Image `i`; raises BadImageError or OSError where it cannot be read."""

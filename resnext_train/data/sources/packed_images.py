@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnext_train.data.decode.lazy_image import Picture, Pixels, check_size, open_picture
+from resnext_train.data.decode.lazy_image import DecodedImage, LazyImage, check_size, open_image
 from resnext_train.data.pack.pack_format import PIXELS
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.data.sources.image_source import Storage
@@ -37,13 +37,13 @@ class PackedImages:
         """Path of the pack and of image `i` in it, for messages."""
         return f"{self._index.path}: {self._index.name(i)}"
 
-    def picture(self, i: int) -> Picture:
+    def image(self, i: int) -> LazyImage:
         """Image `i`; raises BadImageError or OSError where it cannot be read."""
         if self._index.kind[i] == PIXELS:
             pixels = self._index.pixels(i)
             check_size(pixels.shape[0], pixels.shape[1])
-            return Pixels(_as_tensor(pixels).permute(2, 0, 1))
-        return open_picture(self._index.read(i))
+            return DecodedImage(_as_tensor(pixels).permute(2, 0, 1))
+        return open_image(self._index.read(i))
 
 
 def _as_tensor(array: NDArray[np.uint8]) -> Tensor:

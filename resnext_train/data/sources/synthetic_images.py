@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnext_train.data.decode.lazy_image import Picture, Pixels
+from resnext_train.data.decode.lazy_image import DecodedImage, LazyImage
 from resnext_train.data.rng import noise, uniforms
 from resnext_train.data.sources.image_source import MEMORY
 
@@ -44,7 +44,7 @@ class SyntheticImages:
         """What image `i` is called in messages."""
         return f"synthetic image {i}"
 
-    def picture(self, i: int) -> Picture:
+    def image(self, i: int) -> LazyImage:
         """Image `i`."""
         turn, phase = 2 * math.pi * uniforms(self._seed, 0, np.array([i]), 2)[0]
         dark, bright, stripes = _look(int(self.labels[i]))
@@ -53,7 +53,7 @@ class SyntheticImages:
         grain = noise(self._seed, i, self.size * self.size).reshape(self.size, self.size, 1)
         pixels = dark + blend * (bright - dark) + (grain.astype(np.float32) - 128) * (_NOISE / 128)
         image = torch.from_numpy(pixels.clip(0, 255).astype(np.uint8))
-        return Pixels(image.permute(2, 0, 1))
+        return DecodedImage(image.permute(2, 0, 1))
 
 
 def _look(label: int) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnext_train.data.transforms.crop_transforms import COLOUR_DRAWS
+from resnext_train.data.transforms.random_draws import ColorDraws
 
 GRAY = (0.299, 0.587, 0.114)
 """Weights of R, G, B in gray (ITU-R BT.601)."""
@@ -39,7 +39,7 @@ JITTER_FIELDS = 9
 
 
 @dataclass(frozen=True)
-class Photometric:
+class ColorTransform:
     """Strengths of the colour augmentation, and the normalisation; see the augment section and the data section."""
 
     brightness: float
@@ -49,17 +49,16 @@ class Photometric:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def draw_jitter(self, draws: NDArray[np.float64]) -> NDArray[np.float32]:
-        """(n, JITTER_FIELDS) numbers of n images from their (n, COLOUR_DRAWS) numbers in [0, 1).
+    def draw_jitter(self, draws: ColorDraws) -> NDArray[np.float32]:
+        """Return the (n, JITTER_FIELDS) numbers of n images.
 
         Factors are 1 + U(-strength, strength); lighting is the eigenvectors times N(0, lighting) times the
         eigenvalues (AlexNet paper, section 4.1), with normal numbers by Box and Muller.
         """
-        assert draws.shape[1] == COLOUR_DRAWS
-        order = np.array(ORDERS)[(draws[:, 0] * len(ORDERS)).astype(np.int64)]
-        factors = 1 + (2 * draws[:, 1:4] - 1) * (self.brightness, self.contrast, self.saturation)
-        radius = np.sqrt(-2 * np.log1p(-draws[:, [4, 4, 6]]))
-        turn = 2 * np.pi * draws[:, [5, 5, 7]]
+        order = np.array(ORDERS)[(draws.order * len(ORDERS)).astype(np.int64)]
+        factors = 1 + (2 * draws.factors - 1) * (self.brightness, self.contrast, self.saturation)
+        radius = np.sqrt(-2 * np.log1p(-draws.radius[:, [0, 0, 1]]))
+        turn = 2 * np.pi * draws.angle[:, [0, 0, 1]]
         normals = radius * np.where((True, False, True), np.cos(turn), np.sin(turn))
         shift = (normals * self.lighting * EIGENVALUES) @ np.array(EIGENVECTORS).T
         return np.concatenate((order, factors, shift), axis=1).astype(np.float32)

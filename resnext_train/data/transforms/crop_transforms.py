@@ -17,15 +17,8 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from resnext_train.data.decode.lazy_image import Picture, check_size
-
-ATTEMPTS = 10
-"""Boxes drawn before the fallback, as in the papers' code."""
-
-CROP_DRAWS = 5 * ATTEMPTS
-COLOUR_DRAWS = 8
-DRAWS = CROP_DRAWS + 1 + COLOUR_DRAWS
-"""Uniform numbers that one training image consumes, whatever it looks like."""
+from resnext_train.data.decode.lazy_image import LazyImage, check_size
+from resnext_train.data.transforms.random_draws import ATTEMPTS, NO_DRAWS, CropDraws
 
 
 class Box(NamedTuple):
@@ -48,7 +41,7 @@ def sample_box(
 
     Area share and aspect ratio are uniform, then width and height are swapped with probability 0.5. After ten boxes
     that do not fit: the largest centred square, which is the code's resize of the short side and centre crop.
-    `draws` are CROP_DRAWS numbers in [0, 1).
+    `draws` are BOX_DRAWS numbers in [0, 1).
     """
     for a, r, swap, y, x in draws.reshape(ATTEMPTS, 5).tolist():
         target = (area[0] + a * (area[1] - area[0])) * height * width
@@ -73,7 +66,7 @@ def sample_scaled_box(
 
     The image is resized, short side to a whole number drawn uniformly from `short_side` (both included), and a
     `size` × `size` crop of it is drawn. That crop is a square of size · min(height, width) / short pixels here,
-    rounded. `draws` are CROP_DRAWS numbers in [0, 1), of which three are used.
+    rounded. `draws` are BOX_DRAWS numbers in [0, 1), of which three are used.
     """
     s, y, x = draws[:3].tolist()
     low, high = short_side
@@ -82,31 +75,27 @@ def sample_scaled_box(
     return Box(int(y * (height - side + 1)), int(x * (width - side + 1)), side, side)
 
 
-NO_DRAWS: NDArray[np.float64] = np.empty(0)
-"""What evaluation draws."""
-
-
-class Transform(ABC):
+class CropTransform(ABC):
     """How a picture becomes a crop: first the pixels that the crop is made of are decoded, then the crop is made."""
 
     size: int
     """Height and width of the crop in pixels."""
 
     @abstractmethod
-    def read(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
-        """The pixels needed, uint8 (3, H, W); a function of the picture and of DRAWS numbers in [0, 1)."""
+    def read(self, image: LazyImage, draws: CropDraws) -> Tensor:
+        """The pixels needed, uint8 (3, H, W); a function of the image and its draws."""
 
     @abstractmethod
-    def crop(self, pixels: Tensor, draws: NDArray[np.float64]) -> Tensor:
+    def crop(self, pixels: Tensor, draws: CropDraws) -> Tensor:
         """The crop, uint8 (3, size, size), of what `read` returned for the same draws."""
 
-    def __call__(self, picture: Picture, draws: NDArray[np.float64] = NO_DRAWS) -> Tensor:
+    def __call__(self, image: LazyImage, draws: CropDraws = NO_DRAWS) -> Tensor:
         """Both; evaluation needs no draws."""
-        return self.crop(self.read(picture, draws), draws)
+        return self.crop(self.read(image, draws), draws)
 
 
 @dataclass(frozen=True)
-class BoxTransform(Transform):
+class BoxTransform(CropTransform):
     """A random box resized to `size` × `size`, and a flip with probability `flip`."""
 
     size: int
@@ -115,19 +104,19 @@ class BoxTransform(Transform):
 
     @abstractmethod
     def box(self, draws: NDArray[np.float64], height: int, width: int) -> Box:
-        """The box for an image of `height` × `width`, from CROP_DRAWS numbers in [0, 1)."""
+        """The box for an image of `height` × `width`, from BOX_DRAWS numbers in [0, 1)."""
 
-    def read(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
+    def read(self, image: LazyImage, draws: CropDraws) -> Tensor:
         """The box alone."""
-        return picture.region(*self.box(draws[:CROP_DRAWS], picture.height, picture.width))
+        return image.region(*self.box(draws.box, image.height, image.width))
 
-    def crop(self, pixels: Tensor, draws: NDArray[np.float64]) -> Tensor:
+    def crop(self, pixels: Tensor, draws: CropDraws) -> Tensor:
         """Flipped or not, then resized, which commute.
 
         The resize wants its pixels in one piece, which the box of a larger image is not. So it has to be copied in
         any case, and the flip costs nothing if it is done by that copy.
         """
-        flipped = draws[CROP_DRAWS] < self.flip
+        flipped = draws.flip < self.flip
         box = (pixels.flip(-1) if flipped else pixels).permute(1, 2, 0).contiguous()
         # What torchvision's resize comes to for uint8; its checks would take as long as a tenth of the crop. The new
         # dimension must come before the permutation: with other strides of it, torch would choose a slower way.
@@ -159,7 +148,7 @@ class ScaleTransform(BoxTransform):
 
 
 @dataclass(frozen=True)
-class PadTransform(Transform):
+class PadTransform(CropTransform):
     """The image padded by `padding` pixels of the colour `fill`, a random crop of `size` × `size` from it, and a flip.
 
     An image of another size is first resized, short side to `size`, and centre-cropped. The papers' code pads with
@@ -173,18 +162,18 @@ class PadTransform(Transform):
     interpolation: str
     flip: float
 
-    def read(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
+    def read(self, image: LazyImage, draws: CropDraws) -> Tensor:
         """The whole image."""
-        return self._resized.read(picture, draws)
+        return self._resized.read(image, draws)
 
-    def crop(self, pixels: Tensor, draws: NDArray[np.float64]) -> Tensor:
-        """The first two of the DRAWS numbers in [0, 1) say where the crop lies."""
+    def crop(self, pixels: Tensor, draws: CropDraws) -> Tensor:
+        """The first two draws say where the crop lies."""
         image = self._resized.crop(pixels, draws)
-        top, left = (int(d * (2 * self.padding + 1)) - self.padding for d in draws[:2].tolist())
+        top, left = (int(d * (2 * self.padding + 1)) - self.padding for d in draws.box[:2].tolist())
         (rows, to_rows), (columns, to_columns) = self._overlap(top), self._overlap(left)
         crop = torch.tensor(self.fill, dtype=torch.uint8).view(3, 1, 1).repeat(1, self.size, self.size)
         crop[:, to_rows, to_columns] = image[:, rows, columns]
-        return crop.flip(-1) if draws[CROP_DRAWS] < self.flip else crop
+        return crop.flip(-1) if draws.flip < self.flip else crop
 
     @property
     def _resized(self) -> EvalTransform:
@@ -199,29 +188,29 @@ class PadTransform(Transform):
 
 
 @dataclass(frozen=True)
-class EvalTransform(Transform):
+class EvalTransform(CropTransform):
     """Short side to `resize`, centre crop of `crop`; the pixels of torchvision v2's Resize and CenterCrop."""
 
     resize: int
     size: int
     interpolation: str
 
-    def read(self, picture: Picture, draws: NDArray[np.float64]) -> Tensor:
+    def read(self, image: LazyImage, draws: CropDraws) -> Tensor:
         """The whole image: the resize of a part alone has other pixels at the part's edges.
 
         Raises:
             BadImageError: it is so long and thin that it would be of more than MAX_PIXELS when resized.
         """
-        sides = sorted((picture.height, picture.width))
+        sides = sorted((image.height, image.width))
         check_size(self.resize, self.resize * sides[1] // sides[0])
-        return _whole(picture)
+        return _whole(image)
 
-    def crop(self, pixels: Tensor, draws: NDArray[np.float64]) -> Tensor:
+    def crop(self, pixels: Tensor, draws: CropDraws) -> Tensor:
         """uint8 (3, size, size), in the same way for all draws."""
         resized = F.resize(pixels, [self.resize], InterpolationMode(self.interpolation), antialias=True)
         crop: Tensor = F.center_crop(resized, [self.size, self.size])
         return crop
 
 
-def _whole(picture: Picture) -> Tensor:
-    return picture.region(0, 0, picture.height, picture.width)
+def _whole(image: LazyImage) -> Tensor:
+    return image.region(0, 0, image.height, image.width)

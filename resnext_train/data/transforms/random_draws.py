@@ -1,0 +1,49 @@
+"""The random numbers of a training image, by name: the same amount for every image, whatever it looks like."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnext_train.data.rng import uniforms
+
+ATTEMPTS = 10
+"""Boxes drawn before the fallback, as in the papers' code."""
+
+BOX_DRAWS = 5 * ATTEMPTS
+_COLOR_DRAWS = 8
+
+
+class CropDraws(NamedTuple):
+    """Uniform numbers in [0, 1) for the crop and the flip of one image."""
+
+    box: NDArray[np.float64]
+    """(BOX_DRAWS,): where the crop lies. Each kind of crop uses as many as it needs, from the first on."""
+    flip: float
+
+
+class ColorDraws(NamedTuple):
+    """Uniform numbers in [0, 1) for the colours of n images."""
+
+    order: NDArray[np.float64]
+    """(n,): in which order brightness, contrast and saturation change."""
+    factors: NDArray[np.float64]
+    """(n, 3): by how much each of them changes."""
+    radius: NDArray[np.float64]
+    """(n, 2): with `angle`, two points of which Box and Muller make the normal numbers of the lighting noise."""
+    angle: NDArray[np.float64]
+    """(n, 2)."""
+
+
+NO_DRAWS = CropDraws(np.empty(0), 1.0)
+"""Evaluation draws nothing."""
+
+
+def image_draws(seed: int, epoch: int, images: NDArray[np.int64]) -> tuple[list[CropDraws], ColorDraws]:
+    """Return the draws of each of `images` in `epoch`."""
+    numbers = uniforms(seed, epoch, images, BOX_DRAWS + 1 + _COLOR_DRAWS)
+    box, flip, color = np.split(numbers, [BOX_DRAWS, BOX_DRAWS + 1], axis=1)
+    crops = [CropDraws(*draws) for draws in zip(box, flip[:, 0].tolist(), strict=True)]
+    return crops, ColorDraws(color[:, 0], color[:, 1:4], color[:, [4, 6]], color[:, [5, 7]])
