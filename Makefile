@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format schema gpu-check clean
+.PHONY: help demo test mutation lint format schema gpu-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ demo: .venv/installed ## Train a small ResNeXt on synthetic images for about a m
 
 test: .venv/installed-dev ## Run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal --durations=15
+
+mutation: .venv/installed-dev ## Plant faults one by one, and see that the test suite catches each
+	$(BIN)/python tests/mutation/run.py
 
 lint: .venv/installed-dev ## Check style and types
 	$(BIN)/ruff check .
@@ -27,8 +30,7 @@ schema: .venv/installed ## Write the recipes' JSON schema, for editors, to confi
 	$(BIN)/python scripts/write_schema.py
 
 gpu-check: .venv/installed-dev ## On a GPU host: GPU tests, then 20 steps of resnext50_32x4d on all GPUs
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python scripts/gpu_check.py
+	$(BIN)/python -m scripts.gpu_check
 
 clean: ## Remove the virtual environment and caches; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache dist

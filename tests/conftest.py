@@ -16,16 +16,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
-# Tests of properties try the same cases on every machine, so that what fails in one place fails in all. To search for
-# new ones, many times as long: python -m pytest --hypothesis-profile=deep tests/data/test_sampler_properties.py
-settings.register_profile("same", derandomize=True, database=None, deadline=None, max_examples=60)
-settings.register_profile("deep", deadline=None, max_examples=5000)
-settings.load_profile("same")
+try:
+    from hypothesis import settings
+except ImportError:  # as on a lent GPU machine, where only `pytest -m gpu` runs
+    pass
+else:
+    # Tests of properties try the same cases on every machine, so that what fails in one place fails in all. To search
+    # for new ones, many times as long: python -m pytest --hypothesis-profile=deep tests/data/test_sampler_properties.py
+    settings.register_profile("same", derandomize=True, database=None, deadline=None, max_examples=60)
+    settings.register_profile("deep", deadline=None, max_examples=5000)
+    settings.load_profile("same")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPUs, so that tests of the CPU run on it everywhere, and so do the processes they start.
+
+    A host with fewer GPUs than a test has ranks would refuse them. `pytest -m gpu` runs the tests of the GPU.
+    """
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 
 SMALL = [
     "data.train_images=52",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from resnext_train.checkpoint import checkpoint_file
+from resnext_train.checkpoint.checkpoint_file import DamagedError
 from resnext_train.errors import InputError
 
 
@@ -88,6 +89,16 @@ def test_the_checksum_can_be_checked_by_hand(tmp_path: Path) -> None:
     assert seal == hashlib.sha256(archive).hexdigest().encode() + b"\n"
     assert torch.load(io.BytesIO(archive), weights_only=True)["n"] == 1
     assert torch.load(tmp_path / "x.pt", weights_only=True, mmap=True)["n"] == 1
+
+
+def test_a_bit_that_flipped_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    checkpoint_file.save({**numbered(1), "model": {"w": torch.zeros(64)}}, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(bytes(256)) + 100] ^= 4  # in the tensor, where torch.load would not look
+    path.write_bytes(data)
+    with pytest.raises(DamagedError):
+        checkpoint_file.load(path)
 
 
 def test_the_checkpoint_before_is_kept(tmp_path: Path) -> None:

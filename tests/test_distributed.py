@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from ranks import run_ranks
 
 from resnext_train.distributed.dist_context import DistContext, connect
+from resnext_train.distributed.flag_sync import FlagSync
+from resnext_train.distributed.heartbeat import Heartbeat
 from resnext_train.errors import InputError
 
 
@@ -41,6 +45,32 @@ def test_the_first_of_a_host_works_before_the_others(tmp_path: Path) -> None:
     for order in run_ranks(turns, 3, tmp_path, tmp_path / "log"):
         assert order[0] == "0"
     assert sorted((tmp_path / "log").read_text().split()) == ["0", "1", "2"]
+
+
+def flags_of_one(context: DistContext) -> list[list[int]]:
+    """What is agreed on where each flag is set by another rank, and then by none."""
+    flag_sync = FlagSync(context, 3)
+    flags = [5 if i == context.rank else 0 for i in range(3)]
+    return [flag_sync.all_reduce_max(flags), flag_sync.all_reduce_max([0, 0, 0])]
+
+
+def test_a_flag_of_one_rank_reaches_all(tmp_path: Path) -> None:
+    assert run_ranks(flags_of_one, 3, tmp_path) == [[[5, 5, 5], [0, 0, 0]]] * 3
+
+
+def test_only_a_rank_without_a_heartbeat_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Heartbeat, "_EVERY", 0.05)
+    monkeypatch.setattr(Heartbeat, "_SILENCE", 1.0)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True)
+    heartbeats = [Heartbeat(store, rank, 3) for rank in range(3)]
+    try:
+        assert heartbeats[0].dead_ranks() == []
+        heartbeats[1].stop()
+        time.sleep(0.2)
+        assert [heartbeats[rank].dead_ranks() for rank in (0, 2)] == [[1], [1]]
+    finally:
+        for heartbeat in heartbeats:
+            heartbeat.stop()
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

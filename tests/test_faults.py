@@ -315,6 +315,22 @@ def test_a_disk_that_is_full_for_a_while(
         assert not list(out.rglob("*.new"))
 
 
+def test_a_best_checkpoint_that_is_not_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No image is right in either epoch: the second is the best, but only because the first could not be saved."""
+    write, out = checkpoint_file.save, tmp_path / "run"
+
+    def fails(state: dict[str, Any], *more: Any) -> None:
+        if state["progress"]["step"] == 3:
+            raise OSError(28, "No space left on device")
+        write(state, *more)
+
+    monkeypatch.setattr(checkpoint_file, "save", fails)
+    assert train([*RUN, "--out", str(out), "optimizer.lr=1e30"]) == 0
+    assert [e["step"] for e in events(out, "checkpoint_failed")] == [3]
+    assert json.loads((out / "summary.json").read_text())["best"]["epoch"] == 2
+    assert checkpoint_file.load(out / "checkpoints" / "best.pt")["progress"]["best"]["epoch"] == 2
+
+
 @needs_mount
 def test_a_disk_that_stays_full_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -380,6 +380,7 @@ def test_a_run_that_diverges_still_ends_in_order(tmp_path: Path) -> None:
     summary = json.loads((out / "summary.json").read_text(), parse_constant=refuse)
     assert summary["last"]["loss"] is None
     assert summary["last"]["top1_correct"] == 0, "a network that diverged is never right"
+    assert (summary["best"]["epoch"], summary["last"]["epoch"]) == (1, 2), "the best is the first of those as good"
     for line in (out / "log.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=refuse)
 
@@ -390,6 +391,20 @@ def test_max_steps_ends_in_mid_epoch_with_an_evaluation(tmp_path: Path) -> None:
     assert [(e["epoch"], e["step"], e["val_count"]) for e in events(out, "epoch")] == [(1, 3, 37), (2, 4, 37)]
     names = sorted(p.name for p in (out / "checkpoints").iterdir())
     assert names == ["best.pt", "epoch_0002.pt", "last.pt", "previous.pt"]
+
+
+def test_a_run_continued_in_mid_epoch_is_the_undisturbed_one(tmp_path: Path) -> None:
+    """Its weights and momentum, and the training loss and accuracy of the whole epoch."""
+    torch.set_num_threads(1)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = [*RUN, "schedule.name=step"]  # a cosine would end with max_steps
+    assert train([*options, "--out", str(whole)]) == 0
+    assert train([*options, "--out", str(parts), "train.max_steps=4"]) == 0
+    assert train([*options, "--out", str(parts), "--resume", str(parts / "checkpoints" / "last.pt")]) == 0
+    for name in ("step", "train_loss", "train_top1", "val_top1_correct"):
+        assert events(parts, "epoch")[-1][name] == events(whole, "epoch")[-1][name]
+    one, two = final_tensors(whole), final_tensors(parts)
+    assert all(torch.equal(one[k], two[k]) for k in one)
 
 
 def test_evaluation_every_second_epoch(tmp_path: Path) -> None:

@@ -10,62 +10,19 @@ from typing import Any
 import pytest
 import torch
 from ranks import run_ranks, single
+from steps import MICRO_BATCHES, NETWORK, NORMALISE, step_images, take_steps
 from torch.nn import functional as F
 
 from resnext_train.checkpoint.checkpoint_file import load_file, save, snapshot
 from resnext_train.compute.loss import TrainingLoss
 from resnext_train.compute.precision import Precision
-from resnext_train.config import ModelSection, OptimizerSection, RmspropSection, SgdSection
-from resnext_train.data.batch_loader import on_device
+from resnext_train.config import OptimizerSection, RmspropSection, SgdSection
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import shard_for_rank
-from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.models.build_model import build_model
 from resnext_train.training.optimizer import build_optimizer
 from resnext_train.training.train_step import TrainStep
-
-MICRO_BATCHES = 5
-NORMALISE = ColorTransform(0.4, 0.4, 0.4, 0.1, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-NETWORK = ModelSection(arch="resnext14_2x4d")
-
-
-def step_images(size: int, step: int) -> list[ImageBatch]:
-    """The groups of a step of `size` images."""
-    g = torch.Generator().manual_seed(100 + step)
-    images = torch.randint(0, 256, (size, 3, 32, 32), generator=g, dtype=torch.uint8)
-    labels = torch.randint(0, 4, (size,), generator=g)
-    jitter = torch.zeros(size, JITTER_FIELDS)
-    jitter[:, :3] = torch.tensor([2, 0, 1])
-    jitter[:, 3:6] = torch.rand(size, 3, generator=g) + 0.5
-    sizes = [size // MICRO_BATCHES + (i < size % MICRO_BATCHES) for i in range(MICRO_BATCHES)]
-    parts = zip(images.split(sizes), labels.split(sizes), jitter.split(sizes), strict=True)
-    return [ImageBatch(*p) for p in parts]
-
-
-def take_steps(context: DistContext, dtype: torch.dtype, sizes: list[int]) -> dict[str, Any]:
-    """Steps of the given sizes; the last gradient, all weights and buffers, and the summed loss."""
-    model = build_model(NETWORK, 4, seed=1).to(dtype).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(SgdSection(lr=0.05), model)
-    step = TrainStep(
-        model, optimizer, NORMALISE, Precision("fp32", "cpu"), context, MICRO_BATCHES, loss=TrainingLoss(0.1)
-    )
-    for n, size in enumerate(sizes):
-        micro_batches = step_images(size, n)
-        step(
-            iter([micro_batches[i] for i in shard_for_rank(MICRO_BATCHES, context.world_size, context.rank)]),
-            n,
-            size,
-            lr=0.05,
-        )
-    step.meter.read()
-    return {
-        "gradients": {k: p.grad for k, p in model.named_parameters()},
-        "state": model.state_dict(),
-        "momentum": [s["momentum_buffer"] for s in optimizer.state.values()],
-        "loss": torch.tensor(step.meter.epoch.loss, dtype=torch.float64),
-        "correct": torch.tensor(step.meter.epoch.correct),
-    }
 
 
 def by_hand(sizes: list[int]) -> dict[str, Any]:
@@ -315,57 +272,3 @@ def test_autocast_keeps_weights_statistics_and_gradients_in_fp32(precision: Any)
     reference = single(take_steps, torch.float64, [20])["gradients"]
     cosine = F.cosine_similarity(model.fc.weight.grad.flatten().double(), reference["fc.weight"].flatten(), dim=0)
     assert cosine > 0.99
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    reference = single(take_steps, torch.float64, [20])["gradients"]
-    context = DistContext(0, 1, 0, 1, torch.device("cuda", 0))
-    model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
-    step = TrainStep(
-        model,
-        build_optimizer(SgdSection(), model),
-        NORMALISE,
-        Precision(precision, "cuda"),
-        context,
-        MICRO_BATCHES,
-        TrainingLoss(0.1),
-    )
-    step.compute_gradients(on_device(step_images(20, 0), context.device), 0, 20)
-    gradient = model.fc.weight.grad.double().cpu().flatten() / step.scaler.get_scale()
-    assert F.cosine_similarity(gradient, reference["fc.weight"].flatten(), dim=0) > 0.99
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
-    context = DistContext(0, 1, 0, 1, torch.device("cuda", 0))
-    model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
-    optimizer = build_optimizer(SgdSection(), model)
-    step = TrainStep(model, optimizer, NORMALISE, Precision(precision, "cuda"), context, MICRO_BATCHES)
-    micro_batches = list(on_device(step_images(20, 0), context.device))
-    for n in range(3):  # the first copies constants and makes the loss scale
-        step(iter(micro_batches), n, 20, lr=0.01)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step(iter(micro_batches), 3, 20, lr=0.01)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_an_overflow_in_the_first_fp16_step_is_skipped_cleanly() -> None:
-    context = DistContext(0, 1, 0, 1, torch.device("cuda", 0))
-    model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
-    optimizer = build_optimizer(SgdSection(), model)
-    step = TrainStep(model, optimizer, NORMALISE, Precision("fp16", "cuda"), context, MICRO_BATCHES)
-    step.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
-    before = model.fc.weight.detach().clone()
-    step(on_device(step_images(20, 0), context.device), 0, 20, lr=0.01)
-    assert torch.equal(model.fc.weight, before)
-    assert all(torch.equal(s["momentum_buffer"], torch.zeros_like(p)) for p, s in optimizer.state.items())

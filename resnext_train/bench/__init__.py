@@ -1,4 +1,4 @@
-"""How fast this machine brings training images into the training process, and which GPUs that feeds."""
+"""Measure how fast this machine loads training images, and which GPUs that rate can feed."""
 
 TIERS = ("folder", "exact", "resized", "raw")
-"""Ways to keep the images of a folder: as they are, and packed in three ways."""
+"""Storage of a folder's images: unpacked, and the three tiers of packs."""

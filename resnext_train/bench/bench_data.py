@@ -1,4 +1,4 @@
-"""The whole of `resnext-bench data`: find the images, pack a sample, measure, and work out what follows."""
+"""Run `resnext-bench data`: find the images, pack a sample, measure, and compute what the rates can feed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resnext_train.bench.bench_images import Measured, Passes, Sample, Stored, e
 from resnext_train.bench.bench_results import InAll, PerCore, References, Result, compare, with_hand_over
 from resnext_train.bench.gpu_rates import needs
 from resnext_train.bench.interleaved_timing import Rate, Runner, in_turns, microseconds, on_one_core, one_thread
-from resnext_train.bench.own_pipeline import copied, handed_over, on_this_core, through_loader, train_groups
+from resnext_train.bench.own_pipeline import copied, handed_over, on_this_core, through_loader, train_batches
 from resnext_train.bench.reference_pipelines import (
     ReferenceImages,
     build_pipelines,
@@ -36,55 +36,55 @@ from resnext_train.prepare.pack_records import Tier, find_jpegtran
 FOLDER, EXACT, RESIZED, RAW = TIERS
 
 NO_JPEGTRAN = "tier exact is left out: it needs jpegtran, which is not installed (libjpeg-turbo has it)"
-NO_AFFINITY = "this system cannot keep a process on one core: the rates per core are of one process"
+NO_AFFINITY = "this system cannot pin a process to a core: rates per core are those of one process"
 
 Rates = dict[str, Rate]
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure."""
+    """Options of a measurement."""
 
     images: int
-    """At least so many in a pass; at most so many different ones."""
+    """Least number of images in a pass, and largest number of different images."""
     rounds: int
     tiers: tuple[str, ...] | None
-    """Of a folder; None: all."""
+    """Tiers to measure for a folder; None: all."""
     baseline: bool
-    """Measure the references, too."""
+    """Also measure the reference pipelines."""
     size: int
-    """Of tiers resized and raw: short side in pixels."""
+    """Short side in pixels, for tiers resized and raw."""
     quality: int
-    """Of tier resized: JPEG quality."""
+    """JPEG quality, for tier resized."""
 
 
 def measure(recipe: Recipe, options: Options) -> Result:
-    """Everything, for the training images of `recipe`.
+    """Measure the input pipeline on the training images of `recipe`.
 
     Raises:
-        InputError: missing or unreadable images, options that do not fit them, or no room to measure.
+        InputError: missing or unreadable images, options that do not fit them, or too little space.
     """
     stored, where = find_images(recipe.data)
     kind = stored.source.storage.kind
     _check_options(options, kind, where)
     pipelines = build_pipelines(recipe) if options.baseline else {}
     workers = worker_count(recipe.data.workers, local_world_size=1)
-    group = recipe.train.micro_batch
-    # A reference's image is of floats.
-    check_shared_memory((12 if pipelines else 3) * group * recipe.augment.size**2, workers)
+    micro_batch = recipe.train.micro_batch
+    bytes_per_pixel = 12 if pipelines else 3  # the references make floats
+    check_shared_memory(bytes_per_pixel * micro_batch * recipe.augment.size**2, workers)
     skip = isinstance(recipe.data, FolderData) and recipe.data.on_bad_image == "skip"
     sample, unreadable, (height, width) = evenly(stored.source, options.images, skip)
-    passes = Passes(len(sample), group, -(-options.images // group), recipe.train.seed)
+    passes = Passes(len(sample), micro_batch, -(-options.images // micro_batch), recipe.train.seed)
     crop = recipe.augment.size
     measured = Measured(
-        where, kind, len(sample), unreadable, height, width, crop, passes.images, passes.group, options.rounds
+        where, kind, len(sample), unreadable, height, width, crop, passes.images, micro_batch, options.rounds
     )
     with tempfile.TemporaryDirectory(prefix="resnext-bench-") as folder, one_thread(), quiet():
         if kind == FOLDER:
             tiers, notes = _tiers(sample, options, Path(folder))
         else:
             tiers, notes = {kind: Stored(sample, stored.bytes_per_image)}, []
-        ours = {name: train_groups(recipe, tier.source) for name, tier in tiers.items()}
+        ours = {name: train_batches(recipe, tier.source) for name, tier in tiers.items()}
         theirs = {name: ReferenceImages(sample, pipeline) for name, pipeline in pipelines.items()}
         with worker_deaths_explained():
             with on_one_core() as core:
@@ -108,17 +108,17 @@ def _check_options(options: Options, kind: str, where: str) -> None:
 
 
 def _tiers(sample: Sample, options: Options, folder: Path) -> tuple[dict[str, Stored], list[str]]:
-    """The tiers that are asked for, packed below `folder` as far as they are packs; and what there is to say of it."""
-    wanted, jpegtran = list(options.tiers or TIERS), find_jpegtran()
+    """Return the requested tiers, packed below `folder`, and notes for the report."""
+    requested, jpegtran = list(options.tiers or TIERS), find_jpegtran()
     notes: list[str] = []
-    if EXACT in wanted and not jpegtran:
-        wanted.remove(EXACT)
+    if EXACT in requested and not jpegtran:
+        requested.remove(EXACT)
         notes.append(NO_JPEGTRAN)
-    if not wanted:
+    if not requested:
         raise InputError(f"nothing is left to measure: {NO_JPEGTRAN}")
     tiers: dict[str, Stored] = {}
-    with _progress(len(sample) * len(set(wanted) - {FOLDER}), "packing", "image") as advance:
-        for name in wanted:
+    with _progress(len(sample) * len(set(requested) - {FOLDER}), "packing", "image") as advance:
+        for name in requested:
             if name == FOLDER:
                 tiers[name] = Stored(sample, file_bytes(sample))
                 continue
@@ -133,7 +133,7 @@ def _tiers(sample: Sample, options: Options, folder: Path) -> tuple[dict[str, St
 
 @contextmanager
 def _progress(total: int, what: str, unit: str) -> Iterator[Callable[[int], object]]:
-    """A line on stderr; a new one now and then where that is no terminal."""
+    """Show a progress bar on stderr; if that is no terminal, print a line every 30 s."""
     terminal = sys.stderr.isatty()
     with tqdm(total=total, desc=what, unit=unit, mininterval=0.2 if terminal else 30.0, leave=not terminal) as bar:
         yield bar.update

@@ -1,4 +1,4 @@
-"""The training images of a recipe: a sample of them, and the packs that are made of it."""
+"""Sample a recipe's training images, pack the sample, and order it in passes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resnext_train.data.pack.pack_format import is_pack
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.data.rng import permutation
 from resnext_train.data.sampler import BatchIndices
-from resnext_train.data.sources.image_source import Source
+from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.sources.packed_images import PackedImages
 from resnext_train.errors import InputError
 from resnext_train.prepare.image_splits import Item, ListedSplit
@@ -30,17 +30,17 @@ from resnext_train.prepare.worker_pool import Advance
 
 
 class Stored(NamedTuple):
-    """Images as they are kept in one way."""
+    """Images in one form of storage."""
 
-    source: Source
+    source: ImageSource
     bytes_per_image: float | None
-    """Mean; None: they are in memory."""
+    """Mean; None: in memory."""
 
 
 class Sample:
     """Some images of a source, in its order."""
 
-    def __init__(self, source: Source, images: NDArray[np.int64]) -> None:
+    def __init__(self, source: ImageSource, images: NDArray[np.int64]) -> None:
         self.classes, self.storage = source.classes, source.storage
         self.labels: NDArray[np.int64] = source.labels[images]
         self._source, self._images = source, images
@@ -49,41 +49,41 @@ class Sample:
         return len(self.labels)
 
     def name(self, i: int) -> str:
-        """What image `i` is called in messages: for a folder its path."""
+        """Return the name of image `i` for messages; for a folder its path."""
         return self._source.name(int(self._images[i]))
 
     def image(self, i: int) -> LazyImage:
-        """Image `i`; raises BadImageError or OSError where it cannot be read."""
+        """Return image `i`; raises BadImageError or OSError if it cannot be read."""
         return self._source.image(int(self._images[i]))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured on."""
+    """The images that are measured."""
 
     where: str
     """Folder or pack; "": in memory."""
     storage: str
-    """How the images are kept there: folder, exact, resized, raw or memory."""
+    """Storage of the images: folder, exact, resized, raw or memory."""
     files: int
     """Different images."""
     unreadable: int
-    """Images that were left out because nothing reads them."""
+    """Unreadable images, left out."""
     height: float
     width: float
     """Mean size in pixels."""
     crop: int
-    """Height and width of the crops that are made of them."""
+    """Height and width of the crops in pixels."""
     images: int
-    """Images in a pass: the same ones again and again if there are fewer."""
+    """Images in a pass, with repetitions if there are fewer files."""
     group: int
-    """Images that are put together to one tensor."""
+    """Images per micro-batch."""
     rounds: int
-    """Passes that count."""
+    """Measured passes."""
 
 
 def find_images(section: DataSection) -> tuple[Stored, str]:
-    """The training images of a recipe, and where they are.
+    """Return the training images of a recipe and their folder or pack ("": in memory).
 
     Raises:
         InputError: see `build_train`.
@@ -95,10 +95,10 @@ def find_images(section: DataSection) -> tuple[Stored, str]:
     return Stored(source, float(PackIndex(folder).length.mean()) if is_pack(folder) else None), str(folder)
 
 
-def evenly(source: Source, count: int, skip: bool) -> tuple[Sample, int, tuple[float, float]]:
-    """At most `count` images, evenly spaced; how many of them nothing reads; the others' mean height and width.
+def evenly(source: ImageSource, count: int, skip: bool) -> tuple[Sample, int, tuple[float, float]]:
+    """Return up to `count` evenly spaced readable images, the number of unreadable ones, and mean height and width.
 
-    Each is decoded once, which also puts its file into the system's cache.
+    Each is decoded once, which also brings its file into the system's cache.
 
     Raises:
         InputError: an image cannot be read and `skip` is not set, or none can be read.
@@ -125,12 +125,12 @@ def evenly(source: Source, count: int, skip: bool) -> tuple[Sample, int, tuple[f
 
 
 def file_bytes(sample: Sample) -> float:
-    """Mean size of the files of a folder's sample."""
+    """Return the mean file size of a folder's sample in bytes."""
     return sum(Path(sample.name(i)).stat().st_size for i in range(len(sample))) / len(sample)
 
 
 def packed(sample: Sample, tier: Tier, folder: Path, advance: Advance) -> Stored:
-    """The files of a folder's sample, packed into `folder`: image i is image i.
+    """Pack a folder's sample into `folder`, with images in the same order.
 
     Raises:
         InputError: the folder cannot be written.
@@ -140,7 +140,7 @@ def packed(sample: Sample, tier: Tier, folder: Path, advance: Advance) -> Stored
         path = Path(sample.name(i)).absolute()
         listed.append(Item(f"{i:08d}-{path.name}", label, str(path)))
     split = ListedSplit("the sample", sample.classes, listed)
-    # Packing is not what is measured here: of each shard, one image is compared with its original.
+    # Packing is not measured here: compare only one image per shard with its original.
     pack_split(split, folder, tier, len(sample), usable_cores(), advance)
     images = PackedImages(folder)
     assert np.array_equal(images.labels, sample.labels)
@@ -149,25 +149,24 @@ def packed(sample: Sample, tier: Tier, folder: Path, advance: Advance) -> Stored
 
 @dataclass(frozen=True)
 class Passes:
-    """Passes over `files` images in random order, in `groups` groups of `group`; files are repeated to fill them."""
+    """Passes over `files` images in random order, each of `micro_batches` of `micro_batch` images; files may repeat."""
 
     files: int
-    group: int
-    groups: int
+    micro_batch: int
+    micro_batches: int
     seed: int
 
     @property
     def images(self) -> int:
-        """Images in a pass."""
-        return self.group * self.groups
+        return self.micro_batch * self.micro_batches
 
     def micro_batches_of(self, number: int) -> list[BatchIndices]:
-        """The groups of pass `number`; each is of an epoch of its own, so that a repeated file gets another crop."""
+        """Return the micro-batches of pass `number`, each as an epoch of its own: a repeated file gets another crop."""
         repeats = -(-self.images // self.files)
         orders = [permutation(self.seed, number * repeats + k, self.files) for k in range(repeats)]
-        groups = np.concatenate(orders)[: self.images].reshape(self.groups, self.group)
-        return [BatchIndices(number * self.groups + g, images) for g, images in enumerate(groups)]
+        batches = np.concatenate(orders)[: self.images].reshape(self.micro_batches, self.micro_batch)
+        return [BatchIndices(number * self.micro_batches + b, images) for b, images in enumerate(batches)]
 
     def from_(self, number: int) -> Iterator[BatchIndices]:
-        """The groups of pass `number` and of all after it, without end."""
+        """Yield the micro-batches of pass `number` and of all later ones, endlessly."""
         return itertools.chain.from_iterable(map(self.micro_batches_of, itertools.count(number)))

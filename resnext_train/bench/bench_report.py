@@ -1,4 +1,4 @@
-"""The result as plain text of at most 100 columns."""
+"""Format the result as plain text, 100 columns wide."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resnext_train.errors import printable
 
 
 def report(result: Result) -> str:
-    """All tables, with what has to be known to read them."""
+    """Return all tables with their explanations."""
     parts = [_images(result), *result.notes, "", _per_core(result), "", _in_all(result), ""]
     if result.references:
         parts += [_references(result.references), "", _ratios(result.references), ""]
@@ -20,7 +20,7 @@ def report(result: Result) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Aligned columns, the first `left` of them to the left; a heading may have several lines."""
+    """Align columns, the first `left` of them to the left; a heading may have several lines."""
     heads = [cell.split("\n") for cell in head]
     depth = max(map(len, heads))
     above = [[""] * (depth - len(cell)) + cell for cell in heads]
@@ -42,7 +42,7 @@ def _images(result: Result) -> str:
     return (
         f"images: {where}\n"
         f"sample: {m.files:,} different ones, {m.width:.0f} × {m.height:.0f} pixels on average{left_out}\n"
-        f"a pass: {m.images:,} images in groups of {m.group}; median of {passes}, lowest-highest"
+        f"a pass: {m.images:,} images in micro-batches of {m.group}; median of {passes}, lowest-highest"
     )
 
 
@@ -67,7 +67,7 @@ def _per_core(result: Result) -> str:
         for tier, core in result.per_core.items()
     ]
     return (
-        "images/s per core: one process of one thread, files in the system's cache; float: with colours and\n"
+        "images/s per core: one process with one thread, files in the system's cache; float: with colours and\n"
         "normalised. From read to hand over: µs per image; these rates do not include the hand-over\n"
         + table(head, rows)
     )
@@ -82,16 +82,14 @@ def _in_all(result: Result) -> str:
         for row, found in zip(rows, result.in_all.values(), strict=True):
             assert found.one_process is not None
             row += [*_rate(found.one_process), f"× {found.scaling:.2f}"]
-    return f"in all: uint8 groups as training receives them, from {who}; {result.cores} usable cores\n" + table(
-        head, rows
-    )
+    return f"in all: uint8 micro-batches from {who}; {result.cores} usable cores\n" + table(head, rows)
 
 
 def _references(references: References) -> str:
     rows = [[TITLES[name], *_rate(rate), *_rate(references.in_all[name])] for name, rate in references.per_core.items()]
     return (
         "torchvision's usual pipelines on the same files, in turns with ours, with as many processes;\n"
-        "normalised floats, bilinear (torchvision's default); per core they are not put together to batches\n"
+        "normalised floats, bilinear (torchvision's default); per core without collating them into batches\n"
         + table(["", "per core\nimages/s", "", "in all\nimages/s", ""], rows)
     )
 
@@ -121,10 +119,8 @@ def _gpus(needed: Sequence[Need], crop: int) -> str:
     other = "" if crop == CROP else f"Mind that the crops measured here are of {crop}.\n"
     return (
         "loader cores of this kind that feed a host of eight GPUs (*: this machine, as measured in all,\n"
-        f"feeds it). What the hosts take are published estimates for mixed precision and crops of {CROP}, not\n"
-        "measured here; a loader core is one that makes uint8 images and hands them over.\n"
-        + other
-        + table(head, rows, left=2)
+        f"feeds it). The hosts' rates are published estimates for mixed precision and crops of {CROP}, not\n"
+        "measured here; a loader core makes uint8 images and hands them over.\n" + other + table(head, rows, left=2)
     )
 
 

@@ -1,4 +1,4 @@
-"""What was measured, and what follows from it; all of it goes into the JSON file as it is here."""
+"""The result of a measurement; --json writes these fields under their names here."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ STAGES = ("read", "decode", "resize", "colour", "hand_over")
 
 @dataclass(frozen=True)
 class PerCore:
-    """One tier in one process on one core."""
+    """Rates of one tier in one process on one core."""
 
     uint8: Rate
-    """Groups as they are handed over."""
+    """uint8 micro-batches, as loader processes hand them over."""
     normalised: Rate
-    """The same with the colour step, as normalised floats."""
+    """The same after the colour transform, as normalised floats."""
     stages: dict[str, float]
-    """Median microseconds per image in each of STAGES; the hand-over is on top of the others, on both sides of it."""
+    """Median microseconds per image in each of STAGES; the hand-over comes on top and counts both processes."""
     loader_core: float
     """uint8 images/s of a core that also hands them over."""
     bytes_per_image: float | None
-    """None: in memory."""
+    """Mean; None: in memory."""
 
 
 def with_hand_over(rate: float, hand_over: float) -> float:
-    """Images/s of a core that makes `rate` and takes `hand_over` microseconds more for each."""
+    """Return the images/s of a core at `rate` images/s with `hand_over` more microseconds per image."""
     return 1 / (1 / rate + max(0.0, hand_over) / 1e6)
 
 
 @dataclass(frozen=True)
 class InAll:
-    """One tier through the loader, as training reads it."""
+    """Rates of one tier through the loader, as in training."""
 
     rate: Rate
     one_process: Rate | None
-    """With one loader process; None where there are no more than that anyway."""
+    """Rate with one loader process; None if `rate` has at most one."""
     scaling: float | None
-    """The rate as a multiple of that."""
+    """`rate` over `one_process`."""
 
 
 @dataclass(frozen=True)
 class References:
-    """The reference pipelines, measured in turns with ours."""
+    """Rates of the reference pipelines, measured in turns with ours."""
 
     per_core: dict[str, Rate]
     in_all: dict[str, Rate]
     ratios_per_core: dict[str, dict[str, float]]
-    """By tier and reference, ours over theirs (medians): uint8 or, against a reference with colour, floats."""
+    """Ours over theirs (medians) by tier and reference; ours are uint8, or floats against references with colour."""
     ratios_in_all: dict[str, dict[str, float]]
-    """The same through loader processes; ours are uint8, whose colours the device changes."""
+    """The same through loader processes; ours are always uint8, as the device transforms the colours."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """All of it."""
+    """All measurements."""
 
     measured: Measured
     workers: int
@@ -66,7 +66,7 @@ class Result:
     cores: int
     """Cores that this process may use."""
     pinned_core: int | None
-    """The core on which rates per core were measured; None: the system cannot keep a process on one."""
+    """The core of the rates per core; None: the system cannot pin a process."""
     per_core: dict[str, PerCore]
     in_all: dict[str, InAll]
     references: References | None
@@ -77,7 +77,7 @@ class Result:
 def compare(
     per_core: dict[str, PerCore], in_all: dict[str, InAll], core_rates: dict[str, Rate], all_rates: dict[str, Rate]
 ) -> References:
-    """Ours over the references, like for like as far as that goes."""
+    """Divide our rates by those of the most similar references."""
     return References(
         core_rates,
         all_rates,

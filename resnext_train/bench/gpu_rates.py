@@ -1,4 +1,4 @@
-"""How many images per second hosts of eight GPUs take in training, and what it takes to feed them."""
+"""Images per second that hosts of eight GPUs train on, and the cores that feed them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 CROP = 224
-"""Pixels: height and width of the images that the figures below are for."""
+"""Height and width in pixels of the images in the figures below."""
 
 NETWORKS = ("ResNet-50", "ResNeXt-50 32×4d", "ResNeXt-101 32×4d")
 
@@ -16,30 +16,29 @@ APPETITE: dict[str, tuple[int, int, int]] = {
     "8 × A100-80G": (16_600, 13_700, 7_900),
     "8 × H100 (tuned, upper bound)": (55_000, 45_000, 26_000),
 }
-"""Images/s in mixed precision, by host, for each of NETWORKS: published figures and estimates made from
-them, not measured here."""
+"""Images/s in mixed precision by host, for each of NETWORKS: published figures and estimates from them."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one host takes with one network."""
+    """The need of one host with one network."""
 
     host: str
     network: str
     images_per_s: int
     cores: dict[str, int]
-    """Loader cores of this machine's kind that feed it, by tier."""
+    """Cores like this machine's that feed it, by tier."""
     fed_by: tuple[str, ...]
-    """Tiers by which this machine feeds it as it is."""
+    """Tiers with which this machine feeds it."""
 
 
 def cores_for(images_per_s: float, rate: float) -> int:
-    """Cores that are needed for so many images/s at a core's `rate`."""
+    """Return the cores needed for `images_per_s` at `rate` images/s per core."""
     return math.ceil(images_per_s / rate)
 
 
 def needs(per_core: Mapping[str, float], in_all: Mapping[str, float]) -> tuple[Need, ...]:
-    """Of every host and network, from images/s of a loader core and of this machine, by tier."""
+    """Return the need of every host and network, given images/s per loader core and of this machine by tier."""
     return tuple(
         Need(
             host,

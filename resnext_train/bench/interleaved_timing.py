@@ -1,4 +1,4 @@
-"""Measuring in turns: what is compared sees the same moments of a machine that others may be using, too."""
+"""Time several things in turns, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Lap(NamedTuple):
     images: int
     seconds: float
     stages: Mapping[str, float]
-    """Seconds of it that were spent in each stage, where that is known."""
+    """Seconds in each stage, where known."""
 
 
 Runner = Callable[[int], Lap]
-"""Makes the pass of a given number; passes of the same number see the same images and crops."""
+"""Makes the pass with a given number; the number determines images and crops."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,19 @@ class Rate:
 
     @staticmethod
     def of(laps: list[Lap]) -> Rate:
-        """The rate of one thing in all rounds."""
         rounds = tuple(lap.images / lap.seconds for lap in laps)
         return Rate(statistics.median(rounds), min(rounds), max(rounds), rounds)
 
 
 def microseconds(laps: list[Lap], stage: str | None = None) -> float:
-    """Median time per image, in one stage or in all."""
+    """Return the median time per image, in one stage or in total."""
     return statistics.median(1e6 * (lap.stages[stage] if stage else lap.seconds) / lap.images for lap in laps)
 
 
 def in_turns(
     runners: Mapping[Key, Runner], rounds: int, advance: Callable[[], object], discarded: int = 0
 ) -> dict[Key, list[Lap]]:
-    """A lap of each runner, and again, `rounds` times, after as many rounds to warm up as are `discarded`.
-
-    `advance` is called after every lap.
-    """
+    """Run each runner once per round, for `discarded` warm-up rounds and `rounds` more; `advance` follows every lap."""
     laps: dict[Key, list[Lap]] = {key: [] for key in runners}
     for number in range(discarded + rounds):
         for key, run in runners.items():
@@ -69,7 +65,7 @@ def in_turns(
 
 
 def time_of_items(items: Iterable[Any], skipped: int, count: int) -> float:
-    """Seconds that `count` of `items` take to arrive, after the first `skipped`."""
+    """Return the seconds in which `count` of `items` arrive, after the first `skipped`."""
     arriving = iter(items)
     for _ in range(skipped):
         next(arriving)
@@ -80,21 +76,21 @@ def time_of_items(items: Iterable[Any], skipped: int, count: int) -> float:
 
 
 def pin(core: int | None) -> None:
-    """Keep this process, and those it starts from now on, on one core; None: leave it where it is."""
+    """Pin this process and those it starts from now on to a core; None: do nothing."""
     if core is not None:
         os.sched_setaffinity(0, {core})
 
 
 @contextmanager
 def on_one_core() -> Iterator[int | None]:
-    """Keep this process on one of its cores for a while; yields which, or None where the system cannot do that."""
+    """Pin this process to one of its cores; yields the core, or None if the system cannot pin."""
     if not hasattr(os, "sched_setaffinity"):
         yield None
         return
     if multiprocessing.get_start_method() == "forkserver":
-        forkserver.ensure_running()  # or it would be started below, and all that it starts later stay on that core
+        forkserver.ensure_running()  # started below, the server and all its later children would stay pinned
     before = os.sched_getaffinity(0)
-    core = max(before)  # the first ones are busiest with the system's own work
+    core = max(before)  # the first cores run most of the system's own work
     pin(core)
     try:
         yield core
@@ -104,7 +100,7 @@ def on_one_core() -> Iterator[int | None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread for a while, as in a loader process."""
+    """Limit torch to one thread, as in a loader process."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""This package's own input path as something to measure: on one core, handed over, and with loader processes."""
+"""Runners for this package's input pipeline: on one core, handed over, and with loader processes."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from torch.utils.data import Dataset
 from resnext_train.bench.bench_images import Passes
 from resnext_train.bench.interleaved_timing import Lap, Runner, pin, time_of_items
 from resnext_train.config import Recipe
-from resnext_train.data.batch_datasets import AHEAD, BatchBuffers, TrainBatches
+from resnext_train.data.batch_datasets import PREFETCH, BatchBuffers, TrainBatches
 from resnext_train.data.batch_loader import LoaderOptions, build_loader, readable_batches
 from resnext_train.data.build_loaders import build_color_transform, build_crop_transform
 from resnext_train.data.image_batch import ImageBatch, LoadReport, UnreadableImage
 from resnext_train.data.sampler import BatchIndices
-from resnext_train.data.sources.image_source import Source
+from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.errors import InputError
 
 
-def train_groups(recipe: Recipe, source: Source) -> TrainBatches:
-    """The augmented groups of a recipe, as training makes them."""
+def train_batches(recipe: Recipe, source: ImageSource) -> TrainBatches:
+    """Return the augmented micro-batches of a recipe, as in training."""
     return TrainBatches(
         source, build_crop_transform(recipe), build_color_transform(recipe), recipe.train.seed, recipe.train.micro_batch
     )
 
 
 def on_this_core(dataset: TrainBatches, passes: Passes, color_transform: ColorTransform | None) -> Runner:
-    """Groups made in this process, uint8 or, with `color_transform`, normalised floats; with the time in each stage."""
+    """Time micro-batches made in this process and their stages: uint8, or with `color_transform` normalised floats."""
 
     def run(number: int) -> Lap:
-        groups = passes.micro_batches_of(number)
+        micro_batches = passes.micro_batches_of(number)
         reports: list[LoadReport] = []
         colour = 0.0
         started = time.perf_counter()
-        for indices in groups:
-            group = _good(dataset[indices])
-            reports.append(group.report)
+        for indices in micro_batches:
+            batch = _readable(dataset[indices])
+            reports.append(batch.report)
             if color_transform:
-                began = time.perf_counter()
-                color_transform(group.images, group.jitter)
-                colour += time.perf_counter() - began
+                before = time.perf_counter()
+                color_transform(batch.images, batch.jitter)
+                colour += time.perf_counter() - before
         seconds = time.perf_counter() - started
         r = LoadReport.sum(reports)
         stages = {"read": r.read, "decode": r.decode, "resize": r.resize, "colour": colour}
@@ -49,71 +49,71 @@ def on_this_core(dataset: TrainBatches, passes: Passes, color_transform: ColorTr
     return run
 
 
-def _good(group: ImageBatch | UnreadableImage) -> ImageBatch:
-    if isinstance(group, UnreadableImage):  # all could be read a moment ago
-        raise InputError(f"{group.message}; was it changed meanwhile?")
-    return group
+def _readable(batch: ImageBatch | UnreadableImage) -> ImageBatch:
+    if isinstance(batch, UnreadableImage):  # all were readable when the sample was drawn
+        raise InputError(f"{batch.message}; was it changed meanwhile?")
+    return batch
 
 
-class ReadyGroups(Dataset[ImageBatch | UnreadableImage]):
-    """Copies of a group that is ready, in the kind of memory that new groups are made in, made on `core`."""
+class ReadyBatches(Dataset[ImageBatch | UnreadableImage]):
+    """Copies of a finished batch in the buffers that the loader uses, made on `core`."""
 
-    def __init__(self, group: ImageBatch, core: int | None = None) -> None:
-        self._group, self._batches, self._core = group, BatchBuffers(group.images.shape[-1], len(group.images)), core
+    def __init__(self, batch: ImageBatch, core: int | None = None) -> None:
+        self._batch, self._buffers, self._core = batch, BatchBuffers(batch.images.shape[-1], len(batch.images)), core
 
     def __getitem__(self, indices: BatchIndices) -> ImageBatch:
         pin(self._core)
-        images, labels, jitter, report = self._group
-        batch = self._batches.next(len(images))
-        # Of the small tensors new ones, too: those handed over once are in shared memory already.
-        return ImageBatch(batch.copy_(images), labels.clone(), None if jitter is None else jitter.clone(), report)
+        images, labels, jitter, report = self._batch
+        buffer = self._buffers.next(len(images))
+        # Clone the small tensors, too: once handed over they are in shared memory, where a second hand-over is cheap.
+        return ImageBatch(buffer.copy_(images), labels.clone(), None if jitter is None else jitter.clone(), report)
 
 
-def copied(group: ImageBatch, passes: Passes) -> Runner:
-    """Copies of a ready group, made in this process."""
-    dataset = ReadyGroups(group)
+def copied(batch: ImageBatch, passes: Passes) -> Runner:
+    """Time copies of a finished batch in this process."""
+    dataset = ReadyBatches(batch)
 
     def run(number: int) -> Lap:
-        groups = passes.micro_batches_of(number)
+        micro_batches = passes.micro_batches_of(number)
         started = time.perf_counter()
-        for indices in groups:
+        for indices in micro_batches:
             dataset[indices]
         return Lap(passes.images, time.perf_counter() - started, {})
 
     return run
 
 
-def handed_over(group: ImageBatch, passes: Passes, core: int | None) -> Runner:
-    """The same from a loader process on `core`; on the same core as this one, the work of both adds up."""
+def handed_over(batch: ImageBatch, passes: Passes, core: int | None) -> Runner:
+    """Time the copies from a loader process on `core`; on this process's own core, the work of both adds up."""
 
     def run(number: int) -> Lap:
-        loader = build_loader(ReadyGroups(group, core), passes.from_(number), LoaderOptions(1, pin_memory=False))
-        return Lap(passes.images, time_of_items(readable_batches(loader), 2 * AHEAD, passes.groups), {})
+        loader = build_loader(ReadyBatches(batch, core), passes.from_(number), LoaderOptions(1, pin_memory=False))
+        return Lap(passes.images, time_of_items(readable_batches(loader), 2 * PREFETCH, passes.micro_batches), {})
 
     return run
 
 
 def through_loader(dataset: TrainBatches, passes: Passes, workers: int) -> Runner:
-    """Groups as they reach the training process from `workers` loader processes, or from itself if there are none.
+    """Time micro-batches from `workers` loader processes as the training process receives them; 0: made in it.
 
-    The processes are new in every round, so that only those that are measured are there. The first groups of each are
-    not counted: it made them while the others started, or before they were asked for.
+    The loader is new in every round, so that no other loader's processes are running. The first micro-batches of each
+    process do not count: it made them while the others started, or ahead of time.
     """
-    count = groups_to_count(passes, workers)
+    count = batches_to_count(passes, workers)
 
     def run(number: int) -> Lap:
         loader = build_loader(dataset, passes.from_(number), LoaderOptions(workers, pin_memory=False))
-        return Lap(count * passes.group, time_of_items(readable_batches(loader), skipped(workers), count), {})
+        return Lap(count * passes.micro_batch, time_of_items(readable_batches(loader), skipped(workers), count), {})
 
     return run
 
 
-def groups_to_count(passes: Passes, workers: int) -> int:
-    """Groups of a round: those of a pass, but as many of each loader process, and at least four."""
+def batches_to_count(passes: Passes, workers: int) -> int:
+    """Return the micro-batches of a round: a pass, rounded up to as many from each loader process, at least four."""
     workers = max(1, workers)
-    return workers * max(4, -(-passes.groups // workers))
+    return workers * max(4, -(-passes.micro_batches // workers))
 
 
 def skipped(workers: int) -> int:
-    """Groups before those that count."""
-    return 2 * AHEAD * max(1, workers)
+    """Return the number of first micro-batches that do not count."""
+    return 2 * PREFETCH * max(1, workers)

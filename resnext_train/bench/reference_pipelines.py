@@ -1,8 +1,8 @@
-"""torchvision's usual input pipelines, as its own training references and most trainers have them, to compare with.
+"""Reference input pipelines: torchvision's usual ones, as in its training references and most trainers.
 
-They differ from ours in the distribution of aspect ratios (log-uniform), in the interpolation (bilinear, torchvision's
-default), in clamping after each colour jitter, and in having no lighting. They make floats of each image for itself in
-the loader process, where ours hands over bytes and leaves colours and normalisation to the device.
+They differ from ours: aspect ratios are log-uniform, interpolation is bilinear (torchvision's default), each colour
+jitter clamps, there is no lighting. They make floats image by image in the loader process, where ours hands over bytes
+and leaves colours and normalisation to the device.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 
 from resnext_train.bench.bench_images import Passes, Sample
 from resnext_train.bench.interleaved_timing import Lap, Runner, time_of_items
-from resnext_train.bench.own_pipeline import groups_to_count, skipped
+from resnext_train.bench.own_pipeline import batches_to_count, skipped
 from resnext_train.config import AreaAugment, Recipe
 from resnext_train.errors import InputError
 
@@ -42,17 +42,17 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Pipeline:
-    """From a file to a normalised float crop (3, size, size)."""
+    """Turns a file into a normalised float crop (3, size, size)."""
 
     open: Callable[[str], Any]
     transform: Callable[[Any], Tensor]
 
 
 def build_pipelines(recipe: Recipe) -> dict[str, Pipeline]:
-    """The reference pipelines with the sizes, ranges and strengths of a recipe.
+    """Return the reference pipelines with the sizes, ranges and strengths of a recipe.
 
     Raises:
-        InputError: its crop is not the references'.
+        InputError: the recipe has another kind of crop.
     """
     a = recipe.augment
     if not isinstance(a, AreaAugment):
@@ -83,13 +83,13 @@ def build_pipelines(recipe: Recipe) -> dict[str, Pipeline]:
 
 
 def open_with_pillow(path: str) -> Image.Image:
-    """As torchvision's ImageFolder does it."""
+    """Open an image like torchvision's ImageFolder."""
     with Path(path).open("rb") as file:
         return Image.open(file).convert("RGB")
 
 
 def open_with_torchvision(path: str) -> Tensor:
-    """uint8 RGB (3, H, W); what torchvision does not decode, such as CMYK, by way of Pillow."""
+    """Decode to uint8 RGB (3, H, W); formats that torchvision does not decode, such as CMYK, with Pillow."""
     data = torchvision.io.read_file(path)
     try:
         is_jpeg = data[:2].tolist() == [0xFF, 0xD8]
@@ -114,10 +114,10 @@ class ReferenceImages(Dataset[tuple[Tensor, int]]):
 
 
 def reference_on_this_core(dataset: ReferenceImages, passes: Passes) -> Runner:
-    """Images made in this process, not put together to batches, which would take the references longer still."""
+    """Time images made in this process, without collating them into batches, which would take longer still."""
 
     def run(number: int) -> Lap:
-        images = [i for group in passes.micro_batches_of(number) for i in group.images.tolist()]
+        images = [i for batch in passes.micro_batches_of(number) for i in batch.images.tolist()]
         started = time.perf_counter()
         for i in images:
             dataset[i]
@@ -127,38 +127,38 @@ def reference_on_this_core(dataset: ReferenceImages, passes: Passes) -> Runner:
 
 
 def reference_through_loader(dataset: ReferenceImages, passes: Passes, workers: int) -> Runner:
-    """Batches from `workers` loader processes, counted as in `through_loader`."""
-    count = groups_to_count(passes, workers)
+    """Time batches from `workers` loader processes, counted as in `through_loader`."""
+    count = batches_to_count(passes, workers)
 
     def run(number: int) -> Lap:
         loader = DataLoader(
             dataset,
-            batch_size=passes.group,
+            batch_size=passes.micro_batch,
             sampler=_images(passes, number),
             num_workers=workers,
-            worker_init_fn=_start,
+            worker_init_fn=_init_worker,
             generator=torch.Generator(),
         )
-        return Lap(count * passes.group, time_of_items(loader, skipped(workers), count), {})
+        return Lap(count * passes.micro_batch, time_of_items(loader, skipped(workers), count), {})
 
     return run
 
 
 def _images(passes: Passes, number: int) -> Iterator[int]:
-    return (i for group in passes.from_(number) for i in group.images.tolist())
+    return (i for batch in passes.from_(number) for i in batch.images.tolist())
 
 
-def _start(worker: int) -> None:
-    _ignore_successor()
+def _init_worker(worker: int) -> None:
+    _ignore_torchcodec_warning()
 
 
-def _ignore_successor() -> None:
+def _ignore_torchcodec_warning() -> None:
     warnings.filterwarnings("ignore", "(?i).*torchcodec")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """torchvision 0.29 announces another package for decoding, in every loader process; that is no news here."""
+    """Suppress torchvision 0.29's recommendation of torchcodec, a warning in every loader process."""
     with warnings.catch_warnings():
-        _ignore_successor()
+        _ignore_torchcodec_warning()
         yield

@@ -1,1 +1,1 @@
-"""The commands; each module has main() and imports torch only after its arguments are understood."""
+"""The commands. Each module has main() and imports torch only after it has checked its arguments."""

@@ -1,4 +1,4 @@
-"""resnext-bench: how fast this machine feeds training."""
+"""resnext-bench: measure how fast this machine feeds training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resnext_train.bench import TIERS
-from resnext_train.cli.common import announce, run_command
+from resnext_train.cli.run_command import announce, run_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,37 +18,37 @@ NAME = "resnext-bench"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Measure how fast this machine reads a recipe's training images, from a folder and packed, per "
-        "core and with all loader processes; and say which GPUs that feeds.",
+        "core and with all loader processes, and list the GPUs that this rate can feed.",
         epilog=f"example: {NAME} data --config resnext50_32x4d.yaml --data /path/to/imagenet --baseline",
     )
     p.add_argument("what", choices=["data"], help="what to measure: data, the input pipeline")
-    p.add_argument("--config", required=True, metavar="NAME|PATH", help="the recipe: crop, colours, group size")
+    p.add_argument("--config", required=True, metavar="NAME|PATH", help="the recipe: crop, colours, micro-batch")
     p.add_argument(
         "--data", metavar="DIR", help="folder with train/, or of classes, or a pack (default: the recipe's data)"
     )
     p.add_argument(
-        "--images", type=int, default=512, metavar="N", help="images of a pass, and of the sample (default: 512)"
+        "--images", type=int, default=512, metavar="N", help="images in a pass and in the sample (default: 512)"
     )
-    p.add_argument("--rounds", type=int, default=5, metavar="N", help="passes that are measured (default: 5)")
+    p.add_argument("--rounds", type=int, default=5, metavar="N", help="measured passes (default: 5)")
     p.add_argument(
         "--tiers",
         nargs="+",
         metavar="TIER",
-        help=f"of a folder: {', '.join(TIERS)}, of which all but the first are packed for this (default: all)",
+        help=f"tiers to measure for a folder: {', '.join(TIERS)}; all but the first are packed for it (default: all)",
     )
     p.add_argument("--workers", metavar="W", help="loader processes (default: the recipe's data.workers)")
-    p.add_argument("--baseline", action="store_true", help="measure torchvision's usual pipelines in turns with ours")
-    p.add_argument("--json", metavar="FILE", help="write everything that was measured to this file as well")
+    p.add_argument("--baseline", action="store_true", help="also time torchvision's usual pipelines in turns with ours")
+    p.add_argument("--json", metavar="FILE", help="also write all measurements to this file")
     p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_intermixed_args(argv)  # overrides may stand anywhere among the options
     return run_command(NAME, lambda: _bench(args))
 
@@ -56,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bench(args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from resnext_train.cli.prepare import QUALITY, SIZE
     from resnext_train.config import load_recipe
     from resnext_train.errors import InputError
+    from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
 
-    words = args.tiers or []
+    words = args.tiers or []  # argparse gives --tiers the overrides that follow it, too
     tiers, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w] + args.overrides
     _check(args, tiers)
     if args.data is not None:
@@ -74,7 +74,8 @@ def _bench(args: argparse.Namespace) -> None:
     from resnext_train.bench.bench_data import Options, measure
     from resnext_train.bench.bench_report import report
 
-    options = Options(args.images, args.rounds, tuple(dict.fromkeys(tiers)) or None, args.baseline, SIZE, QUALITY)
+    chosen = tuple(dict.fromkeys(tiers)) or None
+    options = Options(args.images, args.rounds, chosen, args.baseline, DEFAULT_SIZE, DEFAULT_QUALITY)
     result = measure(recipe, options)
     for line in report(result).split("\n"):
         announce(line)

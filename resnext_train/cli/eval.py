@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resnext_train.cli.common import announce, is_main, run_command
+from resnext_train.cli.run_command import announce, is_main, run_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,32 +18,32 @@ NAME = "resnext-eval"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
-        description="Evaluate a checkpoint: every image once, in whole numbers, on any number of processes.",
+        description="Evaluate a checkpoint: every image exactly once, on any number of processes.",
         epilog="example: resnext-eval --ckpt runs/resnext50_32x4d/checkpoints/best.pt --data /path/to/imagenet",
     )
     p.add_argument("--ckpt", required=True, metavar="PATH", help="a checkpoint of resnext-train, or foreign weights")
     p.add_argument(
         "--config",
         metavar="NAME|PATH",
-        help="recipe for foreign weights; for our own checkpoints, in place of all but the model",
+        help="recipe for foreign weights; for our own checkpoints it replaces all sections but the model",
     )
     p.add_argument("--data", metavar="DIR", help="folder with val/, or of classes (default: the recipe's data)")
     p.add_argument(
         "--classes",
         metavar="PATH",
-        help="for foreign weights of more classes than the data: all their classes in order, a file with a name a line "
-        "or a folder with a folder per class",
+        help="for foreign weights with more classes than the data: all their classes in order, as a file with one name "
+        "per line or a folder with a folder per class",
     )
-    p.add_argument("--json", metavar="FILE", help="write the result to this file as well")
+    p.add_argument("--json", metavar="FILE", help="also write the result to this file")
     p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_intermixed_args(argv)  # overrides may stand anywhere among the options
     return run_command(NAME, lambda: _evaluate(args))
 
@@ -78,9 +78,9 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _result(
-    path: Path, recipe: Recipe | None, overrides: list[str], context: DistContext, named: str | None
+    path: Path, recipe: Recipe | None, overrides: list[str], context: DistContext, class_list: str | None
 ) -> dict[str, Any]:
-    """Load, evaluate, and describe the result."""
+    """Evaluate the checkpoint at `path` and return the result for printing and --json."""
     import sys
     import time
 
@@ -104,17 +104,17 @@ def _result(
     from resnext_train.models.weight_conversion import classes_in, load_weights
 
     content = context.run_on_all_ranks(lambda: checkpoint_file.load_file(path))
-    recipe, weights, classes = _understand(content, path, recipe, overrides)
-    if classes and named:
+    recipe, weights, classes = _read_content(content, path, recipe, overrides)
+    if classes and class_list:
         raise InputError(f"--classes is for foreign weights; {path} knows the names of its classes")
     source = context.local_rank0_first(lambda: build_val(recipe.data))
-    classes = classes or context.run_on_all_ranks(lambda: _classes_of_foreign(recipe, source.classes, named))
+    classes = classes or context.run_on_all_ranks(lambda: _foreign_classes(recipe, source.classes, class_list))
     if not checkpoint_file.is_ours(content):
         _check_classes(path, classes_in(weights, recipe.model), len(classes))
     model = build_model(recipe.model, len(classes))
-    told = load_weights(model, weights, str(path), recipe.model)
+    origin = load_weights(model, weights, str(path), recipe.model)
     if context.is_main and not checkpoint_file.is_ours(content):
-        announce(f"weights: {told}")
+        announce(f"weights: {origin}")
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, source, classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=False))
@@ -137,12 +137,12 @@ def _result(
     }
 
 
-def _understand(
+def _read_content(
     content: Any, path: Path, recipe: Recipe | None, overrides: list[str]
 ) -> tuple[Recipe, dict[str, Any], tuple[str, ...] | None]:
-    """Recipe, weights and class names (None where unknown) of a loaded file.
+    """Return recipe, weights and class names (None: unknown) of a loaded file.
 
-    Our own checkpoint brings its recipe; a recipe given by --config replaces all of it but the model section.
+    Our own checkpoints hold their recipe; --config replaces all of its sections but the model.
     """
     from resnext_train.checkpoint import checkpoint_file
     from resnext_train.config import recipe_from_dict
@@ -151,36 +151,36 @@ def _understand(
 
     if not checkpoint_file.is_ours(content):
         if recipe is None:
-            raise InputError(f"{path} was not written by resnext-train: say by --config which recipe fits its weights")
+            raise InputError(f"{path} was not written by resnext-train: give the recipe of its weights with --config")
         return recipe, find_state_dict(content, str(path)), None
     for override in overrides:
         if override.startswith("model."):
-            raise InputError(f"override {override!r}: {path} brings its own network, which stays as it was trained")
+            raise InputError(f"override {override!r}: the network of {path} cannot be changed, only evaluated")
     own = recipe_from_dict(content["recipe"], f"recipe in {path}", overrides)
     stored = recipe_from_dict(content["recipe"], f"recipe in {path}")
     used = (recipe or own).model_copy(update={"model": stored.model})
     return used, content["model"], tuple(content["classes"])
 
 
-def _classes_of_foreign(recipe: Recipe, found: tuple[str, ...], named: str | None) -> tuple[str, ...]:
-    """Class names for weights that bring none: those of --classes, else of the data, if they are as many as outputs."""
+def _foreign_classes(recipe: Recipe, data_classes: tuple[str, ...], class_list: str | None) -> tuple[str, ...]:
+    """Return class names for weights without any, from --classes or the data, if they agree with model.num_classes."""
     from pathlib import Path
 
     from resnext_train.data.sources.class_subset import read_class_names
     from resnext_train.errors import InputError
 
-    classes = tuple(read_class_names(Path(named).expanduser(), "--classes")) if named else found
-    wanted = recipe.model.num_classes
-    if wanted not in ("auto", len(classes)):
+    classes = tuple(read_class_names(Path(class_list).expanduser(), "--classes")) if class_list else data_classes
+    stated = recipe.model.num_classes
+    if stated not in ("auto", len(classes)):
         raise InputError(
-            f"model.num_classes is {wanted} but {named or 'the data'} has {len(classes)} classes, and foreign weights "
-            "do not say which is which; name all their classes by --classes"
+            f"model.num_classes is {stated} but {class_list or 'the data'} has {len(classes)} classes, and foreign "
+            "weights hold no class names; list all their classes with --classes"
         )
     return classes
 
 
 def _check_classes(path: Path, outputs: int | None, known: int) -> None:
-    """Refuse foreign weights with another number of outputs than class names; None: they do not show theirs."""
+    """Refuse foreign weights whose number of outputs (None: unknown) is not the number of class names."""
     from resnext_train.errors import InputError
 
     if outputs not in (None, known):

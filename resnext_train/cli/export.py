@@ -1,4 +1,4 @@
-"""resnext-export: weights for other programs, checked by reading them back."""
+"""resnext-export: write weights for other programs and check them by reading them back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resnext_train.cli.common import announce, run_command
+from resnext_train.cli.run_command import announce, run_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ NAME = "resnext-export"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Write a checkpoint's weights under torchvision's names, and check them by reading them back.",
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
     return run_command(NAME, lambda: _export(args))
 
@@ -75,7 +75,7 @@ def _check_target(target: Path) -> None:
 
 
 def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[str, str]]:
-    """The network of a checkpoint with its weights, its recipe, and what to say of it in the exported file."""
+    """Return a checkpoint's network with its weights, its recipe, and the metadata for the exported file."""
     import json
 
     from resnext_train import __version__
@@ -92,19 +92,19 @@ def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[st
     weights = find_state_dict(content, str(path))
     if ours:
         if recipe is not None:
-            raise InputError(f"--config is for foreign weights; {path} brings its own recipe")
+            raise InputError(f"--config is for foreign weights; {path} holds its own recipe")
         recipe = recipe_from_dict(content["recipe"], f"recipe in {path}")
     if recipe is None:
-        raise InputError(f"{path} was not written by resnext-train: say by --config which recipe fits its weights")
+        raise InputError(f"{path} was not written by resnext-train: give the recipe of its weights with --config")
     stated = recipe.model.num_classes
     classes = len(content["classes"]) if ours else stated if stated != "auto" else classes_in(weights, recipe.model)
     if classes is None:
         raise InputError(f"{path} does not show its number of classes; state model.num_classes in the recipe")
-    measure(recipe.model, classes, recipe.eval.crop)  # refuses a size that the network cannot take
+    measure(recipe.model, classes, recipe.eval.crop)  # raises InputError for a size that the network cannot take
     model = build_model(recipe.model, classes)
-    told = load_weights(model, weights, str(path), recipe.model)
+    origin = load_weights(model, weights, str(path), recipe.model)
     if not ours:
-        announce(told)
+        announce(origin)
     metadata = {"network": title_of(recipe.model), "written_by": f"resnext-train {__version__}"}
     if ours:
         metadata["classes"] = json.dumps(content["classes"])
@@ -112,7 +112,7 @@ def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[st
 
 
 def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, str]) -> None:
-    """Write one file, read it back into a network of its own, and compare the logits."""
+    """Write one file, read it back into a new network and compare the logits."""
     from resnext_train.checkpoint import checkpoint_file
     from resnext_train.errors import InputError
     from resnext_train.models.weight_export import TOLERANCE, check_portable, portable_weights

@@ -1,4 +1,4 @@
-"""resnext-info: the named networks, the stages and costs of one, and the width that matches a cardinality."""
+"""resnext-info: list the shipped networks, describe one, and find the width that matches a cardinality."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnext_train.cli.common import announce, run_command
+from resnext_train.cli.run_command import announce, run_command
 
 if TYPE_CHECKING:
     from resnext_train.config import ModelSection
@@ -17,7 +17,7 @@ NAME = "resnext-info"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Parameters, multiply-adds and stages of a network; without a network, a list of all shipped ones.",
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_intermixed_args(argv)
     return run_command(NAME, lambda: _info(args))
 
@@ -96,19 +96,18 @@ def _describe(args: argparse.Namespace) -> None:
 
 
 def _classes(architecture: Architecture | None) -> int:
-    """Classes of the data set that a network is meant for."""
+    """Return the class count of the data set that a network is meant for: CIFAR-10 or ImageNet-1K."""
     return 10 if architecture and len(architecture.blocks) == 3 else 1000
 
 
 def _network(args: argparse.Namespace) -> ModelSection:
-    """The model section that the command line describes."""
     from resnext_train.config import load_recipe, recipe_from_dict
     from resnext_train.errors import InputError
 
     overrides = [word for word in args.network if "=" in word]
     names = [word for word in args.network if "=" not in word]
     if args.config is None and len(names) == 1 and names[0].endswith((".yaml", ".yml")):
-        args.config = names.pop()  # a line of the list
+        args.config = names.pop()  # as the list of recipes prints it
     if len(names) + (args.config is not None) != 1:
         raise InputError("give one network, by name or by --config")
     for override in overrides:
@@ -120,13 +119,13 @@ def _network(args: argparse.Namespace) -> ModelSection:
 
 
 def _same(one: ModelSection, other: ModelSection) -> bool:
-    """Whether two sections describe the same network but for its classes."""
-    beside = {"num_classes": "auto", "weights": None}
-    return one.model_copy(update=beside) == other.model_copy(update=beside)
+    """Return whether two sections describe the same network, whatever its classes and weights."""
+    ignored = {"num_classes": "auto", "weights": None}
+    return one.model_copy(update=ignored) == other.model_copy(update=ignored)
 
 
 def _table(section: ModelSection, complexity: Complexity, classes: int, architecture: Architecture | None) -> str:
-    """The stages as in Table 1 of the ResNeXt paper, with the costs of each; BN counts with the row before it."""
+    """Return the stages with their costs, like Table 1 of the ResNeXt paper; BN counts with the row before it."""
     from resnext_train.models.architecture import title_of
 
     auxiliary = complexity.auxiliary_parameters
@@ -154,7 +153,7 @@ def _table(section: ModelSection, complexity: Complexity, classes: int, architec
 
 
 def _layers(a: Architecture, name: str) -> str:
-    """What a row of the table consists of, as the paper writes it."""
+    """Return the layers of a row of the table in the paper's notation."""
     fixed = {
         "conv1": f"7×7, {a.stem_width}, stride 2" if a.stem == "imagenet" else f"3×3, {a.stem_width}",
         "maxpool": "3×3 max pool, stride 2",
@@ -178,7 +177,7 @@ def _layers(a: Architecture, name: str) -> str:
 
 
 def _match(args: argparse.Namespace) -> None:
-    """Table 2 of the ResNeXt paper for any bottleneck network."""
+    """Print Table 2 of the ResNeXt paper for any bottleneck network."""
     from resnext_train.config import ModelSection
     from resnext_train.errors import InputError
     from resnext_train.models.architecture import architecture_of, block_weights, matched_section
@@ -191,7 +190,7 @@ def _match(args: argparse.Namespace) -> None:
     for cardinality in args.cardinality:
         if cardinality < 1:
             raise InputError(f"--cardinality {cardinality}: must be at least 1")
-    print(f"widths that come nearest to the complexity of {args.match} (ResNeXt paper, equation 4 and Table 2)")
+    print(f"widths nearest in complexity to {args.match} (ResNeXt paper, equation 4 and Table 2)")
     columns = f"{'C':>4s}{'d':>5s}{'C·d':>6s}{'block weights':>15s}{'parameters':>14s}{'multiply-adds':>15s}"
     print(columns + "   network")
     for cardinality in args.cardinality:
@@ -205,12 +204,12 @@ def _match(args: argparse.Namespace) -> None:
 
 
 def _reference(args: argparse.Namespace, section: ModelSection) -> Architecture:
-    """The network that others are to match."""
+    """Return the network of --match; raises InputError if it has no bottlenecks."""
     from resnext_train.errors import InputError
     from resnext_train.models.architecture import architecture_of, library_of
 
     if args.network or args.config:
-        raise InputError("--match takes its network by itself; leave out the other one")
+        raise InputError("--match names its own network; leave out the other one")
     if library_of(section):
         raise InputError(f"--match: {args.match} is another library's; give a ResNet or ResNeXt")
     reference = architecture_of(section)

@@ -6,26 +6,26 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnext_train.cli.common import announce, run_command
+from resnext_train.cli.run_command import announce, run_command
+from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
 
 if TYPE_CHECKING:
     from resnext_train.prepare.image_splits import Split
     from resnext_train.prepare.pack_images import Options
 
 NAME = "resnext-prepare"
-SIZE, QUALITY = 256, 92
 
 _TIERS = """tiers:
   exact     the same pixels, but a JPEG can be decoded in part, which is faster, if jpegtran (libjpeg-turbo) is there
   resized   JPEGs whose short side is at most --size: smaller and faster, and lossy
   raw       pixels whose short side is at most --size, not compressed: fastest and largest, and lossy
 
-A command that was killed goes on where it stopped when it is given again.
+Give a killed command again to resume it.
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Pack images into a few large files that training reads fast; check images; unpack.",
@@ -74,8 +74,8 @@ def _add_imagenet(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--tier", choices=["exact", "resized", "raw"], default="exact", help="see below (default: exact)")
-    p.add_argument("--size", type=int, metavar="N", help=f"resized, raw: pixels of the short side (default: {SIZE})")
-    p.add_argument("--quality", type=int, metavar="Q", help=f"resized: JPEG quality, 1 to 100 (default: {QUALITY})")
+    p.add_argument("--size", type=int, metavar="N", help=f"resized, raw: short side (default: {DEFAULT_SIZE} pixels)")
+    p.add_argument("--quality", type=int, metavar="Q", help=f"resized: quality, 1 to 100 (default: {DEFAULT_QUALITY})")
     p.add_argument(
         "--verify",
         default="all",
@@ -86,7 +86,7 @@ def _add_options(p: argparse.ArgumentParser) -> None:
 
 
 def _add_workers(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--workers", type=int, metavar="W", help="processes (default: the cores that may be used)")
+    p.add_argument("--workers", type=int, metavar="W", help="processes (default: all usable cores)")
 
 
 def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -114,12 +114,12 @@ def _add_unpack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 1 if an image is bad, 2 if the command cannot be done."""
+    """Run the command and return its exit code: 1 if an image is bad, 2 for bad input."""
     args = parser().parse_args(argv)
     good: list[bool] = []
     code = run_command(NAME, lambda: good.append(args.run(args)))
     if code == 130 and args.run in (_pack, _imagenet):
-        announce("what is packed stays; the same command goes on with the rest")
+        announce("packed images are kept; the same command packs the rest")
     return code or (0 if good[0] else 1)
 
 
@@ -168,11 +168,11 @@ def _imagenet_splits(args: argparse.Namespace) -> dict[str, Split]:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    """What is the same for all sources, checked before anything is read."""
+    """Return the options of all sources, checked before anything is read."""
     from resnext_train.errors import InputError
 
     if args.quality is not None and args.tier != "resized":
-        raise InputError(f"--quality is for --tier resized; tier {args.tier} does not encode images anew")
+        raise InputError(f"--quality is for --tier resized; tier {args.tier} does not re-encode images")
     if args.size is not None and args.tier == "exact":
         raise InputError("--size is for --tier resized and raw; tier exact keeps every pixel")
     for option, smallest, largest in (("quality", 1, 100), ("size", 8, 65500)):
@@ -188,8 +188,8 @@ def _options(args: argparse.Namespace) -> Options:
 
     tier = Tier(
         args.tier,
-        None if args.tier == "exact" else args.size or SIZE,
-        args.quality or QUALITY if args.tier == "resized" else None,
+        None if args.tier == "exact" else args.size or DEFAULT_SIZE,
+        args.quality or DEFAULT_QUALITY if args.tier == "resized" else None,
         find_jpegtran(),
     )
     return Options(tier, 1 if args.verify == "all" else int(args.verify), workers)
@@ -205,7 +205,7 @@ def _workers(args: argparse.Namespace) -> int:
     if workers > 1:
         from resnext_train.prepare.worker_pool import start_server
 
-        start_server()  # beside this process's own imports, which take as long
+        start_server()  # in parallel to this process's own imports, which take as long
     return workers
 
 

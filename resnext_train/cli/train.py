@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnext_train.cli.common import announce, is_main, run_command
+from resnext_train.cli.run_command import announce, is_main, run_command
 from resnext_train.distributed.stop_signals import TORCHRUN
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ NAME = "resnext-train"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Train a network from a recipe, on one process or, under torchrun, on many.",
         epilog=f"8 GPUs: {TORCHRUN.format(8)} -m resnext_train train --config resnext50_32x4d.yaml "
         "data.root=/path/to/imagenet. SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGHUP make a run save itself and stop, "
-        "with exit code 75; the same command continues it.",
+        "with exit code 75; the same command resumes it.",
     )
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="a shipped recipe's file name, or a path")
     p.add_argument("--out", metavar="DIR", help="run folder (default: runs/<recipe name>)")
@@ -41,13 +41,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_intermixed_args(argv)  # overrides may stand anywhere among the options
     return run_command(NAME, lambda: _train(args))
 
 
 def _train(args: argparse.Namespace) -> None:
-    # Everything that needs no torch comes first: most mistakes are found in a fraction of a second.
+    # Checks that need no torch come first: most mistakes are reported in a fraction of a second.
     from pathlib import Path
 
     from resnext_train.checkpoint.resume import ResumePoint, resume_point
@@ -59,7 +59,7 @@ def _train(args: argparse.Namespace) -> None:
     check_model(recipe.model)
     _check_processes(recipe)
     folder = RunDir(Path(args.out) if args.out else Path("runs") / run_name(args.config))
-    resume = ResumePoint() if args.dry_run else resume_point(folder, recipe, args.resume)  # to refuse at once
+    resume = ResumePoint() if args.dry_run else resume_point(folder, recipe, args.resume)  # fails early
     if not resume.checkpoints:
         _check_weights(recipe)
 
@@ -94,13 +94,14 @@ def _check_processes(recipe: Recipe) -> None:
     world_size, micro_batches = int(os.environ.get("WORLD_SIZE", "1")), recipe.train.micro_batches
     if world_size > micro_batches:
         raise InputError(
-            f"{world_size} processes but only {micro_batches} BN groups in a step (train.batch_size {recipe.train.batch_size} / "
-            f"train.micro_batch {recipe.train.micro_batch}); start at most {micro_batches}, or make train.micro_batch smaller"
+            f"{world_size} processes but only {micro_batches} micro-batches in a step (train.batch_size "
+            f"{recipe.train.batch_size} / train.micro_batch {recipe.train.micro_batch}); "
+            f"start at most {micro_batches}, or make train.micro_batch smaller"
         )
 
 
 def _describe(setup: Setup) -> str:
-    """The recipe's meaning on this data and these processes, as a few aligned lines."""
+    """Return the printed summary of the run: network, data, batch, ranks, length and learning rate."""
     import torch
 
     from resnext_train.data.loader_workers import worker_count
@@ -117,8 +118,8 @@ def _describe(setup: Setup) -> str:
     lines = {
         "network": f"{title_of(recipe.model)}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
-        "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images; {_kept(setup)}",
-        "batch": f"{plan.batch_size} images a step over all processes, in {plan.micro_batches} BN groups of "
+        "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images; {_storage(setup)}",
+        "batch": f"{plan.batch_size} images a step over all processes, in {plan.micro_batches} micro-batches of "
         f"{recipe.train.micro_batch}",
         "processes": f"{context.world_size} with {' or '.join(map(str, images))} images of a step each, "
         f"loader processes: {worker_count(recipe.data.workers, context.local_world_size)} each",
@@ -131,25 +132,23 @@ def _describe(setup: Setup) -> str:
     return "\n".join(f"{name:14s}{text}" for name, text in lines.items())
 
 
-def _kept(setup: Setup) -> str:
-    """How the images are kept, said once where that is the same for both splits."""
-    storage = setup.splits.storage
-    return " and ".join(dict.fromkeys(storage.values()))
+def _storage(setup: Setup) -> str:
+    return " and ".join(dict.fromkeys(setup.splits.storage.values()))  # one text if both splits are stored alike
 
 
 def _lr_table(setup: Setup, rows: int = 8) -> str:
-    """The learning rate at the start of epochs: wherever it then stays, and about `rows` points of rises and falls."""
+    """List the learning rate by epoch: each change to a constant rate, and about `rows` points of a curve."""
     schedule, per_epoch = setup.schedule(), setup.plan.steps_per_epoch
     rates = [schedule.lr(epoch * per_epoch) for epoch in range(setup.epoch_of(setup.total_steps - 1))]
     changes = [e for e, lr in enumerate(rates) if e == 0 or lr != rates[e - 1]]
-    stays = {e for e in changes if rates[e : e + 2] == [rates[e]] * 2} | {0, changes[-1]}
+    kept = {e for e in changes if rates[e : e + 2] == [rates[e]] * 2} | {0, changes[-1]}
     stride = -(-len(changes) // rows)
-    if len(stays) > 2 * rows:  # stairs throughout
-        stays = {0, changes[-1]}
-    told = ", ".join(f"{rates[e]:.4g} at epoch {e + 1}" for i, e in enumerate(changes) if i % stride == 0 or e in stays)
+    if len(kept) > 2 * rows:  # a staircase of many steps: thin it out like a curve
+        kept = {0, changes[-1]}
+    text = ", ".join(f"{rates[e]:.4g} at epoch {e + 1}" for i, e in enumerate(changes) if i % stride == 0 or e in kept)
     if setup.recipe.schedule.name == "plateau":
-        told += f", × {setup.recipe.schedule.factor:g} on each plateau"
-    return told
+        text += f", × {setup.recipe.schedule.factor:g} on each plateau"
+    return text
 
 
 def _suggest_torchrun(setup: Setup) -> None:
@@ -171,7 +170,7 @@ def _suggest_torchrun(setup: Setup) -> None:
 def _report(summary: dict[str, object], folder: object) -> None:
     for name, result in (("final", summary["last"]), ("best", summary["best"])):
         if not isinstance(result, dict):
-            continue  # a finished run was continued whose best.pt is gone
+            continue  # no best.pt: a finished run was resumed after it was deleted
         print(
             f"{name:6s}top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % "
             f"({result['top1_correct']} and {result['top5_correct']} of {result['count']}), epoch {result['epoch']}"

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from resnext_train.cli.common import run_command
+from resnext_train.cli.run_command import run_command
 
 NAME = "resnext-verify"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
-        description="Run the first steps of a recipe twice, once undisturbed and once killed (SIGKILL) and continued "
-        "again and again, and compare all tensors and values of both last checkpoints and all logged steps and epochs, "
-        "bit by bit. On CPUs in fp32 they are equal; on GPUs they are where its libraries are deterministic.",
+        description="Run the first steps of a recipe twice, once undisturbed and once killed (SIGKILL) and resumed "
+        "repeatedly, and compare all tensors and values of both last checkpoints and all logged steps and epochs, "
+        "bit by bit. On CPUs in fp32 they are equal; on GPUs only if the GPU libraries are deterministic.",
     )
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="a shipped recipe's file name, or a path")
     p.add_argument("--steps", type=int, default=20, metavar="N", help="steps to run, 2 at least (default: 20)")
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_intermixed_args(argv)
     return run_command(NAME, lambda: _verify(args))
 

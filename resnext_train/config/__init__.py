@@ -1,4 +1,4 @@
-"""The recipe: everything that decides what a run computes, typed, validated and frozen. Never imports torch."""
+"""The recipe: all settings of a run, typed, validated and frozen. Imports no torch."""
 
 from resnext_train.config.data_sections import (
     AreaAugment,

@@ -1,4 +1,4 @@
-"""The sections of a recipe about images: data, training augmentation, evaluation."""
+"""Recipe sections about images: data, training augmentation, evaluation."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from resnext_train.config.value_types import Fraction, Natural, NonNegative, Pos
 
 class _Data(Section):
     workers: Literal["auto"] | Natural = "auto"
-    """Loader processes per training process; auto: its share of the cores, but for one that it needs itself."""
+    """Loader processes per training process; auto: the cores per training process minus one, at least 1."""
     mean: Triple = (0.485, 0.456, 0.406)
-    """Mean of R, G, B on a scale of 0 to 1, subtracted from every image."""
+    """Mean of R, G, B, scale 0 to 1, subtracted from every image."""
     std: PositiveTriple = (0.229, 0.224, 0.225)
-    """Standard deviation of R, G, B on a scale of 0 to 1, divided by after the mean."""
+    """Standard deviation of R, G, B, scale 0 to 1; divides every image after the mean is subtracted."""
 
 
 class FolderData(_Data):
     """Images in folders, root/train/CLASS/... and root/val/CLASS/..., in packs, or torchvision's CIFAR files."""
 
     source: Literal["folder"] = "folder"
-    """Where the images come from."""
+    """Source of the images."""
     root: str | None = None
-    """Folder that holds train/ and val/, each with one folder per class or as packed by resnext-prepare; or CIFAR's
-    cifar-10-batches-py or cifar-100-python, as torchvision unpacks them."""
+    """Folder with train/ and val/, each with one folder per class or packed by resnext-prepare; or with torchvision's
+    unpacked cifar-10-batches-py or cifar-100-python. null: not set, an error where images are needed."""
     val_classes: Literal["same", "subset"] = "same"
-    """same: a class that only one of train/ and val/ has is an error. subset: val/ may have fewer, as where a model of
-    ImageNet-5K is evaluated on the images of ImageNet-1K."""
+    """same: train/ and val/ must have the same classes. subset: val/ may have fewer, as when a model of ImageNet-5K is
+    evaluated on the images of ImageNet-1K."""
     only_classes: str | None = None
-    """Use only some of the classes: a text file with a class name a line, or a folder with a folder per class; null:
-    all."""
+    """Use only these classes: a text file with one class name per line, or a folder with one folder per class. null:
+    all classes."""
     on_bad_image: Literal["error", "skip"] = "error"
-    """What to do with an image that cannot be read. error: stop, naming it. skip: train on the next readable image in
-    its place, leave it out of evaluation, and count it in the log and the summary; stop if over 16 in a row are bad."""
+    """What to do with an unreadable image. error: stop and name it. skip: train on the next readable image instead,
+    leave it out of evaluation, and count it in the log and summary; stop after more than 16 in a row."""
 
 
 class SyntheticData(_Data):
-    """Procedural images that need no files: coloured gratings, one colour and frequency per class; learnable."""
+    """Generated images without files: coloured gratings, one colour and frequency per class; learnable."""
 
     source: Literal["synthetic"]
-    """Where the images come from."""
+    """Source of the images."""
     classes: Annotated[int, Field(ge=2)] = 10
     """Number of classes."""
     train_images: Positive = 2000
@@ -61,26 +61,26 @@ class _Augment(Section):
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""
     brightness: Fraction = 0.4
-    """Brightness is multiplied by 1 + U(-b, b); jitters come in random order and are never clamped."""
+    """Strength b: brightness is multiplied by 1 + U(-b, b). The three jitters run in random order, without clamping."""
     contrast: Fraction = 0.4
-    """Contrast about the mean gray of the current image is multiplied by 1 + U(-c, c)."""
+    """Strength c: contrast to the mean gray of the current image is multiplied by 1 + U(-c, c)."""
     saturation: Fraction = 0.4
-    """Saturation about each pixel's gray is multiplied by 1 + U(-s, s)."""
+    """Strength s: saturation, the contrast to each pixel's gray, is multiplied by 1 + U(-s, s)."""
     lighting: NonNegative = 0.1
-    """Standard deviation of the noise along the principal components of ImageNet's colours (AlexNet's lighting)."""
+    """Standard deviation of AlexNet's lighting noise along the principal components of ImageNet's colours."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    """Resampling to `size`, antialiased."""
+    """Antialiased resampling of the crop to `size`."""
 
 
 class AreaAugment(_Augment):
     """Augmentation of the ResNeXt paper's code: a crop of random area and aspect, flip, colour jitter, lighting."""
 
     crop: Literal["area"] = "area"
-    """How the crop is chosen."""
+    """Kind of crop."""
     area: tuple[float, float] = (0.08, 1.0)
-    """Range of the crop's area as a share of the image's."""
+    """Range of the crop's area as a fraction of the image's."""
     aspect: tuple[float, float] = (0.75, 4 / 3)
-    """Range of the crop's aspect ratio, drawn uniformly; width and height are then swapped with probability 0.5."""
+    """Range of the crop's aspect ratio, sampled uniformly; then width and height swap with probability 0.5."""
 
     @model_validator(mode="after")
     def _ranges(self) -> AreaAugment:
@@ -92,16 +92,16 @@ class AreaAugment(_Augment):
 
 
 class ScaleAugment(_Augment):
-    """Augmentation of the ResNet paper: the image resized to a random scale, a random square crop of it, flip, colour.
+    """Augmentation of the ResNet paper: resize to a random scale, random square crop, flip, colour jitter.
 
-    The crop is cut out of the image and then resized, in one go; the paper resizes first and subtracts a mean image,
-    where the mean here is of each channel.
+    Crop and resize are one step here, where the paper resizes first. The mean subtracted is per channel, where the
+    paper subtracts a mean image.
     """
 
     crop: Literal["scale_jitter"]
-    """How the crop is chosen."""
+    """Kind of crop."""
     short_side: tuple[int, int] = (256, 480)
-    """Range of the short side in pixels, both ends included, that the image is resized to before it is cropped."""
+    """Range of the image's short side in pixels, both ends included, to which it is resized before the crop."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> ScaleAugment:
@@ -111,13 +111,13 @@ class ScaleAugment(_Augment):
 
 
 class PadAugment(_Augment):
-    """Augmentation of the papers' CIFAR networks: the image padded by its mean colour, a random crop of it, flip.
+    """Augmentation of the papers' CIFAR networks: pad with the mean colour, random crop, flip.
 
-    An image of another size is first resized, short side to `size`, and centre-cropped.
+    An image of another size is first resized (short side to `size`) and centre-cropped.
     """
 
     crop: Literal["pad"]
-    """How the crop is chosen."""
+    """Kind of crop."""
     padding: Natural = 4
     """Pixels added on each of the four sides."""
 
@@ -129,19 +129,19 @@ class EvalSection(Section):
     """Single-crop evaluation: short side to `resize`, centre crop of `crop`."""
 
     every_epochs: Positive = 1
-    """Evaluate after every so many epochs, and at the end."""
+    """Epochs between evaluations; the last epoch is always evaluated."""
     resize: Positive = 256
-    """The short side is resized to this many pixels, antialiased."""
+    """Pixels of the short side after the antialiased resize."""
     crop: Positive = 224
     """Height and width of the centre crop in pixels."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    """Resampling of the resize."""
+    """Resampling method of the resize."""
     batch_size: Positive = 64
-    """Images in one forward pass on one process; does not change the result."""
+    """Images per forward pass and process; does not change the result."""
     classes: str | None = None
-    """Restrict evaluation to some of the network's classes: a text file with a class name a line, or a folder with a
-    folder per class. Predictions are made among these only and only their images are counted, as in the 1K-way
-    evaluation of a model of ImageNet-5K; null: all."""
+    """Evaluate only these classes of the network: a text file with one class name per line, or a folder with one folder
+    per class. Predictions are made among them and only their images count, as in the 1K-way evaluation of a model of
+    ImageNet-5K. null: all classes."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> EvalSection:
@@ -151,5 +151,5 @@ class EvalSection(Section):
 
     @property
     def protocol(self) -> str:
-        """The evaluation in one line, as stored beside every result."""
+        """One line that describes the evaluation, stored with every result."""
         return f"short side {self.resize} {self.interpolation} antialiased, centre crop {self.crop}, 1 view"

@@ -1,7 +1,6 @@
-"""The shipped recipes as a list: which network, on which data, with which published result. No torch.
+"""List the shipped recipes with network, data set and published result. Imports no torch.
 
-A recipe's header comment carries what its keys cannot: the title with the data set, `Reproduces:`, and
-`Published error:` or `Expected:`.
+A recipe's header comment holds the title with the data set, `Reproduces:`, and `Published error:` or `Expected:`.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ _STATED = re.compile(r"\((\d+) classes\)")
 
 @dataclass(frozen=True)
 class Entry:
-    """A shipped recipe and what its header says. Texts are empty where the header is silent."""
+    """A recipe and the texts of its header; a text that the header lacks is empty."""
 
     name: str
-    """As `--config` takes it."""
+    """Name for `--config`."""
     recipe: Recipe
     title: str
     reproduces: str
     result: str
-    """The published error, or what to expect."""
+    """The published error, or the expected result."""
 
     @property
     def classes(self) -> int | None:
-        """Classes of the data set in the title; None where it names none that is known."""
+        """Classes of the data set in the title; None: no known data set."""
         if isinstance(self.recipe.data, SyntheticData):
             return self.recipe.data.classes
         stated = _STATED.search(self.title)
@@ -41,7 +40,7 @@ class Entry:
 
 
 def catalogue() -> Iterator[Entry]:
-    """All shipped recipes, by folder and name; those of ImageNet-1K without their folder, as `--config` takes them."""
+    """Yield all shipped recipes by folder and name, ImageNet-1K first, named as for `--config`."""
     folder = shipped_recipes()
     paths = (p for p in folder.rglob("*.yaml") if not p.name.startswith("_"))
     for path in sorted(paths, key=lambda p: (p.parent != folder / "imagenet", p.parent, _natural(p.name))):
@@ -49,15 +48,15 @@ def catalogue() -> Iterator[Entry]:
 
 
 def read_entry(name: str) -> Entry:
-    """The recipe `name`, shipped or of a user's own, with its header; raises InputError as load_recipe does."""
-    told = _header(find_recipe(name))
-    result = told.get("Published error", told.get("Expected", ""))
-    return Entry(name, load_recipe(name), told["title"], told.get("Reproduces", ""), result)
+    """Return a shipped or own recipe with its header; raises InputError like `load_recipe`."""
+    header = _header(find_recipe(name))
+    result = header.get("Published error", header.get("Expected", ""))
+    return Entry(name, load_recipe(name), header["title"], header.get("Reproduces", ""), result)
 
 
 def _header(path: Path) -> dict[str, str]:
-    """The paragraphs of the comment that starts a file: the first as `title`, others by the label before a colon."""
-    told, label = {"title": ""}, "title"
+    """Return the paragraphs of a file's first comment by label; the first paragraph is `title`."""
+    paragraphs, label = {"title": ""}, "title"
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
@@ -68,10 +67,10 @@ def _header(path: Path) -> dict[str, str]:
         elif not text:
             label = ""
         if label:
-            told[label] = f"{told.get(label, '')} {text}".strip()
-    return told
+            paragraphs[label] = f"{paragraphs.get(label, '')} {text}".strip()
+    return paragraphs
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts resnet50 before resnet101."""
+    """Return a key that sorts resnet50 before resnet101."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,9 +1,9 @@
-"""Finding, merging, validating and freezing recipes; every mistake becomes one sentence.
+"""Find, merge, validate and freeze recipes; every mistake becomes one sentence.
 
-A recipe is a YAML file of nine sections. Layers are merged from weakest to strongest: the defaults, the file named by
-a recipe's `base:` (one level; beside the recipe, or shipped), the recipe, `section.key=value` overrides. Where a layer
-changes the variant of a section (`schedule.name`, `data.source`), the keys of weaker layers that the new variant does
-not have are dropped.
+A recipe is a YAML file of nine sections. Layers from weakest to strongest: the defaults; the file named by the
+recipe's `base:` (one level; in the recipe's folder, or shipped); the recipe; `section.key=value` overrides. A layer
+that changes the variant of a section (`schedule.name`, `data.source`) drops the weaker layers' keys that the new
+variant lacks.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from resnext_train.errors import InputError
 
 
 def shipped_recipes() -> Path:
-    """The folder of the recipes that come with the package: inside a wheel, or beside the package in a checkout."""
+    """Return the folder of the shipped recipes: inside the package (a wheel) or next to it (a checkout)."""
     package = Path(__file__).parent.parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def find_recipe(name: str) -> Path:
-    """The file that `--config NAME` means.
+    """Return the file of `--config NAME`.
 
-    In this order: a path that exists; DATASET/NAME.yaml among the shipped recipes; NAME.yaml for ImageNet; NAME.yaml
-    in any other data set's folder, if only one has it. The ending .yaml may be left out.
+    The first of: an existing path; the shipped DATASET/NAME.yaml; the shipped imagenet/NAME.yaml; NAME.yaml in another
+    data set's folder, if only one has it. The ending .yaml may be left out.
 
     Raises:
-        InputError: no such recipe, or one that is a folder or ambiguous; the nearest names are given.
+        InputError: no such recipe (the message lists the nearest names), a folder, or an ambiguous name.
     """
     path, shipped = Path(name), shipped_recipes()
     if _is_file(path):
@@ -62,14 +62,13 @@ def find_recipe(name: str) -> Path:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether `path` is a file; unlike Path's method also where the path is too long or its folder is closed to us."""
-    return os.path.isfile(path)  # noqa: PTH113
+    return os.path.isfile(path)  # noqa: PTH113  unlike Path.is_file: False for a path too long or not permitted
 
 
 def run_name(name: str) -> str:
-    """What a run of the recipe `name` is called unless the user says otherwise: its file name without the ending.
+    """Return the default name of a run of the recipe `name`: its file name without the ending.
 
-    Shipped recipes keep their data set's folder, but for ImageNet-1K's: those of two data sets may share a name.
+    Shipped recipes keep their data set's folder, except ImageNet-1K's, because data sets share file names.
     """
     path, shipped = find_recipe(name).resolve(), shipped_recipes().resolve()
     if path.is_relative_to(shipped):
@@ -81,22 +80,22 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Find, merge, validate and freeze the recipe `name` with `section.key=value` overrides.
 
     Raises:
-        InputError: a missing file, bad YAML, an unknown key, a wrong type or value; with file, key and nearest name.
+        InputError: a missing file, bad YAML, an unknown key, a wrong type or value; names file and key.
     """
     layers = [*_file_layers(find_recipe(name)), *_override_layers(overrides)]
     return _validated(layers)
 
 
 def recipe_from_dict(data: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe stored as plain types in a checkpoint or a run folder; `where` names the place in errors."""
+    """Return the recipe stored as plain types in a checkpoint or run folder; `where` names the place in errors."""
     if not isinstance(data, Mapping):
-        raise InputError(f"{where}: is no mapping of sections such as 'model' and 'train'")
+        raise InputError(f"{where}: is not a mapping of sections such as 'model' and 'train'")
     check_plain(data, where)
     return _validated([(where, dict(data)), *_override_layers(overrides)])
 
 
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ, with the old and the new value (None where a key is absent)."""
+    """Return the dotted keys whose values differ, with old and new value (None: key absent)."""
     before, after = dict(_flatten(old.to_dict())), dict(_flatten(new.to_dict()))
     return {
         key: (before.get(key), after.get(key))
@@ -106,11 +105,11 @@ def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe file, for editors: `base` besides the sections, and no section required."""
+    """Return the JSON schema of a recipe file for editors: all sections and `base`, none required."""
     schema = Recipe.model_json_schema()
     base = {
         "type": "string",
-        "description": "Recipe beside this one, or shipped, whose values hold where this one is silent.",
+        "description": "Recipe in the same folder, or shipped, that gives the values which this one does not set.",
     }
     schema["properties"] = {"base": base, **schema["properties"]}
     schema.pop("required", None)
@@ -129,7 +128,7 @@ def _file_layers(path: Path) -> list[Layer]:
     name = str(data.pop("base"))
     base = next((b for b in (path.parent / name, shipped_recipes() / name) if _is_file(b)), None)
     if base is None:
-        raise InputError(f"{path}: base: {name[:120]} not found, neither beside the recipe nor among the shipped ones")
+        raise InputError(f"{path}: base: {name[:120]} not found in the recipe's folder or among the shipped ones")
     below = read_yaml(base)
     if "base" in below:
         raise InputError(f"{base}: has a base: of its own, but {path} builds on it; only one level is allowed")
@@ -150,7 +149,7 @@ def _override_layers(overrides: Sequence[str]) -> list[Layer]:
             raise InputError(f"{where}: {_unknown(key)}")
         is_tag = name == _VARIANT_KEYS.get(section)
         layers.append((where, {section: {name: value if is_tag else _typed(value, fields, where, key)}}))
-    return sorted(layers, key=lambda layer: not _has_tag(layer[1]))  # a chosen variant must not undo other overrides
+    return sorted(layers, key=lambda layer: not _has_tag(layer[1]))  # a later choice of variant would drop overrides
 
 
 def _has_tag(layer: dict[str, Any]) -> bool:
@@ -158,7 +157,7 @@ def _has_tag(layer: dict[str, Any]) -> bool:
 
 
 def _typed(text: str, fields: list[FieldInfo], where: str, key: str) -> Any:
-    """`text` as it stands for a plain string, else as YAML if a field of that name takes it, else as a string."""
+    """Parse an override: unchanged for a string key, else as YAML, or as text if no field of that name takes it."""
     if any(str in (f.annotation, *get_args(f.annotation)) and float not in get_args(f.annotation) for f in fields):
         return None if text == "null" else text
     try:
@@ -188,7 +187,7 @@ def _validated(layers: list[Layer]) -> Recipe:
         if isinstance(merged.setdefault(section, {}), dict):
             merged[section].setdefault(tag, _VARIANT_DEFAULTS[section])
     try:
-        # Through JSON: strict mode then takes a list for a tuple, yet still refuses "90" for a number.
+        # Strict mode accepts a list for a tuple only from JSON; it still refuses "90" for a number.
         return Recipe.model_validate_json(_as_json(merged), strict=True)
     except ValidationError as error:
         problems = error.errors()
@@ -214,7 +213,7 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def _variant_keys(section: str, tag: str, value: object) -> set[str]:
-    """Keys of the variant of `section` that `value` of its tag selects; of all variants where it selects none."""
+    """Return the keys of the variant of `section` that the tag's `value` selects, or of all if it selects none."""
     variants = _variants(Recipe.model_fields[section])
     chosen = [v for v in variants if value in get_args(v.model_fields[tag].annotation)] or variants
     return {key for v in chosen for key in v.model_fields}
@@ -225,7 +224,7 @@ def _as_json(value: Any) -> str:
 
 
 def _path_in(data: Any, problem: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where in the recipe a pydantic error is: its location without the names of union members."""
+    """Return the recipe path of a pydantic error: its location without the names of union members."""
     path: list[str] = []
     for i, part in enumerate(problem["loc"]):
         last = i == len(problem["loc"]) - 1
@@ -268,7 +267,7 @@ def _unknown(key: str) -> str:
 
 
 def _reason(problem: Mapping[str, Any]) -> str:
-    """One clause for a pydantic error, with the offending value."""
+    """Describe a pydantic error in one clause, with the offending value."""
     if problem["type"] == "missing":
         few = isinstance(problem["loc"][-1], int)
         return "has too few values" if few else "is missing; state it in the recipe"
@@ -278,7 +277,7 @@ def _reason(problem: Mapping[str, Any]) -> str:
     message = message[0].lower() + message[1:]
     given = problem.get("input")
     if problem["type"] == "value_error" and isinstance(given, dict):
-        return message  # a check over several keys names them itself
+        return message  # a validator of several keys names them itself
     return f"{message}, not {shown(given)}"
 
 
@@ -291,7 +290,7 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _variants(field: FieldInfo) -> list[type[Section]]:
-    """The section classes that a field of Recipe may hold."""
+    """Return the section classes that a field of Recipe may hold."""
     annotation = field.annotation
     members = get_args(annotation) if get_origin(annotation) is not None else (annotation,)
     return [m for m in members if isinstance(m, type) and issubclass(m, Section)]

@@ -1,4 +1,4 @@
-"""The sections of a recipe about training: optimizer, learning rate over time, length, batch and precision."""
+"""Recipe sections about training: optimizer, learning rate schedule, length, batch and precision."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from resnext_train.config.value_types import (
 
 class _Optimizer(Section):
     lr: AboveZero = 0.1
-    """Learning rate for the global batch of `train.batch_size`; it is never rescaled."""
+    """Learning rate for a global batch of `train.batch_size`; never rescaled."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum, without dampening."""
     weight_decay: NonNegative = 1e-4
     """L2 penalty."""
     decay_1d: bool = True
-    """Decay vectors (BN scale and shift, biases) too, as the papers' code does; false: matrices and kernels only."""
+    """Decay vectors (BN scale and shift, biases), too, as in the papers' code; false: only matrices and kernels."""
     clip_norm: AboveZero | None = None
-    """Scale a step's gradient down to this L2 norm, over all parameters, where it is longer; null: never."""
+    """Largest L2 norm of a step's gradient over all parameters; longer ones are scaled down. null: no limit."""
 
 
 class SgdSection(_Optimizer):
     """SGD as in the papers."""
 
     name: Literal["sgd"] = "sgd"
-    """Optimizer."""
+    """Name of the optimizer."""
     nesterov: bool = True
-    """Nesterov momentum, as in the papers' code."""
+    """Use Nesterov momentum, as in the papers' code."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> SgdSection:
@@ -46,14 +46,14 @@ class SgdSection(_Optimizer):
 
 
 class RmspropSection(_Optimizer):
-    """RMSProp as torch.optim.RMSprop computes it: lr · gradient / (sqrt(mean of squares) + epsilon), then momentum."""
+    """RMSProp as in torch.optim.RMSprop: lr · gradient / (sqrt(mean of squares) + epsilon), then momentum."""
 
     name: Literal["rmsprop"]
-    """Optimizer."""
+    """Name of the optimizer."""
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay of the running mean of squared gradients, a step."""
+    """Decay of the running mean of squared gradients per step."""
     epsilon: AboveZero = 1.0
-    """Added to the root of the mean of squares; 1.0 is the Inception-v3 paper's."""
+    """Added to the root of the mean of squares; the Inception-v3 paper uses 1.0."""
 
 
 OptimizerSection = Annotated[SgdSection | RmspropSection, Field(discriminator="name")]
@@ -61,7 +61,7 @@ OptimizerSection = Annotated[SgdSection | RmspropSection, Field(discriminator="n
 
 class _Schedule(Section):
     warmup: Duration = 0.0
-    """Linear rise of the learning rate at the start; 0: none, as in the papers."""
+    """Epochs (or steps) of linear warmup of the learning rate; 0: none, as in the papers."""
 
 
 class StepSchedule(_Schedule):
@@ -70,13 +70,13 @@ class StepSchedule(_Schedule):
     name: Literal["step"] = "step"
     """Kind of schedule."""
     milestones: tuple[Duration, ...] = (30.0, 60.0, 90.0)
-    """When to multiply: after that many epochs (or steps)."""
+    """Epochs (or steps) after which the learning rate is multiplied."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """What to multiply by."""
+    """Factor on the learning rate."""
 
 
 class CosineSchedule(_Schedule):
-    """Half a cosine from the learning rate to `final` over what follows the warmup."""
+    """Half a cosine from the learning rate to `final`, after the warmup."""
 
     name: Literal["cosine"]
     """Kind of schedule."""
@@ -85,29 +85,29 @@ class CosineSchedule(_Schedule):
 
 
 class PlateauSchedule(_Schedule):
-    """Multiplied by `factor` when the validation top-1 error stops falling (the ResNet paper's rule)."""
+    """The learning rate is multiplied by `factor` when the validation top-1 error stops falling (ResNet paper)."""
 
     name: Literal["plateau"]
     """Kind of schedule."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """What to multiply by."""
+    """Factor on the learning rate."""
     patience: Natural = 5
-    """Evaluations without improvement that are tolerated; the next one without reduces the learning rate."""
+    """Evaluations in a row without improvement that are tolerated; the next one reduces the learning rate."""
     threshold: NonNegative = 0.1
-    """Fall of the top-1 error, in percentage points below the best, that counts as improvement."""
+    """Percentage points by which the top-1 error must fall below the best to count as improvement."""
     minimum: NonNegative = 1e-6
-    """The learning rate never falls below this."""
+    """Lower limit of the learning rate."""
 
 
 class ExponentialSchedule(_Schedule):
-    """Multiplied by `factor` after every `every`, in stairs (Inception-v3 paper, section 8)."""
+    """The learning rate is multiplied by `factor` once per `every`, in stairs (Inception-v3 paper, section 8)."""
 
     name: Literal["exponential"]
     """Kind of schedule."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.94
-    """What to multiply by."""
+    """Factor on the learning rate."""
     every: PositiveDuration = 2.0
-    """Epochs (or steps) between two reductions."""
+    """Epochs (or steps) between reductions."""
 
 
 ScheduleSection = Annotated[
@@ -122,23 +122,24 @@ class TrainSection(Section):
     epochs: Annotated[int, Field(gt=0, le=1_000_000)] = 90
     """Passes over the training split."""
     max_steps: Positive | None = None
-    """End the run, and with it a cosine, after this many steps even if `epochs` are not over; null: no limit."""
+    """Steps after which the run, and a cosine schedule, ends even before `epochs`; null: no limit."""
     batch_size: Positive = 256
-    """Images in one step over all processes: the global batch."""
+    """Images per step over all processes (the global batch)."""
     micro_batch: Positive = 32
-    """Images in one BN group. A step always consists of batch_size / micro_batch groups, dealt to the processes."""
+    """Images per forward pass, which share BatchNorm statistics. A step always has batch_size / micro_batch of these
+    micro-batches, on any number of processes."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target spread evenly over all classes; never used in evaluation."""
+    """Fraction of the target spread evenly over all classes; not used in evaluation."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: on CUDA bf16, else fp16 with loss scaling; on a CPU with bf16 instructions bf16; else fp32."""
+    """Number format. auto: bf16 where the device supports it, else fp16 with loss scaling on GPUs and fp32 on CPUs."""
     compile: bool = False
     """Compile the network with torch.compile."""
     max_skipped: Natural = 20
-    """Steps in a row whose loss or gradient is not finite that are skipped; one more ends the run."""
+    """Steps in a row with a non-finite loss or gradient that are skipped; one more ends the run."""
     patience: AboveZero = 10.0
-    """Minutes that the processes wait for one that is silent before the run ends."""
+    """Minutes without a sign of life from a process after which the others end the run."""
     seed: Natural = 0
-    """Seed of the initial weights, of the order of images and of their augmentation."""
+    """Seed of the initial weights, the order of images and their augmentation."""
 
     @model_validator(mode="after")
     def _micro_batches(self) -> TrainSection:
@@ -147,10 +148,10 @@ class TrainSection(Section):
                 f"train.batch_size ({self.batch_size}) must be a multiple of train.micro_batch ({self.micro_batch})"
             )
         if self.micro_batch < 2:
-            raise ValueError("train.micro_batch must be at least 2: BN needs two images to a group")
+            raise ValueError("train.micro_batch must be at least 2: BatchNorm needs two images")
         return self
 
     @property
     def micro_batches(self) -> int:
-        """BN groups in one step."""
+        """Micro-batches per step."""
         return self.batch_size // self.micro_batch

@@ -1,4 +1,4 @@
-"""The types of a recipe's values, and what all its sections share."""
+"""Types of a recipe's values, and the base class of its sections."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) (epoch|step)s?")
 
-
 _LONGEST = 1e9
-"""Epochs or steps beyond which a duration is surely a slip."""
+"""Largest duration; more epochs or steps are surely a mistake."""
 
 
 def _amount(value: float | str) -> float:
-    """The number in a duration."""
     return float(value.split(" ")[0]) if isinstance(value, str) else value
 
 
@@ -53,7 +51,7 @@ PositiveDuration = Annotated[Duration, AfterValidator(_check_above_zero)]
 
 
 def duration_in_steps(duration: float | str, steps_per_epoch: int) -> int:
-    """Optimizer steps in `duration`, rounded to the nearest; the only place where durations become steps."""
+    """Return the optimizer steps in `duration`, rounded. Durations become steps only here."""
     if isinstance(duration, str):
         match = _DURATION.fullmatch(duration)
         assert match, duration
@@ -63,7 +61,7 @@ def duration_in_steps(duration: float | str, steps_per_epoch: int) -> int:
 
 
 class Section(BaseModel):
-    """What all sections share: no unknown keys, no silent conversion, no change after loading."""
+    """Base of all sections: no unknown keys, no silent conversion, frozen."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True

@@ -1,4 +1,4 @@
-"""From YAML to plain values of a bounded number: no code is run, and no text takes long to refuse."""
+"""Read YAML as a bounded tree of plain values: runs no code, and refuses any text quickly."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ import yaml
 from resnext_train.errors import InputError
 
 _BYTES, _VALUES, _LEVELS, _CHARACTERS = 100_000, 10_000, 20, 4096
-"""What no recipe exceeds: of a file, of values in it, of values within values, of a text (the longest path)."""
+"""Limits of a recipe: bytes of the file, number of values, nesting depth, characters of a string (a path's limit)."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 
 
 def shown(value: object) -> str:
-    """`value` as Python writes it, cut where it is long."""
+    """Return the repr of `value`, shortened if long."""
     return _SHORT.repr(value)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number (YAML 1.1 wants 1.0e-4); a key must be text and not given twice."""
+    """SafeLoader that reads 1e-4 as a number (YAML 1.1 requires 1.0e-4) and refuses duplicate and non-string keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for part, _ in node.value:
             key = self.construct_object(part, deep=True)  # type: ignore[no-untyped-call]
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {shown(key)} is no text", part.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {shown(key)} is not text", part.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
             seen.add(key)
@@ -46,27 +46,27 @@ _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
 
 
 def parse(text: str, where: str) -> Any:
-    """What `text` says in YAML; raises InputError where it is none."""
+    """Parse `text`; raises InputError if it is not valid YAML."""
     try:
         return yaml.load(text, _Loader)  # a SafeLoader: runs no code
-    except Exception as error:  # besides YAMLError: of `!!bool x` KeyError, of `!!int ''` IndexError, and so on
-        told = isinstance(error, (yaml.YAMLError, ValueError))
+    except Exception as error:  # not only YAMLError: `!!bool x` raises KeyError, `!!int ''` IndexError
+        readable = isinstance(error, (yaml.YAMLError, ValueError))
         nested = isinstance(error, RecursionError)
-        why = " ".join(str(error).split()) if told else "nested too deeply" if nested else repr(error)
+        why = " ".join(str(error).split()) if readable else "nested too deeply" if nested else repr(error)
         raise InputError(f"{where}: not valid YAML: {why[:300]}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The sections in a recipe's file.
+    """Return the sections in a recipe's file.
 
     Raises:
-        InputError: it cannot be read, is no YAML, or holds what no recipe does.
+        InputError: it cannot be read, is not YAML, exceeds a limit or is not a mapping.
     """
     try:
         with path.open("rb") as file:
             content = file.read(_BYTES + 1)
         if len(content) > _BYTES:
-            raise InputError(f"{path}: over {_BYTES:,} bytes are no recipe")
+            raise InputError(f"{path}: a recipe has at most {_BYTES:,} bytes")
         text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
@@ -78,10 +78,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def check_plain(data: Mapping[str, Any], where: str) -> None:
-    """Refuse what is no tree of plain values of a recipe's size: aliases to aliases, a value that holds itself.
+    """Refuse data that is not a tree of plain values of a recipe's size, such as nested aliases or cycles.
 
     Raises:
-        InputError: it is none; says why, and `where`.
+        InputError: names the reason and `where`.
     """
     rest: list[tuple[Any, int]] = [(data, 0)]
     count = 0
@@ -89,7 +89,7 @@ def check_plain(data: Mapping[str, Any], where: str) -> None:
         value, level = rest.pop()
         count += 1
         if count > _VALUES or level > _LEVELS:
-            raise InputError(f"{where}: more than {_VALUES:,} values, or {_LEVELS} within one another, are no recipe")
+            raise InputError(f"{where}: a recipe has at most {_VALUES:,} values in at most {_LEVELS} levels")
         if problem := _problem(value):
             raise InputError(f"{where}: {problem}")
         if isinstance(value, Mapping):
@@ -99,18 +99,18 @@ def check_plain(data: Mapping[str, Any], where: str) -> None:
 
 
 def _problem(value: object) -> str:
-    """What is wrong with a value by itself, of those that YAML and checkpoints may hold; "" where nothing is."""
+    """Return why a recipe cannot hold `value`, or "". Does not look inside lists and mappings."""
     if isinstance(value, str):
         if len(value) > _CHARACTERS:
             return f"{shown(value)} has over {_CHARACTERS:,} characters"
-        return "" if _is_unicode(value) else f"{shown(value)} is no text in UTF-8"
+        return "" if _is_unicode(value) else f"{shown(value)} is not UTF-8 text"
     if isinstance(value, int):
         return "" if abs(value) < 2**64 else "a number has over 64 bits"
     if isinstance(value, Mapping):
-        return next((f"key {shown(key)} is no text" for key in value if not isinstance(key, str)), "")
+        return next((f"key {shown(key)} is not text" for key in value if not isinstance(key, str)), "")
     if value is None or isinstance(value, (float, list, tuple, datetime.date)):
         return ""
-    return f"a value is of type {type(value).__name__}, which no key takes"
+    return f"a value is of type {type(value).__name__}, which no key accepts"
 
 
 def _is_unicode(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Batches from loader processes to the training process and on to its device."""
+"""Bring batches from loader processes to the training process and on to its device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import UntypedStorage
 from torch.utils.data import DataLoader, Dataset
 
-from resnext_train.data.batch_datasets import AHEAD
+from resnext_train.data.batch_datasets import PREFETCH
 from resnext_train.data.image_batch import ImageBatch, UnreadableImage
 from resnext_train.data.sampler import BatchIndices
 from resnext_train.distributed.stop_signals import outlive_stop_signals, signals_held_back
@@ -18,7 +18,7 @@ from resnext_train.errors import LocalInputError
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """Loader processes per training process, and whether their groups go through pinned memory."""
+    """Loader processes per training process, and whether their batches pass through pinned memory."""
 
     workers: int
     pin_memory: bool
@@ -27,35 +27,33 @@ class LoaderOptions:
 def build_loader(
     dataset: Dataset[ImageBatch | UnreadableImage], sampler: Iterable[BatchIndices], options: LoaderOptions
 ) -> DataLoader[ImageBatch | UnreadableImage]:
-    """A loader of one `BatchIndices` at a time whose processes live as long as it does.
-
-    It has a random generator of its own, because DataLoader would otherwise draw from the global one.
-    """
+    """Return a loader of whole batches, one per `BatchIndices`, whose loader processes live as long as it does."""
     return DataLoader(
         dataset,
         batch_size=None,
         sampler=sampler,
         num_workers=options.workers,
-        prefetch_factor=AHEAD if options.workers else None,
+        prefetch_factor=PREFETCH if options.workers else None,
         persistent_workers=options.workers > 0,
         pin_memory=options.pin_memory,
-        in_order=True,  # Batches builds on it
-        generator=torch.Generator(),
-        worker_init_fn=_begin,
+        in_order=True,  # BatchBuffers relies on it
+        generator=torch.Generator(),  # or DataLoader would draw from the global one
+        worker_init_fn=_init_worker,
     )
 
 
-def _begin(worker: int) -> None:
+def _init_worker(worker: int) -> None:
     outlive_stop_signals()
 
 
 def readable_batches(loader: DataLoader[ImageBatch | UnreadableImage]) -> Iterator[ImageBatch]:
-    """The groups of `loader`. Each holds until the next but one is asked for: then its memory may be filled again.
+    """Yield the batches of `loader`, each intact until the next but one is asked for: then its memory may be refilled.
 
     Raises:
-        LocalInputError: an image cannot be read; names it and says why.
+        LocalInputError: an image cannot be read; with its name and the reason.
     """
-    received: dict[int, UntypedStorage] = {}
+    mapped: dict[int, UntypedStorage] = {}
+    # A stop signal must not kill a new loader process before it can ignore it in `_init_worker`.
     with signals_held_back():
         batches = iter(loader)
     for batch in batches:
@@ -65,28 +63,28 @@ def readable_batches(loader: DataLoader[ImageBatch | UnreadableImage]) -> Iterat
                 "`resnext-prepare check` lists all such files"
             )
         if batch.images.is_shared():
-            # This memory will come again. As long as it is kept here, torch need not map it anew.
+            # Batches come back in the same few buffers; keeping each one alive spares torch from mapping it again.
             memory = batch.images.untyped_storage()
-            received[memory.data_ptr()] = memory
+            mapped[memory.data_ptr()] = memory
         yield batch
 
 
 def report_unreadable(batches: Iterable[ImageBatch], report: Callable[[str], None]) -> Iterator[ImageBatch]:
-    """`batches`; what could not be read is told, once each."""
-    told: set[str] = set()
+    """Yield `batches`, and report each unreadable image once."""
+    reported: set[str] = set()
     for batch in batches:
-        for text in batch.report.unreadable:
-            if text not in told:
-                told.add(text)
-                report(text)
+        for message in batch.report.unreadable:
+            if message not in reported:
+                reported.add(message)
+                report(message)
         yield batch
 
 
 def on_device(batches: Iterable[ImageBatch], device: torch.device) -> Iterator[ImageBatch]:
-    """`batches` on `device`; on a GPU each is copied while it still computes with the one before.
+    """Yield `batches` on `device`; a GPU copies each one while it still computes with the one before.
 
-    The copy runs on a stream of its own, from pinned memory. The host waits for neither: it asks for the next group as
-    soon as the work on this one is queued.
+    The copy runs on its own stream, from pinned memory. The host waits for neither: it asks for the next batch as soon
+    as the work on this one is queued.
     """
     if device.type != "cuda":
         yield from batches
@@ -98,5 +96,5 @@ def on_device(batches: Iterable[ImageBatch], device: torch.device) -> Iterator[I
         current.wait_stream(copies)
         for tensor in (copied.images, copied.labels, copied.jitter):
             if tensor is not None:
-                tensor.record_stream(current)  # its memory is not given away before the step is done with it
+                tensor.record_stream(current)  # or its memory could be reused while the step still reads it
         yield copied

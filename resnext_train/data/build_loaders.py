@@ -1,4 +1,4 @@
-"""From the recipe's augment, train and eval sections to transforms and loaders."""
+"""Build transforms and loaders from the recipe's augment, train and eval sections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resnext_train.data.image_batch import ImageBatch, UnreadableImage
 from resnext_train.data.loader_workers import check_shared_memory, worker_count
 from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, shard_for_rank
 from resnext_train.data.sources.class_subset import ClassImages, read_class_names
-from resnext_train.data.sources.image_source import Source
+from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.crop_transforms import (
     AreaTransform,
@@ -31,7 +31,7 @@ from resnext_train.errors import InputError
 
 
 def build_color_transform(recipe: Recipe) -> ColorTransform:
-    """The colour step and normalisation of a recipe."""
+    """Return the colour augmentation and normalisation of a recipe."""
     augment, data = recipe.augment, recipe.data
     return ColorTransform(
         augment.brightness, augment.contrast, augment.saturation, augment.lighting, data.mean, data.std
@@ -39,7 +39,7 @@ def build_color_transform(recipe: Recipe) -> ColorTransform:
 
 
 def build_crop_transform(recipe: Recipe) -> CropTransform:
-    """The crop and flip of a recipe."""
+    """Return the crop and flip of a recipe."""
     a = recipe.augment
     if isinstance(a, PadAugment):
         r, g, b = (min(max(round(255 * mean), 0), 255) for mean in recipe.data.mean)
@@ -50,9 +50,9 @@ def build_crop_transform(recipe: Recipe) -> CropTransform:
 
 
 def build_train_loader(
-    recipe: Recipe, source: Source, plan: StepPlan, context: DistContext, start: int, stop: int
+    recipe: Recipe, source: ImageSource, plan: StepPlan, context: DistContext, start: int, stop: int
 ) -> DataLoader[ImageBatch | UnreadableImage]:
-    """This process's groups of steps `start` to `stop`."""
+    """Return the loader of this rank's micro-batches of steps `start` to `stop`."""
     transform, color_transform = build_crop_transform(recipe), build_color_transform(recipe)
     largest = -(-plan.batch_size // plan.micro_batches)
     dataset = TrainBatches(source, transform, color_transform, recipe.train.seed, largest, _skips(recipe))
@@ -63,20 +63,20 @@ def build_train_loader(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The images to count, labelled by position among the classes that predictions are made among."""
+    """The images to evaluate, labelled by position among the classes that may be predicted."""
 
-    images: Source
+    images: ImageSource
     outputs: Tensor | None
     """The network's outputs for those classes, int64, ascending; None: all outputs."""
     protocol: str
-    """What is done, in one line."""
+    """A one-line description."""
 
 
-def build_evaluation(section: EvalSection, source: Source, classes: tuple[str, ...]) -> Evaluation:
-    """What an eval section means for `source` and for a network whose outputs are `classes`.
+def build_evaluation(section: EvalSection, source: ImageSource, classes: tuple[str, ...]) -> Evaluation:
+    """Apply an eval section to `source`, for a network whose outputs are `classes`.
 
     Raises:
-        InputError: a class that counts is not among `classes`, no image counts, or eval.classes cannot be used.
+        InputError: a class to evaluate is not among `classes`, no image is left, or eval.classes cannot be used.
     """
     if section.classes is not None:
         return _restricted(section, Path(section.classes).expanduser(), source, classes)
@@ -85,8 +85,8 @@ def build_evaluation(section: EvalSection, source: Source, classes: tuple[str, .
     return Evaluation(ClassImages(source, classes), None, section.protocol)
 
 
-def _restricted(section: EvalSection, path: Path, source: Source, classes: tuple[str, ...]) -> Evaluation:
-    """Evaluation on the classes that the file or folder `path` names, and among these."""
+def _restricted(section: EvalSection, path: Path, source: ImageSource, classes: tuple[str, ...]) -> Evaluation:
+    """Restrict both the images and the predictions to the classes that the file or folder `path` names."""
     listed = read_class_names(path, "eval.classes")
     if unknown := missing_from(listed, classes):
         raise InputError(f"eval.classes: {path} names classes that the network does not know: {first_few(unknown)}")
@@ -97,8 +97,10 @@ def _restricted(section: EvalSection, path: Path, source: Source, classes: tuple
     return Evaluation(images, outputs, f"{section.protocol}, among {len(outputs)} of {len(classes)} classes")
 
 
-def build_eval_loader(recipe: Recipe, images: Source, context: DistContext) -> DataLoader[ImageBatch | UnreadableImage]:
-    """This process's blocks of `images`."""
+def build_eval_loader(
+    recipe: Recipe, images: ImageSource, context: DistContext
+) -> DataLoader[ImageBatch | UnreadableImage]:
+    """Return the loader of this rank's batches of `images`."""
     e = recipe.eval
     dataset = EvalBatches(images, EvalTransform(e.resize, e.crop, e.interpolation), e.batch_size, _skips(recipe))
     sampler = EvalSampler(len(images), e.batch_size, context.world_size, context.rank)
@@ -106,16 +108,16 @@ def build_eval_loader(recipe: Recipe, images: Source, context: DistContext) -> D
 
 
 def check_memory(recipe: Recipe, context: DistContext, train: bool) -> None:
-    """See that the loader processes on this host can hand over their groups, of training too or of evaluation alone.
+    """Check that /dev/shm holds the batches of this host's loader processes, with `train` those of training, too.
 
     Raises:
-        InputError: /dev/shm is too small for them.
+        InputError: it is too small for them.
     """
     workers = worker_count(recipe.data.workers, context.local_world_size) * context.local_world_size
-    micro_batches = recipe.eval.batch_size * recipe.eval.crop**2
+    pixels = recipe.eval.batch_size * recipe.eval.crop**2
     if train:
-        micro_batches += recipe.train.micro_batch * recipe.augment.size**2
-    check_shared_memory(3 * micro_batches, workers)
+        pixels += recipe.train.micro_batch * recipe.augment.size**2
+    check_shared_memory(3 * pixels, workers)
 
 
 def _skips(recipe: Recipe) -> bool:

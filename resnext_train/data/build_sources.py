@@ -1,4 +1,4 @@
-"""From the recipe's data section to sources of images."""
+"""Build image sources from the recipe's data section."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from resnext_train.data.pack.pack_format import PLAN, is_pack
 from resnext_train.data.sources.cifar_images import CifarImages, find_cifar
 from resnext_train.data.sources.class_subset import ClassImages, read_class_names
 from resnext_train.data.sources.image_folder import ImageFolder
-from resnext_train.data.sources.image_source import Source
+from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.sources.packed_images import PackedImages
 from resnext_train.data.sources.synthetic_images import SyntheticImages
 from resnext_train.errors import InputError
 
 
-def open_images(root: Path) -> Source:
-    """The images under `root`, a pack or a folder of class folders.
+def open_images(root: Path) -> ImageSource:
+    """Open the images under `root`, a pack or a folder of class folders.
 
     Raises:
-        InputError: it is neither, or the pack is damaged.
+        InputError: it is neither, or the pack is damaged or unfinished.
     """
     if is_pack(root):
         return PackedImages(root)
@@ -36,22 +36,21 @@ def open_images(root: Path) -> Source:
 class Splits:
     """Training images, and validation images of the same classes or of some of them."""
 
-    train: Source
-    val: Source
+    train: ImageSource
+    val: ImageSource
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names, by label."""
         return self.train.classes
 
     @property
     def storage(self) -> dict[str, str]:
-        """How the images of each split are kept, for people."""
+        """How the images of each split are stored, in words."""
         return {"train": self.train.storage.text, "val": self.val.storage.text}
 
 
 def build_splits(section: DataSection) -> Splits:
-    """Both splits of a recipe's data.
+    """Open both splits of a recipe's data.
 
     Raises:
         InputError: folders that are missing or empty, damaged files, or classes that differ between the splits.
@@ -70,8 +69,8 @@ def build_splits(section: DataSection) -> Splits:
     return splits
 
 
-def _restrict(source: Source, section: FolderData) -> Source:
-    """The images of the classes that data.only_classes names, if it does."""
+def _restrict(source: ImageSource, section: FolderData) -> ImageSource:
+    """Keep only the images of the classes that data.only_classes names, if it is set."""
     if section.only_classes is None:
         return source
     path = Path(section.only_classes).expanduser()
@@ -85,22 +84,22 @@ def _restrict(source: Source, section: FolderData) -> Source:
 
 
 def _check_classes(splits: Splits, root: Path, subset: bool) -> None:
-    """Refuse splits whose classes differ, but for those that val may lack if it may be a `subset`."""
+    """Raise InputError if the classes differ; with `subset`, val may lack some."""
     train, val = set(splits.train.classes), set(splits.val.classes)
     only = {"train": [] if subset else sorted(train - val), "val": sorted(val - train)}
-    told = "; ".join(f"only in {k}: {first_few(v)}" for k, v in only.items() if v)
+    differences = "; ".join(f"only in {k}: {first_few(v)}" for k, v in only.items() if v)
     if only["val"]:
-        wanted = "val may hold no others than train" if subset else "they must be the same"
-        raise InputError(f"train and val under {root} hold different classes ({told}); {wanted}")
+        rule = "val may hold no others than train" if subset else "they must be the same"
+        raise InputError(f"train and val under {root} hold different classes ({differences}); {rule}")
     if only["train"]:
         raise InputError(
-            f"train and val under {root} hold different classes ({told}); they must be the same, "
+            f"train and val under {root} hold different classes ({differences}); they must be the same, "
             "unless data.val_classes=subset lets val lack some"
         )
 
 
-def build_train(section: DataSection) -> Source:
-    """The images to train on alone: CIFAR's training images, root/train, or root itself as in `build_val`.
+def build_train(section: DataSection) -> ImageSource:
+    """Open the training images alone: CIFAR's training images, root/train, or root itself as in `build_val`.
 
     Raises:
         InputError: folders that are missing or empty, or damaged files.
@@ -108,8 +107,8 @@ def build_train(section: DataSection) -> Source:
     return _build_split(section, "train")
 
 
-def build_val(section: DataSection) -> Source:
-    """The images to evaluate on: CIFAR's test images, root/val, or root itself if it is a pack or holds class folders.
+def build_val(section: DataSection) -> ImageSource:
+    """Open the images to evaluate: CIFAR's test images, root/val, or root itself if it is a pack or has class folders.
 
     Raises:
         InputError: folders that are missing or empty, or damaged files.
@@ -117,7 +116,7 @@ def build_val(section: DataSection) -> Source:
     return _build_split(section, "val")
 
 
-def _build_split(section: DataSection, split: Literal["train", "val"]) -> Source:
+def _build_split(section: DataSection, split: Literal["train", "val"]) -> ImageSource:
     if isinstance(section, SyntheticData):
         images = section.train_images if split == "train" else section.val_images
         return SyntheticImages(section.classes, images, section.size, split)
@@ -128,7 +127,7 @@ def _build_split(section: DataSection, split: Literal["train", "val"]) -> Source
 
 
 def split_folder(section: FolderData, split: Literal["train", "val"]) -> Path:
-    """Where a split's images are: root/train or root/val, or root itself where it holds no such folder."""
+    """Return the folder of a split: root/train or root/val, or root itself if it has no such folder."""
     root = _root(section)
     return root / split if (root / split).is_dir() else root
 
@@ -140,9 +139,11 @@ def _root(section: FolderData) -> Path:
 
 
 def first_few(names: list[str]) -> str:
+    """Return the first three names and the number of the others, for messages."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def missing_from(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    among = set(known)
-    return [name for name in names if name not in among]
+    """Return those of `names` that are not `known`, in order."""
+    known = set(known)
+    return [name for name in names if name not in known]

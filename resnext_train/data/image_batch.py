@@ -1,4 +1,4 @@
-"""What a loader process hands to the training process: a whole batch, or the image that cannot be read."""
+"""What a loader process passes to the training process: a whole batch, or the image that cannot be read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class LoadReport(NamedTuple):
-    """How the images of a group came about."""
+    """How a batch was loaded."""
 
     read: float
     """Seconds spent on reading files or records."""
@@ -19,41 +19,40 @@ class LoadReport(NamedTuple):
     resize: float
     """Seconds spent on cropping and resizing."""
     missing: int
-    """Images that could not be read; others took their places, or in evaluation none."""
+    """Images that could not be read: replaced by others in training, left out in evaluation."""
     unreadable: tuple[str, ...]
-    """What could not be read, a sentence for each image that was tried."""
+    """One sentence for each image that could not be read, replacements included."""
 
     @staticmethod
     def sum(reports: Sequence[LoadReport]) -> LoadReport:
-        """The reports of several groups as one."""
         return LoadReport(
             sum(r.read for r in reports),
             sum(r.decode for r in reports),
             sum(r.resize for r in reports),
             sum(r.missing for r in reports),
-            tuple(told for r in reports for told in r.unreadable),
+            tuple(message for r in reports for message in r.unreadable),
         )
 
 
-_NOTHING_TOLD = LoadReport(0.0, 0.0, 0.0, 0, ())
+_NOTHING_REPORTED = LoadReport(0.0, 0.0, 0.0, 0, ())
 
 
 class ImageBatch(NamedTuple):
-    """A BN group or an evaluation block: uint8 images (n, 3, S, S), labels (n,), colour draws (n, JITTER_FIELDS)."""
+    """A micro-batch or evaluation batch: uint8 images (n, 3, S, S), labels (n,), colour jitter (n, JITTER_FIELDS)."""
 
     images: Tensor
     labels: Tensor
     jitter: Tensor | None
-    report: LoadReport = _NOTHING_TOLD
+    report: LoadReport = _NOTHING_REPORTED
 
     def to(self, device: torch.device) -> ImageBatch:
-        """The same on `device`, without waiting for the copy."""
+        """Start the copy to `device` and return the batch there, without waiting."""
         jitter = None if self.jitter is None else self.jitter.to(device, non_blocking=True)
         images, labels = self.images.to(device, non_blocking=True), self.labels.to(device, non_blocking=True)
         return ImageBatch(images, labels, jitter, self.report)
 
 
 class UnreadableImage(NamedTuple):
-    """What a loader process hands over in place of a group with an image that cannot be read."""
+    """Passed in place of a batch with an image that cannot be read."""
 
     message: str

@@ -1,4 +1,4 @@
-"""Loader processes: how many, whether they have room to hand over their groups, and why one of them died."""
+"""Loader processes: how many to start, whether /dev/shm holds their batches, and why one of them died."""
 
 from __future__ import annotations
 
@@ -10,69 +10,69 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from resnext_train.data.batch_datasets import SHARED
+from resnext_train.data.batch_datasets import SHARED_BUFFERS
 from resnext_train.errors import InputError, LocalInputError
 
 
 @contextmanager
 def worker_deaths_explained() -> Iterator[None]:
-    """Turn the death of a loader process into an error that says why.
+    """Turn the death of a loader process into an error with the reason.
 
     Raises:
-        LocalInputError: a loader process was killed or left.
+        LocalInputError: a loader process was killed or exited.
     """
     try:
         yield
     except RuntimeError as error:
         chain = [str(error), str(error.__cause__), str(error.__context__)]
-        told = [text for text in chain if re.match(r"DataLoader worker \(pid.*(killed by|exited unexpectedly)", text)]
-        if not told:
+        deaths = [text for text in chain if re.match(r"DataLoader worker \(pid.*(killed by|exited unexpectedly)", text)]
+        if not deaths:
             raise
-        raise LocalInputError(_why_dead("\n".join(told))) from error
+        raise LocalInputError(_cause_of_death("\n".join(deaths))) from error
 
 
-def _why_dead(message: str) -> str:
+def _cause_of_death(message: str) -> str:
     if "Bus error" in message:
         return "a loader process died of a bus error: /dev/shm is full; enlarge it, or lower data.workers"
     if "Killed" in message:
         return (
             "a loader process was killed, as the system does where memory runs out; "
-            "lower data.workers, or find out with `dmesg` who killed it"
+            "lower data.workers, or find out with `dmesg` what killed it"
         )
     signal = re.search(r"killed by signal: (.+?)\.", message)
-    ended = f"was ended by a signal, {signal[1]}" if signal else "left"
+    ended = f"was ended by a signal, {signal[1]}" if signal else "exited"
     return f"a loader process {ended}; `resnext-prepare check` the images, or set data.workers=0 to see where it was"
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that this process may use: those it may run on, and of these what a container's `quota` allows."""
+    """Return the number of cores that this process may use, by its CPU affinity and its container's `quota`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         allowed, period = quota.read_text().split()
         return cores if allowed == "max" else max(1, min(cores, int(allowed) // int(period)))
     except (OSError, ValueError):
-        return cores  # no container, or of another kind
+        return cores  # no container, or cgroups of version 1
 
 
 def worker_count(workers: int | Literal["auto"], local_world_size: int) -> int:
-    """Loader processes for one training process; auto: its share of the usable cores, but for one that it needs itself.
+    """Return the number of loader processes per training process; auto: all its cores but one, and at least one.
 
-    `local_world_size` is the number of training processes on this host. There is always at least one loader process.
+    `local_world_size` is the number of training processes on this host.
     """
     return max(1, usable_cores() // local_world_size - 1) if workers == "auto" else workers
 
 
 SHARED_MEMORY = Path("/dev/shm")
-"""Where Linux keeps memory that processes share. It is often 64 MB in a container."""
+"""Where Linux keeps memory that processes share; often only 64 MB in a container."""
 
 
-def check_shared_memory(group_bytes: int, processes: int, shared: Path = SHARED_MEMORY) -> None:
-    """See that `processes` loader processes on this host have room for their groups of `group_bytes` each.
+def check_shared_memory(batch_bytes: int, processes: int, shared: Path = SHARED_MEMORY) -> None:
+    """Check that `processes` loader processes on this host have room for batches of `batch_bytes` each.
 
     Raises:
-        InputError: they have not; says what to set.
+        InputError: `shared` is too small; with what to set.
     """
-    needed = group_bytes * processes * SHARED
+    needed = batch_bytes * processes * SHARED_BUFFERS
     if not processes or not shared.is_dir() or (free := shutil.disk_usage(shared).free) >= needed:
         return
     raise InputError(

@@ -1,8 +1,8 @@
-"""Randomness as a function of (seed, epoch, image): the same draws on any number of processes, workers or restarts.
+"""Random numbers as a function of (seed, epoch, image), whatever the number of ranks, workers or restarts.
 
-Every number is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) of
-where it is used. That is plain 64-bit arithmetic: it needs no state, cannot change with a library's version, and
-makes the draws of a whole group of images at once.
+Each number is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) of
+where it is used, rather than the next one of a generator. This is plain 64-bit arithmetic: it has no state to save,
+does not change with a library's version, and computes the draws of a whole micro-batch at once.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
-_ORDER, _IMAGE, _PIXELS, _MICRO_BATCH = range(4)  # kinds of use, so that none shares its numbers with another
+_ORDER, _IMAGE, _PIXELS, _MICRO_BATCH = range(4)  # one stream for each use, so that no two uses get the same numbers
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's output function; uint64 arrays wrap around silently, as it wants."""
+    """Apply SplitMix64's output function; numpy's uint64 arrays wrap around silently, as it needs."""
     state = (state ^ (state >> np.uint64(30))) * _MIX_1
     state = (state ^ (state >> np.uint64(27))) * _MIX_2
     return state ^ (state >> np.uint64(31))
 
 
 def _streams(use: int, seed: int, epoch: int, images: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Start of an independent stream for each image (n, 1): the place where it is used, mixed in word by word."""
+    """Return the start of an independent stream for each image, (n, 1): the four words mixed in one after another."""
     state = np.zeros((1, 1), np.uint64)
     for word in (use, seed, epoch):
         state = _mix(state + _GAMMA + np.array([[word % 2**64]], np.uint64))
@@ -32,27 +32,28 @@ def _streams(use: int, seed: int, epoch: int, images: NDArray[np.int64]) -> NDAr
 
 
 def _raw(streams: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
-    """The first `count` numbers of each stream, (n, count)."""
+    """Return the first `count` numbers of each stream, (n, count)."""
     return _mix(streams + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
 
 
 def uniforms(seed: int, epoch: int, images: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """`count` numbers in [0, 1) for each image in `epoch`: (n, count)."""
+    """Return `count` numbers in [0, 1) for each image in `epoch`, (n, count)."""
+    # The upper 53 bits: as many as an fp64 holds exactly.
     return (_raw(_streams(_IMAGE, seed, epoch, images), count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
-    """The order of `length` images in `epoch`: a full shuffle, by sorting random 64-bit keys."""
+    """Return the order of `length` images in `epoch`: a full shuffle, by sorting random 64-bit keys."""
     keys = _raw(_streams(_ORDER, seed, epoch, np.zeros(1, np.int64)), length)[0]
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
 
 
 def noise(seed: int, image: int, count: int) -> NDArray[np.uint8]:
-    """`count` random bytes that belong to the synthetic image number `image`."""
+    """Return `count` random bytes for the synthetic image number `image`."""
     words: NDArray[np.uint64] = _raw(_streams(_PIXELS, seed, 0, np.array([image])), -(-count // 8))[0]
     return words.view(np.uint8)[:count]
 
 
 def micro_batch_seed(seed: int, step: int, micro_batch: int) -> int:
-    """Seed, below 2^63, of torch's generator for the forward pass of one BN group."""
+    """Return the seed, below 2^63, of torch's generator for the forward pass of one micro-batch."""
     return int(_streams(_MICRO_BATCH, seed, step, np.array([micro_batch]))[0, 0] >> np.uint64(1))

@@ -1,8 +1,8 @@
-"""Which images make up which step: a function of (seed, step) alone, the same for any number of processes.
+"""Choose the images of each step as a function of (seed, step) alone, whatever the world size.
 
-A step's images are cut into a fixed number of BN groups, and the groups are dealt to the processes in contiguous
-shares. The last, partial batch of an epoch is a step like any other, cut into as many groups; a remainder that would
-leave a group with fewer than two images is dropped.
+A step's images are cut into a fixed number of micro-batches, and each rank computes a contiguous shard of them. The
+last, partial batch of an epoch is a step like any other, cut into as many micro-batches; a remainder with fewer than
+two images per micro-batch is dropped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from resnext_train.errors import InputError
 
 
 class BatchIndices(NamedTuple):
-    """The images of one BN group or one evaluation block, with the epoch (from 0) that their augmentation is for."""
+    """The images of one micro-batch or evaluation batch, and the epoch (from 0) whose augmentation they get."""
 
     epoch: int
     images: NDArray[np.int64]
@@ -28,10 +28,10 @@ class BatchIndices(NamedTuple):
 
 @dataclass(frozen=True)
 class StepPlan:
-    """How an epoch of `images` images is cut into steps of `batch_size` and each step into `micro_batches` BN groups.
+    """How an epoch of `images` images is cut into steps of `batch_size`, and each step into `micro_batches`.
 
     Raises:
-        InputError: fewer images than two to a group.
+        InputError: fewer than two images per micro-batch.
     """
 
     images: int
@@ -41,44 +41,43 @@ class StepPlan:
     def __post_init__(self) -> None:
         if self.images < 2 * self.micro_batches:
             raise InputError(
-                f"{self.images} training images cannot fill {self.micro_batches} BN groups of at least 2; "
+                f"{self.images} training images cannot fill {self.micro_batches} micro-batches of at least 2; "
                 "use more images or a smaller train.batch_size"
             )
 
     @property
     def dropped(self) -> int:
-        """Images of each epoch that no step uses, because they could not fill every group with two."""
+        """Images of each epoch that no step uses."""
         remainder = self.images % self.batch_size
         return remainder if remainder < 2 * self.micro_batches else 0
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in an epoch, the partial one included."""
+        """Steps in an epoch, including the partial one."""
         return -(-(self.images - self.dropped) // self.batch_size)
 
     def step_size(self, step: int) -> int:
-        """Images in step `step`, counted from 0 over the whole run."""
+        """Return the number of images in step `step`, counted from 0 over the whole run."""
         position = step % self.steps_per_epoch * self.batch_size
         return min(self.batch_size, self.images - self.dropped - position)
 
     def micro_batches_of(self, step: int, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """The groups of step `step` where `order` is its epoch's; their sizes differ by at most one."""
+        """Return the micro-batches of step `step`, given its epoch's `order`; their sizes differ by at most one."""
         position = step % self.steps_per_epoch * self.batch_size
         return np.array_split(order[position : position + self.step_size(step)], self.micro_batches)
 
 
 def shard_for_rank(micro_batches: int, world_size: int, rank: int) -> range:
-    """The groups that `rank` of `world_size` processes computes: contiguous shares whose sizes differ by at most one."""
-    base, more = divmod(micro_batches, world_size)
-    first = rank * base + min(rank, more)
-    return range(first, first + base + (rank < more))
+    """Return the contiguous micro-batches that `rank` computes; their number differs between ranks by at most one."""
+    base, extra = divmod(micro_batches, world_size)
+    first = rank * base + min(rank, extra)
+    return range(first, first + base + (rank < extra))
 
 
 class TrainSampler:
-    """The groups of one process from step `start` to step `stop`, in order; an endless epoch for the loader.
+    """Yields the micro-batches of one rank from step `start` to step `stop`, in order.
 
-    Iterating yields one `BatchIndices` per group, so one loader iterator serves the whole run. While an epoch is dealt out,
-    the next one is shuffled in a thread: for ImageNet that takes a tenth of a second, which a GPU would wait for.
+    The epochs follow one another without a break, so one loader iterator serves the whole run.
     """
 
     def __init__(self, plan: StepPlan, seed: int, shard: range, start: int, stop: int) -> None:
@@ -89,15 +88,16 @@ class TrainSampler:
 
     def __iter__(self) -> Iterator[BatchIndices]:
         first = self.start // self.plan.steps_per_epoch
+        # Shuffling ImageNet takes a tenth of a second, for which a GPU would wait: a thread shuffles the next epoch
+        # while this one is in use.
         with ThreadPoolExecutor(max_workers=1) as shuffler:
-            ahead = shuffler.submit(permutation, self.seed, first, self.plan.images)
+            next_order = shuffler.submit(permutation, self.seed, first, self.plan.images)
             for epoch in range(first, -(-self.stop // self.plan.steps_per_epoch)):
-                order = ahead.result()
-                ahead = shuffler.submit(permutation, self.seed, epoch + 1, self.plan.images)
+                order = next_order.result()
+                next_order = shuffler.submit(permutation, self.seed, epoch + 1, self.plan.images)
                 yield from self._epoch(epoch, order)
 
     def _epoch(self, epoch: int, order: NDArray[np.int64]) -> Iterator[BatchIndices]:
-        """The groups of one epoch's steps, of those between start and stop."""
         begin = epoch * self.plan.steps_per_epoch
         for step in range(max(self.start, begin), min(self.stop, begin + self.plan.steps_per_epoch)):
             micro_batches = self.plan.micro_batches_of(step, order)
@@ -106,7 +106,7 @@ class TrainSampler:
 
 
 class EvalSampler:
-    """Consecutive blocks of all images, block b for process b mod world: each image once, whatever the world."""
+    """Yields consecutive batches of all images, batch b on rank b mod world_size: each image once in all."""
 
     def __init__(self, images: int, batch_size: int, world_size: int, rank: int) -> None:
         self.images, self.batch_size, self.world_size, self.rank = images, batch_size, world_size, rank
@@ -114,7 +114,7 @@ class EvalSampler:
 
     @property
     def rounds(self) -> int:
-        """Blocks of the process that has most."""
+        """Batches of the rank with most, for collectives that all ranks must enter equally often."""
         return -(-self._batches // self.world_size)
 
     def __len__(self) -> int:

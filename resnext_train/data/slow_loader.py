@@ -1,4 +1,4 @@
-"""Which stage of the input pipeline a training run waits for, and what to do about it."""
+"""Name the stage of the input pipeline that a training run waits for, and the remedy."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from resnext_train.data.image_batch import LoadReport
 from resnext_train.data.sources.image_source import Storage
 
 NOTICEABLE = 0.1
-"""Share of the time spent waiting for images from which on a run is told so."""
+"""Fraction of the time spent waiting for images above which a run reports it."""
 
 WINDOW = 100
-"""Steps over which that share is taken."""
+"""Steps over which that fraction is measured."""
 
 _PACK = "pack the images with `resnext-prepare pack --tier"
 _REMEDIES = {
@@ -32,24 +32,24 @@ _DOING = {"read": "reading", "decode": "decoding", "resize": "cropping and resiz
 
 
 class Workers(NamedTuple):
-    """Loader processes of a training process: those it has, and those it would have by itself."""
+    """Loader processes per training process: those started, and those that data.workers=auto would start."""
 
     started: int
     recommended: int
 
 
 def slow_stage(stages: LoadReport, seconds: float, workers: Workers, storage: Storage) -> tuple[str, str]:
-    """The slow stage of the loader, and a sentence with the remedy.
+    """Return the loader's slow stage and a sentence with the remedy.
 
-    `stages` are sums over the loader processes and `seconds` the time that passed meanwhile. The stage is read, decode,
-    resize, or hand-over where the loader was idle for most of the time.
+    `stages` are sums over the loader processes, `seconds` is the wall time. The stage is read, decode or resize, or
+    hand-over where the loader processes were idle for most of the time.
     """
     times = {"read": stages.read, "decode": stages.decode, "resize": stages.resize}
     stage = max(times, key=lambda name: times[name])
     busy = sum(times.values())
     if workers.started and busy < 0.5 * seconds * workers.started:
         return "hand-over", "its processes were idle for most of the time: other programs may use this machine's cores"
-    share = f"it spends {100 * times[stage] / max(busy, 1e-9):.0f} % of its time on {_DOING[stage]}"
+    finding = f"it spends {100 * times[stage] / max(busy, 1e-9):.0f} % of its time on {_DOING[stage]}"
     if stage != "read" and workers.started < workers.recommended:
-        return stage, f"{share}; raise data.workers from {workers.started} to {workers.recommended}"
-    return stage, f"{share}; {_REMEDIES.get((stage, storage.kind), _OTHERWISE[stage])}"
+        return stage, f"{finding}; raise data.workers from {workers.started} to {workers.recommended}"
+    return stage, f"{finding}; {_REMEDIES.get((stage, storage.kind), _OTHERWISE[stage])}"

@@ -1,1 +1,1 @@
-"""Networks of the ResNet and ResNeXt papers, their sizes, and weights from elsewhere."""
+"""Networks of the ResNet and ResNeXt papers, their complexity, and weights from other tools."""

@@ -1,8 +1,8 @@
-"""What a network's name and hyper-parameters say; no torch, so that a wrong name fails at once.
+"""Parse a network's name and hyper-parameters. Imports no torch, so a wrong name fails immediately.
 
-Names, as the papers write them: resnetDEPTH, plainDEPTH (no shortcuts), resnextDEPTH_CxDd (also resnetDEPTH_CxDd, for
+Names are those of the papers: resnetDEPTH, plainDEPTH (no shortcuts), resnextDEPTH_CxDd (also resnetDEPTH_CxDd, for
 C = 1), wide_resnet50_2, wide_resnet101_2. `preact_` before a name means pre-activation blocks. A depth with customary
-blocks for ImageNet means that network; else a depth of 6n + 2 (or 9n + 2 where the name has a cardinality) means the
+blocks for ImageNet means that network. Otherwise a depth of 6n + 2 (9n + 2 if the name has a cardinality) means the
 three stages of the papers' CIFAR networks, and so does `cifar_` before any name.
 """
 
@@ -30,10 +30,10 @@ _BOTTLENECK_BLOCKS = {
     200: (3, 24, 36, 3),
 }
 _LAYERS = {"basic": 2, "bottleneck": 3}
-"""Convolutions in a block."""
+"""Convolutions per block."""
 
 _DEEPEST, _WIDEST = 10_000, 100_000
-"""Layers and channels beyond which a number in a recipe is surely a slip."""
+"""Limits of layers and channels; a larger number in a recipe is surely a mistake."""
 
 _NAME = re.compile(
     r"(?P<preact>preact_)?(?P<cifar>cifar_)?"
@@ -70,7 +70,7 @@ class Architecture:
 
     @property
     def expansion(self) -> int:
-        """Output channels of a block over its stage's width."""
+        """Ratio of a block's output channels to its stage's width."""
         return 1 if self.block == "basic" else 4
 
     @property
@@ -80,29 +80,29 @@ class Architecture:
 
     @property
     def reduction(self) -> int:
-        """Pixels of the image, in each direction, to one of the last stage."""
+        """Factor from the last stage's height and width to the image's."""
         return (4 if self.stem == "imagenet" else 1) << (len(self.blocks) - 1)
 
     @property
     def image_size(self) -> int:
-        """Height and width in pixels of the images that the papers give these networks."""
+        """Height and width in pixels of the papers' input images."""
         return 224 if self.stem == "imagenet" else 32
 
     def inner_width(self, stage: int) -> int:
-        """Channels of the 3×3 convolution in a stage, counted from 0: C·d in the first, doubled from stage to stage.
+        """Return the channels of the 3×3 convolution in a stage (from 0): C·d in the first, doubled in each next one.
 
-        The width of a group is rounded down where factors leave a fraction, as torchvision does.
+        Fractions of a group's width are rounded down, as in torchvision.
         """
         group = int(self.stem_width * (1 << stage) * self.base_width / 64)
         return group * self.cardinality
 
     def outer_width(self, stage: int) -> int:
-        """Output channels of a stage, counted from 0."""
+        """Return the output channels of a stage (from 0)."""
         return self.stem_width * (1 << stage) * self.expansion
 
 
 def library_of(section: ModelSection) -> tuple[str, str] | None:
-    """Library and name of a network that this tool does not define: `torchvision/NAME` or `timm/NAME`, else None.
+    """Return library and name if model.arch is `torchvision/NAME` or `timm/NAME`, else None.
 
     Raises:
         InputError: another library, or hyper-parameters, which these networks take only as part of their names.
@@ -123,18 +123,18 @@ def library_of(section: ModelSection) -> tuple[str, str] | None:
 
 
 def title_of(section: ModelSection) -> str:
-    """The network in a few words: its name, and the hyper-parameters that differ from what the name says."""
+    """Return the network's name and the hyper-parameters that override what the name says."""
     return ", ".join([section.arch, *(f"{key} {getattr(section, key)}" for key in _hyper_parameters(section))])
 
 
 def _hyper_parameters(section: ModelSection) -> list[str]:
-    """The keys that change the network of the name."""
-    beside = {"arch", "num_classes", "weights", "auxiliary_weight"}
-    return [k for k, f in ModelSection.model_fields.items() if k not in beside and getattr(section, k) != f.default]
+    """Return the keys that are set and override the name."""
+    others = {"arch", "num_classes", "weights", "auxiliary_weight"}
+    return [k for k, f in ModelSection.model_fields.items() if k not in others and getattr(section, k) != f.default]
 
 
 def check_model(section: ModelSection) -> None:
-    """Find what is wrong with a model section without importing torch; raises InputError."""
+    """Raise InputError if a model section is wrong; imports no torch."""
     if library_of(section) is None:
         architecture_of(section)
         if section.auxiliary_weight is not None:
@@ -142,10 +142,10 @@ def check_model(section: ModelSection) -> None:
 
 
 def architecture_of(section: ModelSection) -> Architecture:
-    """The architecture that a recipe's model section describes: its name, and what the other keys put in place of it.
+    """Return the architecture of a model section: that of its name, overridden by the other keys.
 
     Raises:
-        InputError: not such a name, a depth without customary blocks, or hyper-parameters that do not fit.
+        InputError: an unknown name, a depth without customary blocks, or hyper-parameters that do not fit.
     """
     name = section.arch
     match = _NAME.fullmatch(name)
@@ -176,14 +176,14 @@ def architecture_of(section: ModelSection) -> Architecture:
 
 
 def _blocks(section: ModelSection, depth: int, grouped: bool, cifar: bool) -> tuple[Block, tuple[int, ...]]:
-    """Kind and number of blocks of a depth; `grouped`: the name has a cardinality, which only bottlenecks have."""
+    """Return kind and numbers of blocks for a depth; `grouped`: the name has a cardinality, as only bottlenecks do."""
     kinds: tuple[Block, ...] = ("bottleneck",) if grouped else ("basic", "bottleneck")
     if section.blocks:
         fitting = [k for k in kinds if sum(section.blocks) * _LAYERS[k] + 2 == depth]
         if not fitting:
-            made = " or ".join(str(sum(section.blocks) * _LAYERS[k] + 2) for k in kinds)
+            depths = " or ".join(str(sum(section.blocks) * _LAYERS[k] + 2) for k in kinds)
             raise InputError(
-                f"model.blocks: {list(section.blocks)} make depth {made}, but model.arch {section.arch} says {depth}"
+                f"model.blocks: {list(section.blocks)} make depth {depths}, but model.arch {section.arch} says {depth}"
             )
         return fitting[0], section.blocks
     customary = {k: {"basic": _BASIC_BLOCKS, "bottleneck": _BOTTLENECK_BLOCKS}[k] for k in kinds}
@@ -222,23 +222,23 @@ def _check(name: str, architecture: Architecture, section: ModelSection) -> None
 
 
 def block_weights(reference: Architecture, cardinality: int, base_width: int) -> int:
-    """Weights of a bottleneck of the reference's first stage (ResNeXt paper, equation 4): C·(256·d + 3·3·d·d + d·256).
+    """Count a bottleneck's weights in the reference's first stage: C·(256·d + 3·3·d·d + d·256).
 
-    256 stands for the stage's output width.
+    This is equation 4 of the ResNeXt paper; 256 stands for the stage's output width.
     """
     return cardinality * (2 * reference.outer_width(0) * base_width + 9 * base_width**2)
 
 
 def matching_base_width(reference: Architecture, cardinality: int) -> int:
-    """The base width d whose block of `cardinality` C costs nearest to the reference's (ResNeXt paper, Table 2)."""
+    """Return the base width d whose block of `cardinality` C costs nearest to the reference's (paper: Table 2)."""
     c = reference.cardinality
-    wanted = block_weights(reference, c, reference.inner_width(0) // c)
-    largest = wanted // (2 * reference.outer_width(0)) + 1
-    return min(range(1, largest + 1), key=lambda d: abs(block_weights(reference, cardinality, d) - wanted))
+    target = block_weights(reference, c, reference.inner_width(0) // c)
+    largest = target // (2 * reference.outer_width(0)) + 1
+    return min(range(1, largest + 1), key=lambda d: abs(block_weights(reference, cardinality, d) - target))
 
 
 def matched_section(section: ModelSection, cardinality: int) -> ModelSection:
-    """The network of `section` at another cardinality and the matching base width, under a name that says both."""
+    """Return `section`'s network at another cardinality and the matching base width, with both in its name."""
     match = _NAME.fullmatch(section.arch)
     assert match
     reference = architecture_of(section)

@@ -1,6 +1,6 @@
-"""Shortcuts, the order of a block's layers, and the two-layer block; bottlenecks are in resnext.py.
+"""Shortcuts, post-activation blocks, and the two-layer block; bottlenecks are in bottleneck_forms.py.
 
-Parameter names equal torchvision's, so that weights move both ways without renaming.
+Parameter names equal torchvision's, so weights can be loaded both ways without renaming.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from resnext_train.models.architecture import Shortcut
 
 @dataclass(frozen=True)
 class BlockShape:
-    """Channels into, within and out of a block, its stride, its cardinality, and what goes around it.
+    """A block's channels, stride, cardinality and shortcut.
 
-    `width` is the width of a bottleneck's 3×3 convolution over all groups: C·d.
+    `width` counts the channels of a bottleneck's 3×3 convolution over all groups: C·d.
     """
 
     inputs: int
@@ -31,20 +31,20 @@ class BlockShape:
 
     @property
     def changes(self) -> bool:
-        """Whether the output has another shape than the input."""
+        """Whether input and output differ in shape."""
         return self.stride != 1 or self.inputs != self.outputs
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias that keeps height and width at stride 1."""
+    """Return a convolution without bias that keeps height and width at stride 1."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
 
 
 class PaddedShortcut(nn.Module):
     """Shortcut A (ResNet paper, section 3.3): every stride-th pixel, and zeros for the new channels; no parameters.
 
-    The zeros stand on both sides of the channels, as in the usual CIFAR ports; the Torch code of the papers has them
-    all behind. The networks are the same but for the order of channels.
+    The zeros are on both sides of the channels, as in the usual CIFAR ports; the papers' Torch code appends them all.
+    The networks differ only in the order of channels.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -53,14 +53,13 @@ class PaddedShortcut(nn.Module):
         self.stride, self.padding = stride, (before, outputs - inputs - before)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, H/s, W/s)."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.padding))
 
 
 def make_shortcut(shape: BlockShape, norm: bool = True) -> nn.Module | None:
-    """Shortcut A, B or C of the ResNet paper, section 4.1; None is the identity, or none at all.
+    """Return shortcut A, B or C of the ResNet paper, section 4.1; None means identity, or no shortcut at all.
 
-    A projection is a 1×1 convolution and BN; pre-activation blocks have theirs without BN.
+    A projection is a 1×1 convolution and, with `norm`, a BN; pre-activation blocks have projections without BN.
     """
     if not shape.residual or not (shape.changes or shape.shortcut == "C"):
         return None
@@ -73,7 +72,7 @@ def make_shortcut(shape: BlockShape, norm: bool = True) -> nn.Module | None:
 class PostActivation(nn.Module):
     """ReLU(F(x) + shortcut(x)), or ReLU(F(x)) without residual (ResNet paper, equations 1 and 2).
 
-    A subclass makes the layers of F, the last of which is a BN, and then `downsample`, so that the parameters come in
+    A subclass creates the layers of F, ending with a BN, and then `downsample`, so that the parameters are in
     torchvision's order. Input (N, inputs, H, W); output (N, outputs, H/s, W/s).
     """
 
@@ -86,10 +85,9 @@ class PostActivation(nn.Module):
 
     @abstractmethod
     def transform(self, x: Tensor) -> Tensor:
-        """F(x)."""
+        """Return F(x)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output."""
         y = self.transform(x)
         if self.residual:
             y = y + (x if self.downsample is None else self.downsample(x))
@@ -112,6 +110,5 @@ class BasicBlock(PostActivation):
         self.downsample = make_shortcut(shape)
 
     def transform(self, x: Tensor) -> Tensor:
-        """3×3, BN, ReLU, 3×3, BN."""
         x = self.relu(self.bn1(self.conv1(x)))
         return self.bn2(self.conv2(x))  # type: ignore[no-any-return]

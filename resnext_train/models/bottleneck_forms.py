@@ -1,15 +1,15 @@
-"""The bottleneck of ResNeXt in its three equivalent forms, side by side (ResNeXt paper, Figure 3).
+"""The bottleneck of ResNeXt in its three equivalent forms (ResNeXt paper, Figure 3).
 
-All three compute the same function of the same weights, in training and in evaluation; `convert_form` moves weights
+All three compute the same function of the same weights, in training and in evaluation; `convert_form` converts weights
 between them. With C paths (the cardinality) of width d:
 
     a   each path: 1×1 to d, 3×3 in d, 1×1 to the output width; the paths' outputs are summed
     b   each path: 1×1 to d, 3×3 in d; the paths' outputs are concatenated; one 1×1 to the output width
     c   one 1×1 to C·d; one 3×3 in C groups; one 1×1 to the output width
 
-Every convolution is followed by BN and ReLU, but for the last one of the block: there BN comes after the paths are
-aggregated and before the shortcut is added, and ReLU after that. So form a has one BN behind its sum, not one a path,
-which would be another network. The stride is in the 3×3 convolutions, as in the papers' code.
+Every convolution but the block's last is followed by BN and ReLU. After the last one, BN comes once the paths are
+aggregated, before the shortcut is added, and ReLU after that. So form a has one BN after its sum; one BN per path
+would be another network. The stride is in the 3×3 convolutions, as in the papers' code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ class Path(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs or width, H/s, W/s)."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         return self.conv3(x)  # type: ignore[no-any-return]
@@ -55,7 +54,6 @@ class BottleneckA(PostActivation):
         self.downsample = make_shortcut(shape)
 
     def transform(self, x: Tensor) -> Tensor:
-        """The sum of all paths, then BN."""
         total = self.paths[0](x)
         for path in self.paths[1:]:
             total = total + path(x)
@@ -74,7 +72,6 @@ class BottleneckB(PostActivation):
         self.downsample = make_shortcut(shape)
 
     def transform(self, x: Tensor) -> Tensor:
-        """All paths concatenated, 1×1, BN."""
         x = torch.cat([path(x) for path in self.paths], 1)
         return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
 
@@ -93,7 +90,6 @@ class BottleneckC(PostActivation):
         self.downsample = make_shortcut(shape)
 
     def transform(self, x: Tensor) -> Tensor:
-        """1×1, BN, ReLU, grouped 3×3, BN, ReLU, 1×1, BN."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
@@ -103,44 +99,44 @@ FORMS: dict[Form, type[PostActivation]] = {"a": BottleneckA, "b": BottleneckB, "
 
 
 def convert_form(weights: Mapping[str, Tensor], form: Form, cardinality: int) -> dict[str, Tensor]:
-    """The state dict of a network or a block, of any form, as the state dict of `form`.
+    """Convert the state dict of a network or block, of any form, to `form`; the networks compute the same.
 
-    Only bottlenecks are changed. The networks compute the same; tensors that did not have to be cut or joined are
-    shared with `weights`. `cardinality` is that of the network, whose weights in form c do not say it.
+    Only bottlenecks change; tensors that need no cutting or joining are shared with `weights`. `cardinality` is the
+    network's, which weights in form c do not reveal.
     """
-    whole = _joined(weights)
-    return whole if form == "c" else _cut(whole, form, cardinality)
+    joined = _join_paths(weights)
+    return joined if form == "c" else _split_paths(joined, form, cardinality)
 
 
 _IN_PATH = re.compile(r"(.*?)paths\.(\d+)\.(.+)")
 
 
-def _joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Forms a and b to form c: the paths' output channels one after the other, for the last 1×1 its input channels."""
-    whole: dict[str, Tensor] = {}
+def _join_paths(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert forms a and b to form c: concatenate the paths' output channels, for the last 1×1 the input channels."""
+    joined: dict[str, Tensor] = {}
     paths: dict[str, dict[int, Tensor]] = {}
     for name, tensor in weights.items():
         match = _IN_PATH.fullmatch(name)
         if match:
             paths.setdefault(match[1] + match[3], {})[int(match[2])] = tensor
         else:
-            whole[name] = tensor
+            joined[name] = tensor
     for name, by_number in paths.items():
         tensors = [by_number[i] for i in sorted(by_number)]  # a file may hold them in another order
-        whole[name] = tensors[0] if tensors[0].ndim == 0 else torch.cat(tensors, 1 if "conv3." in name else 0)
-    return whole
+        joined[name] = tensors[0] if tensors[0].ndim == 0 else torch.cat(tensors, 1 if "conv3." in name else 0)
+    return joined
 
 
-def _cut(whole: Mapping[str, Tensor], form: Form, cardinality: int) -> dict[str, Tensor]:
-    """Form c to form a or b: each tensor of a bottleneck in as many pieces along the same dimensions."""
+def _split_paths(joined: Mapping[str, Tensor], form: Form, cardinality: int) -> dict[str, Tensor]:
+    """Convert form c to form a or b: split each tensor of a bottleneck along the dimension that `_join_paths` uses."""
     inner = ("conv1", "bn1", "conv2", "bn2", *(("conv3",) if form == "a" else ()))
-    cut: dict[str, Tensor] = {}
-    for name, tensor in whole.items():
+    split: dict[str, Tensor] = {}
+    for name, tensor in joined.items():
         *block, layer, kind = name.split(".")
         prefix = "".join(f"{part}." for part in block)
-        if f"{prefix}conv3.weight" not in whole or layer not in inner:
-            cut[name] = tensor
+        if f"{prefix}conv3.weight" not in joined or layer not in inner:
+            split[name] = tensor
             continue
         pieces = tensor.chunk(cardinality, 1 if layer == "conv3" else 0) if tensor.ndim else [tensor] * cardinality
-        cut |= {f"{prefix}paths.{i}.{layer}.{kind}": piece for i, piece in enumerate(pieces)}
-    return cut
+        split |= {f"{prefix}paths.{i}.{layer}.{kind}": piece for i, piece in enumerate(pieces)}
+    return split

@@ -1,4 +1,4 @@
-"""From the recipe's model section to a network."""
+"""Build a network from the recipe's model section."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from resnext_train.models.third_party_models import AUXILIARY_WEIGHTS, build_thi
 
 
 def build_model(section: ModelSection, num_classes: int, seed: int = 0) -> nn.Module:
-    """A freshly initialised network on the current default device; its weights are a function of `seed`.
+    """Return a freshly initialised network on the current default device, with weights that depend on `seed` alone.
 
     Raises:
-        InputError: an unknown network name or hyper-parameters that do not fit it.
+        InputError: an unknown network name, or hyper-parameters that do not fit it.
     """
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
@@ -30,10 +30,10 @@ def build_model(section: ModelSection, num_classes: int, seed: int = 0) -> nn.Mo
 
 
 def _build_resnet(architecture: Architecture, num_classes: int) -> ResNet:
-    """Forms a and b start from the weights of form c, so that one seed gives one function, whatever its form.
+    """Initialise forms a and b with the weights of form c, so that a seed gives the same function in every form.
 
-    Drawn by themselves, their narrow convolutions would have a fan-out smaller by the cardinality, and so weights
-    larger by its root.
+    Initialised directly, their narrow convolutions would have a fan-out smaller by the factor C (the cardinality), and
+    so weights larger by sqrt(C).
     """
     grouped = ResNet(replace(architecture, form="c"), num_classes)
     if architecture.form == "c":
@@ -46,27 +46,27 @@ def _build_resnet(architecture: Architecture, num_classes: int) -> ResNet:
 
 
 def build_on_meta(section: ModelSection, num_classes: int) -> nn.Module:
-    """The network without memory for its weights, bottlenecks in form c: for its shapes and sizes.
+    """Build the network without memory for its weights, bottlenecks in form c, to read its shapes.
 
     Raises:
-        InputError: as build_model.
+        InputError: as in `build_model`.
     """
     section = section.model_copy(update={"form": "c"})
     try:
         with torch.device("meta"):
             return build_model(section, num_classes)
-    except NotImplementedError:  # constructors that compute with tensors, such as torchvision's RegNet
+    except NotImplementedError:  # a constructor computes with tensors, as torchvision's RegNet does
         return build_model(section, num_classes).to("meta")
 
 
 def classifier_names(section: ModelSection) -> tuple[str, ...]:
-    """The parameters whose shapes depend on the number of classes, auxiliary classifiers included."""
+    """Return the parameters whose shapes depend on the number of classes, including auxiliary classifiers."""
     few, more = (build_on_meta(section, n).state_dict() for n in (7, 11))
     return tuple(name for name, tensor in few.items() if tensor.shape != more[name].shape)
 
 
 def auxiliary_weight(section: ModelSection) -> float:
-    """Weight of each auxiliary classifier's loss; 0 for networks that have none."""
+    """Return the weight of each auxiliary classifier's loss; 0 for networks without auxiliary classifiers."""
     if section.auxiliary_weight is not None:
         return section.auxiliary_weight
     return AUXILIARY_WEIGHTS.get(section.arch, 0.0)

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a network, whole and by stage, counted on the meta device."""
+"""Count a network's parameters and multiply-adds, in total and by stage, on the meta device."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from resnext_train.models.resnet import ResNet
 
 @dataclass(frozen=True)
 class Part:
-    """One top-level module of a network: what it outputs for one image and what it costs.
+    """One top-level module of a network: the shape of its output for one image, and its cost.
 
-    `output` is empty where that is no single tensor. `training_only` parts take no part in evaluation: auxiliary
-    classifiers.
+    `output` is empty if it is not a single tensor. `training_only`: not used in evaluation (auxiliary classifiers).
     """
 
     name: str
@@ -41,18 +40,18 @@ class Complexity:
 
     @property
     def auxiliary_parameters(self) -> int:
-        """Those of `parameters` that only training uses."""
+        """Those of the parameters that only training uses."""
         return sum(p.parameters for p in self.parts if p.training_only)
 
 
 def measure(section: ModelSection, num_classes: int, size: int) -> Complexity:
-    """Count the network of a recipe; nothing is computed.
+    """Measure the network of a model section without computing anything.
 
     Multiply-adds are those of convolutions and matrix products, half of what torch's counter calls FLOPs. Bottlenecks
-    are counted in form c, where that takes a fraction of the time: all forms have the same weights.
+    are counted in form c, which is much faster; all forms have the same weights.
 
     Raises:
-        InputError: no such network, or one that cannot take images of this size.
+        InputError: an unknown network, or one that cannot take images of this size.
     """
     model = build_on_meta(section, num_classes).eval()
     outputs: dict[str, tuple[int, ...]] = {}
@@ -71,7 +70,7 @@ def measure(section: ModelSection, num_classes: int, size: int) -> Complexity:
 
 
 def _watch(name: str, outputs: dict[str, tuple[int, ...]], used: set[str]) -> Callable[..., None]:
-    """A hook that notes the shape of a module's output, and that the top-level module it belongs to is in use."""
+    """Return a hook that records a module's output shape, and its top-level module as used."""
 
     def hook(module: nn.Module, inputs: object, output: object) -> None:
         used.add(name.partition(".")[0])
@@ -82,7 +81,7 @@ def _watch(name: str, outputs: dict[str, tuple[int, ...]], used: set[str]) -> Ca
 
 
 def check_training(section: ModelSection, num_classes: int, size: int) -> None:
-    """Raise InputError if the network of a recipe cannot be trained on images of `size` × `size` pixels."""
+    """Raise InputError if the network cannot be trained on images of `size` × `size` pixels."""
     _run(build_on_meta(section, num_classes).train(), section, 2, size)
 
 

@@ -1,8 +1,8 @@
-"""Blocks of pre-activation: BN and ReLU come before each convolution (arXiv 1603.05027, Figure 4e).
+"""Pre-activation blocks: BN and ReLU come before each convolution (arXiv 1603.05027, Figure 4e).
 
-As in its authors' code (fb.resnet.torch, preresnet.lua): in the first block of a stage the shortcut starts behind the
-first BN and ReLU, elsewhere before them; projections have no BN; a stem that ends in BN and ReLU is followed by a block
-without its own.
+As in the authors' code (fb.resnet.torch, preresnet.lua): in the first block of a stage the shortcut starts after the
+first BN and ReLU, elsewhere before them; projections have no BN; after a stem that ends in BN and ReLU, the first block
+does not start with them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from resnext_train.models.blocks import BlockShape, conv, make_shortcut
 
 
 class PreActivation(nn.Module):
-    """F(x) + shortcut, without an activation behind it.
+    """F(x) + shortcut, without an activation after it.
 
-    `first` is whether this is a stage's first block, whose shortcut starts behind BN and ReLU; `activate` is whether
-    the block starts with BN and ReLU at all. Input (N, inputs, H, W); output (N, outputs, H/s, W/s).
+    `first`: this is a stage's first block, whose shortcut starts after BN and ReLU. `activate`: the block starts with
+    BN and ReLU. Input (N, inputs, H, W); output (N, outputs, H/s, W/s).
     """
 
     downsample: nn.Module | None
@@ -31,10 +31,9 @@ class PreActivation(nn.Module):
 
     @abstractmethod
     def transform(self, x: Tensor) -> Tensor:
-        """F, but for its first BN and ReLU."""
+        """Return F without its first BN and ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output."""
         active = x if self.bn1 is None else self.relu(self.bn1(x))
         y = self.transform(active)
         if not self.residual:
@@ -54,7 +53,6 @@ class PreactBasicBlock(PreActivation):
         self.downsample = make_shortcut(shape, norm=False)
 
     def transform(self, x: Tensor) -> Tensor:
-        """3×3, BN, ReLU, 3×3."""
         return self.conv2(self.relu(self.bn2(self.conv1(x))))  # type: ignore[no-any-return]
 
 
@@ -71,6 +69,5 @@ class PreactBottleneck(PreActivation):
         self.downsample = make_shortcut(shape, norm=False)
 
     def transform(self, x: Tensor) -> Tensor:
-        """1×1, BN, ReLU, grouped 3×3, BN, ReLU, 1×1."""
         x = self.relu(self.bn2(self.conv1(x)))
         return self.conv3(self.relu(self.bn3(self.conv2(x))))  # type: ignore[no-any-return]

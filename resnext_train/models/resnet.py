@@ -15,9 +15,8 @@ class ResNet(nn.Module):
     """Stem, three or four stages, global average pooling, linear classifier.
 
     Input (N, 3, H, W) normalised images; output (N, num_classes) logits. The classifier computes in the precision of
-    its weights even under autocast. State dict keys and shapes equal those of torchvision.models.resnet where that has
-    the network. Pre-activation networks have a last BN, `bn2`, behind the stages; with a CIFAR stem they have none in
-    the stem.
+    its weights even under autocast. State dict keys and shapes equal those of torchvision.models.resnet for the
+    networks that it has. Pre-activation networks have a last BN, `bn2`, after the stages, and no BN in a CIFAR stem.
     """
 
     def __init__(self, architecture: Architecture, num_classes: int) -> None:
@@ -38,7 +37,6 @@ class ResNet(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, num_classes)."""
         x = self.conv1(x)
         if self.bn1 is not None:
             x = self.relu(self.bn1(x))
@@ -49,7 +47,7 @@ class ResNet(nn.Module):
         if self.bn2 is not None:
             x = self.relu(self.bn2(x))
         x = torch.flatten(self.avgpool(x), 1)
-        with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):  # autocast knows no meta device
+        with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):  # no autocast for "meta"
             return self.fc(x.to(self.fc.weight.dtype))  # type: ignore[no-any-return]
 
 
@@ -80,10 +78,10 @@ def _block(a: Architecture, stage: int, i: int, inputs: int) -> nn.Module:
 
 
 def initialise(model: nn.Module) -> None:
-    """Initial weights of the papers' code (fb.resnet.torch): convolutions N(0, 2 / (k·k·outputs)), biases 0.
+    """Initialise as the papers' code does (fb.resnet.torch): convolutions N(0, 2 / (k·k·outputs)), biases 0.
 
-    BN starts at scale 1 and shift 0 everywhere, also in the last BN of a block; the classifier's weights are uniform
-    in ± 1/sqrt(inputs), which is nn.Linear's own.
+    BN keeps scale 1 and shift 0, also in the last BN of a block. The classifier's weights keep nn.Linear's uniform
+    distribution in ± 1/sqrt(inputs).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Networks that other libraries keep well: all of torchvision's classification networks, and timm's if installed."""
+"""Networks of other libraries: torchvision's classification networks, and timm's if it is installed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torchvision import models as torchvision_models
 from resnext_train.errors import InputError, MissingLibraryError
 
 AUXILIARY_WEIGHTS = {"torchvision/googlenet": 0.3, "torchvision/inception_v3": 0.4}
-"""Weight of each auxiliary classifier's loss: GoogLeNet paper (arXiv 1409.4842), section 5; for Inception-v3 that of
-the authors' TensorFlow code, the paper states none."""
+"""Weight of each auxiliary classifier's loss: GoogLeNet paper (arXiv 1409.4842), section 5; for Inception-v3 the
+authors' TensorFlow code, as the paper states none."""
 
 AUXILIARY_MODULES = {"torchvision/googlenet": ("aux1.", "aux2."), "torchvision/inception_v3": ("AuxLogits.",)}
-"""How the names of auxiliary classifiers' parameters begin."""
+"""Prefixes of the auxiliary classifiers' parameter names."""
 
 
 def build_third_party(library: str, name: str, num_classes: int) -> nn.Module:
-    """A freshly initialised network, by its library's own rule; input (N, 3, H, W), output (N, num_classes) logits.
+    """Return a network initialised by its library; input (N, 3, H, W), output (N, num_classes) logits.
 
-    In training mode GoogLeNet and Inception-v3 of torchvision return a tuple: the logits, then those of their auxiliary
+    In training mode torchvision's GoogLeNet and Inception-v3 return a tuple: the logits, then those of their auxiliary
     classifiers.
 
     Raises:

@@ -1,12 +1,12 @@
-"""Weights from elsewhere: find the state dict in a file, recognise its names, and load it under ours.
+"""Load weights from other tools: find the state dict in a file, recognise its names, translate them to ours.
 
 Recognised by their keys and shapes:
 
     torchvision, timm      conv1, bn1, layer1.0.conv1, layer1.0.downsample.0, fc: our own names
-    CIFAR ports            the same but for linear (fc) and shortcut (downsample); shortcut A has no keys, and its zeros
+    CIFAR ports            the same except linear (fc) and shortcut (downsample); shortcut A has no keys, and its zeros
                            are on both sides of the channels, as ours
     pycls                  stem.conv, s1.b1.f.a, s1.b1.proj, head.fc (older files: s1.conv, s2.b1.f.a). Its ImageNet
-                           networks see images in the order blue, green, red: their first convolution is turned round
+                           networks take images in blue, green, red order: their first convolution is flipped
     resnext-train          forms a and b of the bottleneck: layer1.0.paths.7.conv1
 """
 
@@ -30,10 +30,10 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 
 def find_state_dict(content: Any, where: str) -> dict[str, Tensor]:
-    """The state dict in a loaded file: bare, or under customary keys; wrappers' prefixes removed.
+    """Return the state dict in a loaded file, at the top or under a customary key, without wrappers' prefixes.
 
     Raises:
-        InputError: there is none, a name comes twice, or a tensor is not an ordinary one.
+        InputError: there is none, a name occurs twice, or a tensor is not a dense one.
     """
     found = _unwrapped(content)
     if found is None:
@@ -50,7 +50,7 @@ def find_state_dict(content: Any, where: str) -> dict[str, Tensor]:
 
 
 def _unwrapped(content: Any) -> dict[str, Tensor] | None:
-    """The first state dict in `content` or under one of the customary keys, however deep."""
+    """Return the first state dict in `content` or, at any depth, under one of the customary keys."""
     if not isinstance(content, dict) or not content:
         return None
     if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
@@ -73,51 +73,51 @@ def load_weights(
     classifier: Literal["same", "fitting", "new"] = "same",
     named: str | None = None,
 ) -> str:
-    """Copy `weights` into `model`, and say in one line what was found; every name and shape must match.
+    """Copy `weights` into `model`, whose names and shapes must all match, and return a one-line description.
 
-    With `section`, which the model was built from, two things may differ: auxiliary classifiers, which evaluation does
-    not use, may be absent altogether; and a classifier of another number of classes is left out if `classifier` is
-    "fitting", or any if it is "new": the model then keeps its own. `named` replaces what is said of the names.
+    With `section`, which the model was built from, two things may differ. Auxiliary classifiers, which evaluation does
+    not use, may be absent altogether. And the classifier is left out, so that the model keeps its own, if `classifier`
+    is "new", or if it is "fitting" and the numbers of classes differ. `named` replaces the description of the names.
 
     Raises:
-        InputError: the first names or shapes that differ.
+        InputError: names or shapes differ; with the first ones.
     """
-    weights, told = _translated(weights, model)
-    told = named or told
+    weights, description = _translate(weights, model)
+    description = named or description
     own = model.state_dict()
     for name, tensor in own.items():
-        if name.endswith("num_batches_tracked") and name not in weights:  # PyTorch before 0.4.1 had none
+        if name.endswith("num_batches_tracked") and name not in weights:  # absent before PyTorch 0.4.1
             weights[name] = torch.zeros_like(tensor)
     missing: set[str] = set()
     if section is not None:
-        missing, beside = _left_out(own, weights, section, classifier)
-        told += beside
+        missing, note = _left_out(own, weights, section, classifier)
+        description += note
     kept = {name: tensor for name, tensor in weights.items() if name not in missing}
     _check_fit({name: tensor for name, tensor in own.items() if name not in missing}, kept, where)
     model.load_state_dict(kept, strict=not missing)
-    return f"{where}: {told}"
+    return f"{where}: {description}"
 
 
 def classes_in(weights: dict[str, Tensor], section: ModelSection) -> int | None:
-    """Classes that the network of `section` has in a state dict; None where that lacks its classifier."""
+    """Return the number of classes in a state dict of `section`'s network; None if it has no classifier."""
     names = classifier_names(section)
-    translated, _ = _translated(weights, build_on_meta(section, 2))
+    translated, _ = _translate(weights, build_on_meta(section, 2))
     return translated[names[-1]].shape[0] if names and names[-1] in translated else None
 
 
 def _left_out(
     own: dict[str, Tensor], weights: dict[str, Tensor], section: ModelSection, classifier: str
 ) -> tuple[set[str], str]:
-    """The parameters that the model keeps its own of, and what to say about them."""
+    """Return the parameters that keep the model's own values, and a note about them."""
     missing: set[str] = set()
-    told = ""
+    note = ""
     prefixes = AUXILIARY_MODULES.get(section.arch, ())
     auxiliary = {name for name in own if prefixes and name.startswith(prefixes)}
     if auxiliary and not any(name.startswith(prefixes) and "num_batches" not in name for name in weights):
         missing |= auxiliary
-        told += "; without auxiliary classifiers, which start untrained"
+        note += "; without auxiliary classifiers, which start untrained"
     if classifier == "same":
-        return missing, told
+        return missing, note
     heads = [name for name in classifier_names(section) if name in weights and name not in missing]
     differ = any(weights[name].shape != own[name].shape for name in heads)
     if heads and (classifier == "new" or differ):
@@ -125,26 +125,26 @@ def _left_out(
         layers = ", ".join(sorted({name.rpartition(".")[0] for name in heads}))
         there, here = weights[heads[-1]].shape[0], own[heads[-1]].shape[0]
         of = f"of {there} classes" if differ else "of other classes"
-        told += f"; classifier {layers} {of} left out, a new one of {here} starts untrained"
-    return missing, told
+        note += f"; classifier {layers} {of} left out, a new one of {here} starts untrained"
+    return missing, note
 
 
-def _translated(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], str]:
-    """`weights` under the model's names, and whose names they had."""
+def _translate(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], str]:
+    """Return `weights` under the model's names, and a description of the names they had."""
     if not isinstance(model, ResNet):
         return dict(weights), "names of the network's own library"
-    told = "names of torchvision and timm"
+    description = "names of torchvision and timm"
     if any(re.match(r"s\d\.b1\.f\.a\.", name) for name in weights):
-        weights, told = _from_pycls(weights)
+        weights, description = _from_pycls(weights)
     elif "linear.weight" in weights:
         weights = {_CIFAR_PORT.sub(lambda m: _CIFAR_NAMES[m[0]], k): v for k, v in weights.items()}
-        told = "names of a CIFAR port"
+        description = "names of a CIFAR port"
     elif any(".paths." in name for name in weights):
-        told = "names of resnext-train, paths of the bottleneck apart"
+        description = "names of resnext-train, paths of the bottleneck apart"
     architecture = model.architecture
     if architecture.block == "bottleneck":
         weights = convert_form(weights, architecture.form, architecture.cardinality)
-    return dict(weights), told
+    return dict(weights), description
 
 
 _CIFAR_NAMES = {"linear.": "fc.", "shortcut.": "downsample."}
@@ -164,7 +164,7 @@ _PYCLS_LAYERS = {
 
 
 def _from_pycls(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """pycls.models.resnet, whose older files call the stem s1 and the stages s2 to s5."""
+    """Translate the names of pycls.models.resnet, whose older files call the stem s1 and the stages s2 to s5."""
     stem, offset = ("stem", 0) if any(name.startswith("stem.") for name in weights) else ("s1", 1)
     fixed = {f"{stem}.conv.": "conv1.", f"{stem}.bn.": "bn1.", "head.fc.": "fc."}
     renamed = {}
@@ -176,12 +176,12 @@ def _from_pycls(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
             continue
         start = next((s for s in fixed if name.startswith(s)), "")
         renamed[fixed.get(start, "") + name.removeprefix(start)] = tensor
-    told = "names of pycls"
+    description = "names of pycls"
     first = renamed.get("conv1.weight")
     if first is not None and first.shape[1:] == (3, 7, 7):
         renamed["conv1.weight"] = first.flip(1)
-        told += ", first convolution turned from blue, green, red to red, green, blue"
-    return renamed, told
+        description += ", first convolution flipped from blue, green, red to red, green, blue"
+    return renamed, description
 
 
 def _check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], where: str) -> None:

@@ -1,4 +1,4 @@
-"""Weights for elsewhere: torchvision's names, and the network there that they fit."""
+"""Export weights under torchvision's names, and check them in another network."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from resnext_train.models.build_model import build_model
 from resnext_train.models.resnet import ResNet
 
 TOLERANCE = 1e-9
-"""Largest difference of logits in fp64, relative to the largest logit, between a network and what was made of it."""
+"""Largest accepted difference of logits between a network and its export, in fp64, relative to the largest logit."""
 
 
 def portable_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's weights on the CPU under torchvision's names, bottlenecks in form c."""
+    """Return the model's weights on the CPU under torchvision's names, bottlenecks in form c."""
     weights = model.state_dict()
     if isinstance(model, ResNet) and model.architecture.block == "bottleneck":
         weights = convert_form(weights, "c", model.architecture.cardinality)
@@ -28,7 +28,7 @@ def portable_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def torchvision_twin(architecture: Architecture, num_classes: int) -> nn.Module | None:
-    """torchvision's network of this architecture, freshly initialised; None where torchvision has none."""
+    """Return torchvision's network of this architecture, freshly initialised; None if torchvision has none."""
     a = architecture
     theirs = Architecture(a.block, a.blocks, a.cardinality, a.base_width, form=a.form)
     if a != theirs or len(a.blocks) != 4:
@@ -39,10 +39,10 @@ def torchvision_twin(architecture: Architecture, num_classes: int) -> nn.Module 
 
 
 def check_portable(model: nn.Module, section: ModelSection, weights: dict[str, Tensor], size: int) -> tuple[str, float]:
-    """Load `weights` into another network, torchvision's where it has this one, and compare.
+    """Load `weights` into another network, torchvision's if it has this one, and compare the logits.
 
-    Returns that network in words, and the largest difference of its logits from the model's on two random images in
-    fp64, relative to the largest logit. ResNets see images of at most 96 × 96 pixels, for speed.
+    Return that network in words, and the largest difference of its logits from the model's, on two random images in
+    fp64, relative to the largest logit. ResNets get images of at most 96 × 96 pixels, for speed.
 
     Raises:
         InputError: the model's own logits are not finite.

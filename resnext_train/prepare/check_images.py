@@ -1,4 +1,4 @@
-"""Reading every image, of a folder or of a pack, to find what is damaged before a training run does."""
+"""Check every image of a folder or pack, to find damaged ones before training does."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from resnext_train.prepare.pack_images import PrintLine, print_odd, progress
 from resnext_train.prepare.pack_records import check_stream, find_jpegtran
 
 _CHUNK = 256
-"""Records that a worker checks at a time."""
+"""Records in one task of a worker."""
 
 
 class _Findings(NamedTuple):
-    """Names and reasons."""
+    """Bad and odd images, as (name, reason)."""
 
     bad: list[tuple[str, str]]
     odd: list[tuple[str, str]]
 
 
 def check(path: Path, workers: int, print_line: PrintLine) -> bool:
-    """Check the folder, table, pack or pair of packs at `path`, and say what is bad or odd; whether nothing is bad.
+    """Check the folder, table, pack or pair of packs at `path`, list bad and odd images, return whether none is bad.
 
     Raises:
         InputError: there is nothing to check.
@@ -45,7 +45,7 @@ def check(path: Path, workers: int, print_line: PrintLine) -> bool:
     folders = [path / name for name in split_folders(path) if path / name not in packs] if packs else [path]
     splits = [split for folder in folders if folder not in packs for split in splits_of(folder).values()]
     return all(
-        [  # a list, so that each is checked
+        [  # a list, not a generator: check every split even if one is bad
             *(_check_pack(folder, workers, print_line) for folder in packs if path not in packs or folder == path),
             *(_check_folder(split, workers, print_line) for split in splits if path not in packs),
         ]
@@ -91,17 +91,17 @@ def _check_pack(folder: Path, workers: int, print_line: PrintLine) -> bool:
 
 
 def _check_index(index: PackIndex) -> list[tuple[str, str]]:
-    """What is wrong with the index as a whole."""
+    """List the errors of the index as a whole."""
     file = str(index.path / "index.bin")
     try:
-        whole = index.columns_digest() == index.header.digest
+        intact = index.columns_digest() == index.header.digest
     except (ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
+        intact = False
+    if not intact:
         return [(file, "its arrays are not those that were written; copy it again, or pack the images again")]
     bad = []
     if index.label.min() < 0 or index.label.max() >= len(index.classes):
-        bad.append((file, "a label is not that of a class"))
+        bad.append((file, "a label is out of range"))
     if index.kind.max() >= len(KINDS):
         bad.append((file, "a record is of an unknown kind"))
     return bad
@@ -127,16 +127,16 @@ def _check_records(index: PackIndex, images: range, advance: worker_pool.Advance
 
 
 def _check_record(index: PackIndex, i: int, name: str) -> str:
-    """What is odd about a record; raises BadImageError or OSError where it is bad."""
+    """Return what is odd about a record or ""; raises BadImageError or OSError if it is bad."""
     if not is_plain(name):
-        raise BadImageError("its name leads out of a folder")
+        raise BadImageError("its name leads out of the folder")
     data = bytes(index.read(i))
     if blake2b(data, digest_size=16).digest() != index.digest[i].tobytes():
-        raise BadImageError("the record is not what was written: the disk or a copy is at fault; copy the pack again")
+        raise BadImageError("the record is not what was written: the disk or a copy is damaged; copy the pack again")
     kind, size = int(index.kind[i]), (int(index.height[i]), int(index.width[i]))
     if kind == UNREADABLE:
         decode(data)
-        raise BadImageError("no decoder read it when it was packed; pack it again")
+        raise BadImageError("no decoder could read it when it was packed; pack it again")
     if kind == PIXELS:
         index.pixels(i)
         return ""
@@ -144,10 +144,10 @@ def _check_record(index: PackIndex, i: int, name: str) -> str:
     if kind == VERBATIM:
         check_stream(data, find_jpegtran())
     if (height, width) != size:
-        raise BadImageError(f"it is {width} × {height} pixels, and the index says {size[1]} × {size[0]}")
+        raise BadImageError(f"it is {width} × {height} pixels, but {size[1]} × {size[0]} in the index")
     header = header_of(data)
     if kind == RESTART and (header is None or find_segments(data, header) is None):
-        raise BadImageError("it has no restart markers of use, and the index says that it has")
+        raise BadImageError("it lacks the restart markers that the index states")
     return _oddity(data, name)
 
 

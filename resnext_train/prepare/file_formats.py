@@ -1,10 +1,10 @@
-"""What an image file is, by its first bytes, whatever it is called."""
+"""Recognise image formats by their first bytes, not by file names."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from resnext_train.data.decode.jpeg_header import BadImageError, Header, read_header
+from resnext_train.data.decode.jpeg_header import BadImageError, JpegHeader, read_header
 
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe"),
@@ -20,7 +20,7 @@ _HUFFMAN = (0xC0, 0xC1, 0xC2)
 
 
 def format_of(data: bytes) -> str:
-    """JPEG, PNG, GIF, WebP, BMP, TIFF or "another format"."""
+    """Return JPEG, PNG, GIF, WebP, BMP, TIFF or "another format"."""
     starts = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
     starts |= {b"II*\0": "TIFF", b"MM\0*": "TIFF"}
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -28,16 +28,16 @@ def format_of(data: bytes) -> str:
     return next((name for start, name in starts.items() if data.startswith(start)), "another format")
 
 
-def header_of(data: bytes) -> Header | None:
-    """The header of a JPEG; None: it is none, or the header is damaged."""
+def header_of(data: bytes) -> JpegHeader | None:
+    """Return the header of a JPEG, or None for other formats and damaged headers."""
     try:
         return read_header(data)
     except BadImageError:
         return None
 
 
-def why_not_rewritten(data: bytes, header: Header | None) -> str:
-    """Why jpegtran cannot give an image restart markers, such as "CMYK JPEG"; "" if it can."""
+def why_not_rewritten(data: bytes, header: JpegHeader | None) -> str:
+    """Return why jpegtran cannot add restart markers, such as "CMYK JPEG", or "" if it can."""
     if header is None:
         format_ = format_of(data)
         return "JPEG with a damaged header" if format_ == "JPEG" else format_
@@ -53,7 +53,7 @@ def why_not_rewritten(data: bytes, header: Header | None) -> str:
 
 
 def oddity(data: bytes, name: str) -> str:
-    """What is unusual about an image that can be read, such as "PNG named .JPEG"; "" if nothing is."""
+    """Return what is unusual about a readable image, such as "PNG named .JPEG", or ""."""
     format_, suffix = format_of(data), PurePosixPath(name).suffix
     depth = "16-bit " if format_ == "PNG" and data[24:25] == b"\x10" else ""
     if suffix.lower() not in _SUFFIXES.get(format_, ()):
@@ -64,6 +64,6 @@ def oddity(data: bytes, name: str) -> str:
 
 
 def is_gray_jpeg(data: bytes) -> bool:
-    """Whether it is a JPEG of one component."""
+    """Return whether `data` is a JPEG of one component."""
     header = header_of(data)
     return header is not None and len(header.sampling) == 1

@@ -1,4 +1,4 @@
-"""The images to prepare, in the order of an image folder: classes sorted, then paths."""
+"""List the images to prepare, ordered as in an image folder: by class, then by path."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _CIFAR = ("cifar-10-batches-py", "cifar-100-python")
 
 
 class Item(NamedTuple):
-    """An image: its name in a pack, its label, and where its bytes are."""
+    """An image: its name in a pack, its label and the place of its bytes."""
 
     name: str
     label: int
     path: str
     offset: int = 0
     size: int = -1
-    """Bytes from `offset` on; -1: the whole file."""
+    """Bytes from `offset`; -1: the whole file."""
 
     def read(self) -> bytes:
-        """The encoded image.
+        """Return the encoded image.
 
         Raises:
             InputError: it cannot be read from the disk.
@@ -48,36 +48,33 @@ class Item(NamedTuple):
 
 
 class Part(Protocol):
-    """What makes one shard: small to hand to a worker, which lists the images itself where that takes long."""
+    """The images of one shard, cheap to pickle: a slow listing runs in the worker."""
 
-    def items(self) -> Iterable[Item]:
-        """The images, in order."""
+    def items(self) -> Iterable[Item]: ...
 
 
 class Items(tuple[Item, ...]):
-    """A part that is listed already."""
+    """A part that is already listed."""
 
     def items(self) -> Iterable[Item]:
-        """The images, in order."""
         return self
 
 
 class Split(Protocol):
-    """The images of a split, a shard's worth at a time."""
+    """The images of a split, divided into one part per shard."""
 
     where: str
-    """What was listed, for messages."""
+    """The source, for messages."""
     classes: tuple[str, ...]
     titles: dict[str, str]
-    """What a class is called in plain words, where that is known."""
+    """Plain names of classes, as far as known."""
     images: int | None
-    """How many there are; None: known only when all is read."""
+    """Number of images; None: unknown until all are read."""
     fingerprint: str
-    """Changes with the names, sizes and dates of what is read."""
+    """Hash of the names, sizes and dates of the files."""
     parts: int
 
-    def part(self, number: int) -> Part:
-        """What makes shard `number`."""
+    def part(self, number: int) -> Part: ...
 
 
 class FolderSplit:
@@ -96,7 +93,6 @@ class FolderSplit:
         self.fingerprint = _fingerprint(self._item(i) for i in range(count))
 
     def part(self, number: int) -> Part:
-        """What makes shard `number`."""
         start = number * self._size
         return Items(self._item(i) for i in range(start, min(start + self._size, len(self._images))))
 
@@ -107,7 +103,7 @@ class FolderSplit:
 
 @dataclass
 class ListedSplit:
-    """Images of which each is listed with its class."""
+    """Images listed one by one with their classes."""
 
     where: str
     classes: tuple[str, ...]
@@ -123,20 +119,19 @@ class ListedSplit:
         self.fingerprint = _fingerprint(self.listed)
 
     def part(self, number: int) -> Part:
-        """What makes shard `number`."""
         return Items(self.listed[number * self._size : (number + 1) * self._size])
 
 
 def shard_size(images: int) -> int:
-    """Images in a shard: few enough for work to be shared and resumed, enough for few files."""
+    """Return the images per shard: 16 or more shards for parallel work and resuming, but few files."""
     return min(max(-(-images // 16), 64), 8192)
 
 
 def _fingerprint(items: Iterable[Item]) -> str:
-    """Of names, labels, sizes and dates.
+    """Hash names, labels, sizes and dates.
 
     Raises:
-        InputError: a file is gone.
+        InputError: a file cannot be read.
     """
     total = blake2b(digest_size=16)
     archives: dict[str, os.stat_result] = {}
@@ -153,24 +148,26 @@ def _fingerprint(items: Iterable[Item]) -> str:
 
 
 def splits_of(source: Path) -> dict[str, Split]:
-    """The splits in `source` by name: train and val (or one of them) of a data root, else one whose name is "".
+    """Return the splits in `source` by name: train and/or val of a data root, otherwise one named "".
 
     Raises:
-        InputError: there is nothing to prepare there; says what is expected.
+        InputError: `source` holds nothing to prepare.
     """
     if source.suffix.lower() == ".csv":
         return {"": csv_split(source)}
     if not source.is_dir():
-        raise InputError(f"{source} is no folder and no .csv file; give a folder of images, or a table of path,label")
+        raise InputError(
+            f"{source} is neither a folder nor a .csv file; give one with images, or a table of path,label"
+        )
     if cifar := next((name for name in _CIFAR if source.name == name or (source / name).is_dir()), None):
-        raise InputError(f"{source} holds CIFAR's own files ({cifar}); training reads them as they are, so leave them")
+        raise InputError(f"{source} holds CIFAR's own files ({cifar}), which training reads without packing")
     if folders := split_folders(source):
         return {name: _folder_split(source / name) for name in folders}
     return {"": _folder_split(source)}
 
 
 def split_folders(root: Path) -> list[str]:
-    """Which of train and val are folders in `root`."""
+    """Return those of train and val that are folders in `root`."""
     return [name for name in ("train", "val") if (root / name).is_dir()]
 
 
@@ -181,7 +178,7 @@ def _folder_split(root: Path) -> Split:
 
 
 def _tiny_val(root: Path) -> Split:
-    """Tiny-ImageNet's val: all files in images/, and a table that begins with file name and class on each line."""
+    """Read Tiny-ImageNet's val: files in images/ and a table of file name, class and more, separated by tabs."""
     path = root / ANNOTATIONS
     rows = [line.split("\t") for line in _text(path).split("\n") if line.strip()]
     if short := next((row for row in rows if len(row) < 2), None):
@@ -189,18 +186,17 @@ def _tiny_val(root: Path) -> Split:
     pairs = [(row[0].strip(), row[1].strip()) for row in rows]
     for file, _ in pairs:
         if not is_plain(file) or "/" in file:
-            raise InputError(f"{path}: {file!r} is no name of a file in images/; correct that line")
+            raise InputError(f"{path}: {file!r} is not the name of a file in images/; correct that line")
     return _listed(path, [(str(root.absolute() / "images" / file), file, label) for file, label in pairs])
 
 
 def csv_split(path: Path) -> Split:
-    """A table of path,label, with or without a header line; paths are relative to the table's folder.
+    """Read a table of path,label with or without a header line; paths are relative to the table's folder.
 
-    In a pack an image is called by its class and its path below that. A path that leads out of the table's folder
-    keeps only its file name.
+    The pack names an image CLASS/PATH, or CLASS/FILE if the path leads out of the table's folder.
 
     Raises:
-        InputError: it cannot be read, a row is not path,label, a file is missing, or two images are called the same.
+        InputError: the table cannot be read, a row is not path,label, a file is missing, or two names are equal.
     """
     base = path.absolute().parent
     triples = []
@@ -210,8 +206,8 @@ def csv_split(path: Path) -> Split:
         if len(row) != 2 or not row[0].strip():
             raise InputError(f"{path}, line {number}: expected path,label, and found {len(row)} columns; correct it")
         file, label = row[0].strip(), row[1].strip()
-        if not os.path.isfile(base / file):  # noqa: PTH113  which takes a path that is too long for one that is absent
-            raise InputError(f"{path}, line {number}: {base / file} is no file; correct the path or remove the line")
+        if not os.path.isfile(base / file):  # noqa: PTH113  False, not an error, for a path that is too long
+            raise InputError(f"{path}, line {number}: {base / file} is not a file; correct the path or remove the line")
         name = file.removeprefix("./") if is_plain(file.removeprefix("./")) else Path(file).name
         triples.append((str(base / file), name.removeprefix(f"{label}/"), label))
     return _listed(path, triples)
@@ -221,11 +217,11 @@ def _rows(path: Path) -> Iterator[list[str]]:
     try:
         yield from csv.reader(_text(path).splitlines())
     except csv.Error as error:
-        raise InputError(f"{path} is no table of path,label: {error}") from error
+        raise InputError(f"{path} is not a table of path,label: {error}") from error
 
 
 def _listed(table: Path, triples: Sequence[tuple[str, str, str]]) -> Split:
-    """A split of (file, name below its class, class)."""
+    """Return the split of (file, name within its class, class) triples."""
     if not triples:
         raise InputError(f"{table} lists no image")
     for label in {label for _, _, label in triples}:
@@ -248,7 +244,7 @@ def check_distinct(where: Path, names: Iterable[str]) -> None:
 
 
 def is_plain(name: str) -> bool:
-    """Whether `name` is a relative path that stays below the folder it is relative to."""
+    """Return whether `name` is a relative path without empty, "." and ".." parts."""
     return bool(name) and "\0" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
 
 
@@ -265,9 +261,9 @@ def check_target(source: Path, target: Path) -> None:
     """Refuse to write into the images themselves."""
     inner, outer = target.resolve(), (source if source.is_dir() else source / "images").resolve()
     if inner == outer or outer in inner.parents:
-        raise InputError(f"{target} lies in {source}, which is to be read only; write to a folder beside it")
+        raise InputError(f"{target} lies in {source}, which is only read; write to another folder")
 
 
 def parts_of(split: Split) -> Iterator[Part]:
-    """All parts of a split."""
+    """Return all parts of a split."""
     return (split.part(number) for number in range(split.parts))

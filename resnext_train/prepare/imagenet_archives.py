@@ -1,4 +1,4 @@
-"""ImageNet's archives, read in place: a tar of a tar per class, a flat tar of validation images, and the devkit."""
+"""Read ImageNet's archives in place: a tar of class tars, a flat tar of validation images, and the devkit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from resnext_train.errors import InputError, MissingLibraryError
 from resnext_train.prepare.image_splits import Item, ListedSplit, Part, Split, check_distinct, is_plain
 
 TRAIN_IMAGES, VAL_IMAGES, CLASSES = 1_281_167, 50_000, 1000
-"""What ImageNet's 2012 archives hold (Russakovsky et al., arXiv 1409.0575, Table 2)."""
+"""Counts of ImageNet 2012 (Russakovsky et al., arXiv 1409.0575, Table 2)."""
 
 _CLASSES_PER_SHARD = 8
 _BLOCK = 512
@@ -30,18 +30,17 @@ class Member(NamedTuple):
 
     name: str
     offset: int
-    """Of its bytes, from the beginning of the outermost archive."""
+    """Position of its first byte in the outermost archive."""
     size: int
 
 
 def members(path: str, start: int = 0, length: int | None = None, called: str = "") -> list[Member]:
-    """The files in the tar at `path`, or in the tar that is `length` bytes from `start` on of it, sorted by name.
+    """List the files in the tar at `path`, or in the inner tar at bytes start:start+length of it, sorted by name.
 
-    Only headers are read. Folders are left out.
+    Only headers are read. Folders are left out. Messages name the archive `called`.
 
     Raises:
-        InputError: no tar, one cut short, or a member that no archive of images has: a link, a device, an absolute
-            name, or one that leads out of the folder it would be unpacked to.
+        InputError: no tar, a truncated one, or an unsafe member: a link, a device, an absolute name or one with "..".
     """
     called = called or path
     end = start
@@ -59,12 +58,12 @@ def members(path: str, start: int = 0, length: int | None = None, called: str = 
             closed = window.read(_BLOCK) == bytes(_BLOCK)
     except tarfile.TarError as error:
         raise InputError(
-            f"{called} is damaged or no uncompressed tar ({error}); download it again, or give the archive itself"
+            f"{called} is damaged or not an uncompressed tar ({error}); download it again, or give the archive itself"
         ) from error
     except OSError as error:
         raise InputError(f"{called} cannot be read: {error.strerror or error}") from error
     if not closed:
-        # tarfile takes an archive that ends early for a whole one.
+        # tarfile accepts an archive that ends early; a complete one ends with a block of zeros.
         raise InputError(f"{called} is cut short or damaged after byte {end - start:,}; download it again")
     check_distinct(Path(called), [member.name for member in found])
     return sorted(found)
@@ -72,28 +71,25 @@ def members(path: str, start: int = 0, length: int | None = None, called: str = 
 
 def _check_member(entry: tarfile.TarInfo, called: str) -> None:
     if not entry.isreg() or entry.issparse():
-        raise InputError(f"{called}: its member {entry.name!r} is a link or a device; this is no archive of images")
+        raise InputError(f"{called}: its member {entry.name!r} is a link or a device; not an archive of images")
     if not is_plain(entry.name.removeprefix("./")):
-        raise InputError(f"{called}: its member {entry.name!r} leads out of the archive; this is no archive of images")
+        raise InputError(f"{called}: its member {entry.name!r} leads out of the archive; not an archive of images")
 
 
 class _Window(io.RawIOBase):
-    """Part of a file as a file of its own."""
+    """A part of a file as a file object."""
 
     def __init__(self, descriptor: int, start: int, length: int) -> None:
         self._descriptor, self._start, self._length, self._position = descriptor, start, length, 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position."""
         self._position = offset + (0, self._position, self._length)[whence]
         return self._position
 
-    def advance(self) -> int:
-        """Where we are."""
+    def tell(self) -> int:
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes."""
         rest = max(0, self._length - self._position)
         data = os.pread(self._descriptor, rest if size < 0 else min(size, rest), self._start + self._position)
         self._position += len(data)
@@ -111,13 +107,12 @@ class _Class(NamedTuple):
 
 @dataclass(frozen=True)
 class InnerTars:
-    """The images of some classes, which are listed where they are read: that takes a look at every image's header."""
+    """The images of some classes, listed by the worker that packs them: listing reads every image's tar header."""
 
     path: str
     classes: tuple[_Class, ...]
 
     def items(self) -> Iterator[Item]:
-        """The images, in order."""
         for name, label, offset, size in self.classes:
             listed = members(self.path, offset, size, f"{self.path}: {name}.tar")
             if not listed:
@@ -133,10 +128,10 @@ class TrainSplit:
         self.where, self._path = str(path), str(path.absolute())
         inner = members(self._path)
         names = [Path(member.name).name.removesuffix(".tar") for member in inner]
-        held = zip(inner, names, strict=True)
-        strange = next((m.name for m, name in held if not m.name.endswith(".tar") or not is_plain(name)), None)
-        if strange or not inner:
-            found = f"holds {strange}" if strange else "is empty"
+        pairs = zip(inner, names, strict=True)
+        unexpected = next((m.name for m, name in pairs if not m.name.endswith(".tar") or not is_plain(name)), None)
+        if unexpected or not inner:
+            found = f"holds {unexpected}" if unexpected else "is empty"
             raise InputError(f"--train-tar: {path} {found}; give the archive that holds a WNID.tar per class")
         check_distinct(path, names)
         self.classes = tuple(sorted(names))
@@ -151,16 +146,15 @@ class TrainSplit:
         self.parts = -(-len(self._inner) // _CLASSES_PER_SHARD)
 
     def part(self, number: int) -> Part:
-        """What makes shard `number`."""
         start = number * _CLASSES_PER_SHARD
         return InnerTars(self._path, tuple(self._inner[start : start + _CLASSES_PER_SHARD]))
 
 
 def val_split(path: Path, labels: list[str], titles: dict[str, str], labels_from: str) -> Split:
-    """ILSVRC2012_img_val.tar: images whose names end in their number, and the class of each in that order.
+    """Read ILSVRC2012_img_val.tar, whose file names end in the number of the image; label i is that of number i + 1.
 
     Raises:
-        InputError: it cannot be read, or holds another number of images than there are labels.
+        InputError: it cannot be read, or its images do not match the labels in number.
     """
     listed = members(str(path.absolute()))
     numbered = sorted((_number(path, member.name), member) for member in listed)
@@ -171,8 +165,8 @@ def val_split(path: Path, labels: list[str], titles: dict[str, str], labels_from
         )
     if [number for number, _ in numbered] != list(range(1, len(numbered) + 1)):
         raise InputError(
-            f"--val-tar: the names of {path} do not number its images from 1 to {len(numbered):,}, each once, so it is "
-            "not known which label is whose; give the original archive, or pack a folder of class folders"
+            f"--val-tar: the names of {path} do not number its images from 1 to {len(numbered):,}, each once, so the "
+            "labels cannot be assigned; give the original archive, or pack a folder of class folders"
         )
     classes = tuple(sorted(set(labels)))
     position = {name: i for i, name in enumerate(classes)}
@@ -187,25 +181,25 @@ def val_split(path: Path, labels: list[str], titles: dict[str, str], labels_from
 def _number(path: Path, name: str) -> int:
     digits = re.findall(r"[0-9]+", Path(name).stem)
     if not digits:
-        raise InputError(f"--val-tar: {path} holds {name}, whose name has no number to find its label by")
+        raise InputError(f"--val-tar: {path} holds {name}, whose name has no number, so its label is unknown")
     return int(digits[-1])
 
 
 class Devkit(NamedTuple):
-    """What the devkit tells: the class of each validation image, and what the classes are called."""
+    """The class of each validation image, and the plain names of the classes."""
 
     val_labels: list[str]
     titles: dict[str, str]
 
 
 def read_devkit(path: Path) -> Devkit:
-    """ILSVRC2012_devkit_t12.tar.gz.
+    """Read ILSVRC2012_devkit_t12.tar.gz.
 
-    Label k of the ground truth is the class whose ILSVRC2012_ID is k; only leaves of the hierarchy, which are 1 to
-    1000, are classes of images.
+    Label k of the ground truth is the class with ILSVRC2012_ID k. Only leaves of the hierarchy, 1 to 1000, have images.
 
     Raises:
-        InputError: it cannot be read, or lacks a file; or SciPy is not installed (MissingLibraryError).
+        InputError: it cannot be read or lacks a file.
+        MissingLibraryError: SciPy is not installed.
     """
     try:
         from scipy.io import loadmat
@@ -221,24 +215,24 @@ def read_devkit(path: Path) -> Devkit:
         names = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in leaves}
         titles = {str(s["WNID"]): str(s["words"]) for s in leaves}
         labels = [names[int(line)] for line in truth.decode().split()]
-    except Exception as error:  # a reader of a foreign format raises many kinds
-        raise InputError(f"--devkit: {path} is damaged or no ImageNet 2012 devkit ({error!r})") from error
+    except Exception as error:  # loadmat raises many kinds for a damaged file
+        raise InputError(f"--devkit: {path} is damaged or not an ImageNet 2012 devkit ({error!r})") from error
     return Devkit(labels, titles)
 
 
 def _devkit_files(path: Path) -> tuple[bytes, bytes]:
-    wanted = {"/data/meta.mat": b"", "/data/ILSVRC2012_validation_ground_truth.txt": b""}
+    files = {"/data/meta.mat": b"", "/data/ILSVRC2012_validation_ground_truth.txt": b""}
     try:
         with tarfile.open(path, "r:*") as archive:
             for entry in archive:
-                for ending in wanted:
+                for ending in files:
                     if entry.isreg() and f"/{entry.name}".endswith(ending):
-                        wanted[ending] = _content(archive, entry)
+                        files[ending] = _content(archive, entry)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"--devkit: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if missing := [ending for ending, content in wanted.items() if not content]:
+    if missing := [ending for ending, content in files.items() if not content]:
         raise InputError(f"--devkit: {path} holds no *{missing[0]}; give ILSVRC2012_devkit_t12.tar.gz")
-    return wanted["/data/meta.mat"], wanted["/data/ILSVRC2012_validation_ground_truth.txt"]
+    return files["/data/meta.mat"], files["/data/ILSVRC2012_validation_ground_truth.txt"]
 
 
 def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
@@ -248,10 +242,10 @@ def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
 
 
 def read_wnids(path: Path) -> list[str]:
-    """The class of each validation image, one a line, in the order of the images' numbers.
+    """Read the class of each validation image, one per line, in the order of the images' numbers.
 
     Raises:
-        InputError: it cannot be read, or a line is no name of a class.
+        InputError: it cannot be read, or a line is not a class name.
     """
     try:
         labels = path.read_text(encoding="utf-8-sig").split()
@@ -259,13 +253,13 @@ def read_wnids(path: Path) -> list[str]:
         raise InputError(f"--val-wnids: {path} is not a text file in UTF-8") from error
     except OSError as error:
         raise InputError(f"--val-wnids: {path} cannot be read: {error.strerror}") from error
-    if strange := next((name for name in labels if not is_plain(name) or "/" in name), None):
-        raise InputError(f"--val-wnids: {path} holds {strange!r}, which cannot be a class")
+    if invalid := next((name for name in labels if not is_plain(name) or "/" in name), None):
+        raise InputError(f"--val-wnids: {path} holds {invalid!r}, which cannot be a class")
     return labels
 
 
 def remarks(splits: dict[str, Split]) -> Iterable[str]:
-    """Sentences about what the archives hold other than ImageNet 2012; a subset is packed like the whole."""
+    """Describe how the archives differ from ImageNet 2012; a subset is packed like the whole."""
     for name, split in splits.items():
         if len(split.classes) != CLASSES:
             yield f"{split.where} holds {len(split.classes):,} classes; ImageNet 2012 has {CLASSES:,}"
@@ -274,7 +268,7 @@ def remarks(splits: dict[str, Split]) -> Iterable[str]:
 
 
 def remark_on_images(images: int) -> str:
-    """A sentence about the number of training images, which is known when all are read; "" where it is ImageNet's."""
+    """Describe a number of training images, known after packing, that is not ImageNet's; otherwise ""."""
     if images == TRAIN_IMAGES:
         return ""
     return f"the training archive holds {images:,} images; ImageNet 2012 has {TRAIN_IMAGES:,}"

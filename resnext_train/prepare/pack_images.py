@@ -1,4 +1,4 @@
-"""The whole of `pack` and `imagenet`: every split, what is said of it, and the report."""
+"""Run `resnext-prepare pack` and `imagenet`: pack every split, print a summary and write the report."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from resnext_train.prepare import imagenet_archives
 from resnext_train.prepare.image_splits import Split
 from resnext_train.prepare.pack_records import Tier
 from resnext_train.prepare.pack_split import Outcome, pack_split
-from resnext_train.prepare.pack_writer import explained, write_whole
+from resnext_train.prepare.pack_writer import write_errors_explained, write_whole
 
 PrintLine = Callable[[str], None]
 
 REPORT = "report.json"
 _LINE_SECONDS = 30.0
-"""Seconds between two progress lines where the console is no terminal."""
+"""Seconds between two progress lines if stderr is no terminal."""
 
 _LISTED = 20
-"""Odd files that are named on the console; the report names them all."""
+"""Odd files that are printed; the report lists all."""
 
 NO_JPEGTRAN = (
-    "jpegtran is not installed, so JPEGs are kept as they are and training will decode them whole; for faster training "
+    "jpegtran is not installed, so JPEGs are kept as they are and training decodes them whole; for faster training "
     "install it (apt-get install libjpeg-turbo-progs, or brew install jpeg-turbo), delete the pack and pack again"
 )
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to pack, whatever is packed."""
+    """Packing options."""
 
     tier: Tier
     verify_every: int
-    """Every which image is compared with its original."""
+    """Compare every Nth image with its original."""
     workers: int
 
 
 def pack(splits: dict[str, Split], out: Path, options: Options, print_line: PrintLine) -> bool:
-    """Make a pack of each split, in `out` or the folder of the split's name there; whether all images can be read.
+    """Pack each split into `out` / its name and return whether all images are readable.
 
     Raises:
         InputError: see `pack_split`.
@@ -59,13 +59,13 @@ def pack(splits: dict[str, Split], out: Path, options: Options, print_line: Prin
         with progress(split.images, name or "pack") as bar:
             outcome = pack_split(split, folder, options.tier, options.verify_every, options.workers, bar.update)
         if outcome is None:
-            print_line(f"{folder} is there already: it was packed from the same images with the same options")
+            print_line(f"{folder} is already packed, from the same images with the same options")
             unreadable = int((PackIndex(folder).kind == UNREADABLE).sum())
             if unreadable:
-                print_line(f"unreadable: {unreadable:,} of its images; `resnext-prepare check` names them")
+                print_line(f"unreadable: {unreadable:,} of its images; `resnext-prepare check` lists them")
             good = good and not unreadable
             continue
-        with explained(out):
+        with write_errors_explained(out):
             _write_report(out / REPORT, name or "images", split, options.tier, outcome)
         print_outcome(folder, outcome, out / REPORT, print_line)
         good = good and not outcome.unreadable
@@ -73,7 +73,7 @@ def pack(splits: dict[str, Split], out: Path, options: Options, print_line: Prin
 
 
 def pack_imagenet(splits: dict[str, Split], out: Path, options: Options, print_line: PrintLine) -> bool:
-    """Like `pack`, for ImageNet's archives: also says what they hold other than ImageNet."""
+    """Pack ImageNet's archives like `pack`, and print how they differ from ImageNet 2012."""
     for remark in imagenet_archives.remarks(splits):
         print_line(remark)
     good = pack(splits, out, options, print_line)
@@ -83,7 +83,7 @@ def pack_imagenet(splits: dict[str, Split], out: Path, options: Options, print_l
 
 
 def progress(images: int | None, what: str) -> tqdm[Any]:
-    """A progress bar on stderr; where that is no terminal, a line now and then for what takes long."""
+    """Return a progress bar on stderr; if that is no terminal, it prints a line every `_LINE_SECONDS`."""
     every, delay = (0.2, 0.0) if sys.stderr.isatty() else (_LINE_SECONDS, _LINE_SECONDS)
     return tqdm(total=images, desc=printable(what), unit="image", mininterval=every, delay=delay)
 
@@ -92,9 +92,9 @@ def _print_notes(splits: dict[str, Split], tier: Tier, print_line: PrintLine) ->
     if tier.name == "exact" and tier.jpegtran is None:
         print_line(NO_JPEGTRAN)
     if tier.name != "exact":
-        kept = f"JPEG of quality {tier.quality}" if tier.name == "resized" else "arrays without compression"
+        form = f"JPEG of quality {tier.quality}" if tier.name == "resized" else "arrays without compression"
         print_line(
-            f"tier {tier.name} is lossy: images with a short side over {tier.size} pixels are made smaller, as {kept}"
+            f"tier {tier.name} is lossy: images with a short side over {tier.size} pixels are resized, stored as {form}"
         )
     if {"train", "val"} <= splits.keys():
         train, val = set(splits["train"].classes), set(splits["val"].classes)
@@ -106,7 +106,7 @@ def _print_notes(splits: dict[str, Split], tier: Tier, print_line: PrintLine) ->
 
 
 def print_outcome(folder: Path, outcome: Outcome, report: Path, print_line: PrintLine) -> None:
-    """What was packed, at which rate, and what was unusual."""
+    """Print what was packed, at which rate, and which images are odd or unreadable."""
     ratio = outcome.bytes_after / max(1, outcome.bytes_before)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in outcome.kinds.items() if count)
     print_line(
@@ -116,11 +116,11 @@ def print_outcome(folder: Path, outcome: Outcome, report: Path, print_line: Prin
     if outcome.packed_now:
         rate = outcome.packed_now / outcome.seconds
         hours = imagenet_archives.TRAIN_IMAGES / rate / 3600
-        found = outcome.images - outcome.packed_now
+        earlier = outcome.images - outcome.packed_now
         print_line(
             f"{outcome.packed_now:,} images packed in {outcome.seconds:.1f} s, {rate:,.1f} images/s"
-            + (f", after {found:,} that were done before" if found else "")
-            + f"; {imagenet_archives.TRAIN_IMAGES:,} such images, as many as ImageNet has, would take {hours:.1f} hours"
+            + (f", after {earlier:,} by earlier commands" if earlier else "")
+            + f"; ImageNet's {imagenet_archives.TRAIN_IMAGES:,} training images would take {hours:.1f} hours"
         )
     print_odd(outcome.odd, report, print_line)
     for name, why in outcome.unreadable:
@@ -128,17 +128,17 @@ def print_outcome(folder: Path, outcome: Outcome, report: Path, print_line: Prin
 
 
 def print_odd(odd: list[tuple[str, str]], report: Path | None, print_line: PrintLine) -> None:
-    """How many images are unusual in which way, and the first of them."""
+    """Print the number of odd images by reason, and the first of them."""
     for why, count in Counter(why for _, why in odd).most_common():
         print_line(f"odd: {count:,} × {why}")
     for name, why in odd[:_LISTED]:
         print_line(f"  {name}: {why}")
     if len(odd) > _LISTED:
-        print_line(f"  and {len(odd) - _LISTED:,} more" + (f"; {report} names all" if report else ""))
+        print_line(f"  and {len(odd) - _LISTED:,} more" + (f"; {report} lists all" if report else ""))
 
 
 def _write_report(path: Path, name: str, split: Split, tier: Tier, outcome: Outcome) -> None:
-    """Write a split's part of the report, and keep that of the other split."""
+    """Write a split's entry of the report and keep the other split's."""
     try:
         report = json.loads(path.read_text())
     except (OSError, ValueError):

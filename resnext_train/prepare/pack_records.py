@@ -1,8 +1,8 @@
-"""What an image becomes in a pack.
+"""Turn an encoded image into a pack's record.
 
-exact     a JPEG with the same pixels whose restart markers let it be decoded in part; other files as they are
-resized   the short side at most N pixels, a JPEG again, with restart markers; smaller images as in exact
-raw       the short side at most N pixels, uint8 (height, width, 3)
+exact     a JPEG with the same pixels and restart markers, for decoding in part; other files unchanged
+resized   a JPEG with a short side of at most N pixels and restart markers; smaller images as in exact
+raw       an array with a short side of at most N pixels, uint8 (height, width, 3)
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from resnext_train.data.decode.jpeg_header import BadImageError, Header, is_jpeg, read_header
+from resnext_train.data.decode.jpeg_header import BadImageError, JpegHeader, is_jpeg, read_header
 from resnext_train.data.decode.lazy_image import decode, open_image
 from resnext_train.data.decode.restart_markers import find_segments
 from resnext_train.data.pack.pack_format import PIXELS, RESTART, UNREADABLE, VERBATIM
 from resnext_train.prepare.file_formats import header_of, oddity, why_not_rewritten
 
-_SEGMENTS = (4, 3, 2, 1)
-"""MCUs from one restart marker to the next: the first of these that divides a row of MCUs is taken, so that the
-segments form a grid. Longer ones make the file smaller, shorter ones let a crop be met more closely."""
+_INTERVALS = (4, 3, 2, 1)
+"""MCUs between restart markers: the first of these that divides a row of MCUs, so that the segments form a grid.
+Longer segments make the file smaller, shorter ones fit a crop more closely."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Tier:
     size: int | None
     """Pixels of the short side; None in exact."""
     quality: int | None
-    """JPEG quality; None but in resized."""
+    """JPEG quality; None in exact and raw."""
     jpegtran: str | None
-    """Path of the program; None: there is none, and files are kept as they are."""
+    """Path of the program; None: not installed, files are kept unchanged."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What goes into the index: how the records were made."""
+        """Return the settings that the index stores."""
         settings = {k: v for k, v in asdict(self).items() if v is not None and k in ("size", "quality")}
         if self.size is not None:
             settings["interpolation"] = "bicubic"
@@ -54,59 +54,59 @@ class Tier:
 
 
 def find_jpegtran() -> str | None:
-    """Path of jpegtran, if it is installed."""
+    """Return the path of jpegtran, or None if it is not installed."""
     return shutil.which("jpegtran")
 
 
 class Record(NamedTuple):
-    """An image as it goes into a pack."""
+    """An image as a pack stores it."""
 
     data: bytes
     kind: int
     height: int
     width: int
     odd: str
-    """What is unusual about it, or why nothing reads it; "": nothing."""
+    """What is unusual about it or why it is unreadable, or ""."""
 
 
 class _DifferenceError(Exception):
-    """A rewritten file that is not what it should be; the message says how."""
+    """A rewritten file differs from its original; the message says how."""
 
 
 def make_record(data: bytes, name: str, tier: Tier, verify: bool) -> Record:
-    """The record of an encoded image; `verify`: decode a rewritten file, whole and in part, and compare."""
+    """Return the record of an encoded image; with `verify`, decode a rewritten file whole and in part and compare."""
     try:
         if tier.name == "exact":
-            return _exact(data, name, tier.jpegtran, verify)
+            return _make_exact(data, name, tier.jpegtran, verify)
         assert tier.size is not None
         pixels = decode(data)
-        small = _shrunk(pixels, tier.size)
+        small = _shrink(pixels, tier.size)
         if tier.name == "raw":
             _, height, width = small.shape
             record = small.permute(1, 2, 0).contiguous().numpy().tobytes()
             return Record(record, PIXELS, height, width, oddity(data, name))
         if small is pixels:
-            return _exact(data, name, tier.jpegtran, verify)
+            return _make_exact(data, name, tier.jpegtran, verify)
         assert tier.quality is not None
-        return _encoded(small, tier.quality, oddity(data, name), verify)
+        return _encode(small, tier.quality, oddity(data, name), verify)
     except BadImageError as error:
         return Record(data, UNREADABLE, 0, 0, str(error))
 
 
-def _shrunk(pixels: Tensor, size: int) -> Tensor:
-    """The image with a short side of `size` pixels; itself if it is not larger than that."""
+def _shrink(pixels: Tensor, size: int) -> Tensor:
+    """Resize to a short side of `size` pixels; return a smaller image itself."""
     if min(pixels.shape[1:]) <= size:
         return pixels
     small: Tensor = F.resize(pixels, [size], InterpolationMode.BICUBIC, antialias=True)
     return small
 
 
-def _encoded(pixels: Tensor, quality: int, odd: str, verify: bool) -> Record:
-    """A JPEG of 4:2:0 with restart markers."""
+def _encode(pixels: Tensor, quality: int, odd: str, verify: bool) -> Record:
+    """Encode as JPEG 4:2:0 with restart markers."""
     _, height, width = pixels.shape
     file = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(
-        file, "JPEG", quality=quality, subsampling="4:2:0", optimize=True, restart_marker_blocks=_segment(width, 16)
+        file, "JPEG", quality=quality, subsampling="4:2:0", optimize=True, restart_marker_blocks=_interval(width, 16)
     )
     data = file.getvalue()
     if verify:
@@ -117,14 +117,14 @@ def _encoded(pixels: Tensor, quality: int, odd: str, verify: bool) -> Record:
     return Record(data, RESTART, height, width, odd)
 
 
-def _exact(data: bytes, name: str, jpegtran: str | None, verify: bool) -> Record:
+def _make_exact(data: bytes, name: str, jpegtran: str | None, verify: bool) -> Record:
     header = header_of(data)
     why = why_not_rewritten(data, header) or ("" if jpegtran else "no jpegtran")
     if not why:
         assert header is not None
         assert jpegtran is not None
         try:
-            small = _rewritten(data, header, jpegtran)
+            small = _rewrite(data, header, jpegtran)
             if verify:
                 _check_same(data, small)
             if find_segments(small, read_header(small)) is None:
@@ -136,67 +136,68 @@ def _exact(data: bytes, name: str, jpegtran: str | None, verify: bool) -> Record
     return Record(data, VERBATIM, height, width, "" if why == "no jpegtran" else oddity(data, name) or why)
 
 
-def _rewritten(data: bytes, header: Header, jpegtran: str) -> bytes:
-    """The same DCT coefficients with a restart marker every few MCUs."""
-    out = _transcoded(data, _segment(header.width, header.mcu_width), jpegtran)
+def _rewrite(data: bytes, header: JpegHeader, jpegtran: str) -> bytes:
+    """Return the same DCT coefficients with a restart marker every few MCUs."""
+    out = _transcode(data, _interval(header.width, header.mcu_width), jpegtran)
     after = header_of(out)
     if after is not None and after.mcu_width != header.mcu_width:
-        # The program chose other sampling factors, and so another grid.
-        out = _transcoded(data, _segment(after.width, after.mcu_width), jpegtran)
+        # jpegtran chose other sampling factors, which change the grid of MCUs: repeat with an interval for these.
+        out = _transcode(data, _interval(after.width, after.mcu_width), jpegtran)
         after = header_of(out)
     if after is None or (after.height, after.width) != (header.height, header.width):
         raise _DifferenceError("jpegtran changed its size")
     return out
 
 
-def _transcoded(data: bytes, interval: int, jpegtran: str) -> bytes:
+def _transcode(data: bytes, interval: int, jpegtran: str) -> bytes:
     command = [jpegtran, "-copy", "none", "-optimize", "-restart", f"{interval}B"]
     done = subprocess.run(command, input=data, capture_output=True, check=False)
-    if done.returncode:  # 2 are warnings: it wrote something, but the file is not in order
+    if done.returncode:  # 2 is a warning: there is output, but the file is damaged
         why = done.stderr.decode(errors="replace").strip().split("\n")[-1]
         raise _DifferenceError(f"jpegtran: {why or f'exit code {done.returncode}'}")
     return done.stdout
 
 
 def check_stream(data: bytes, jpegtran: str | None) -> None:
-    """See that all of a JPEG's data is there and in order, which decoders let pass with a warning.
+    """Check a JPEG's entropy-coded data with jpegtran: decoders only warn if it is damaged or incomplete.
 
-    Without `jpegtran`, and for other formats, nothing is looked at: Pillow refuses those that are damaged.
+    Without `jpegtran`, and for other formats, which Pillow refuses when damaged, check nothing.
 
     Raises:
-        BadImageError: it is not.
+        BadImageError: the data is damaged.
     """
     if jpegtran is None or not is_jpeg(data):
         return
     done = subprocess.run([jpegtran, "-copy", "none"], input=data, capture_output=True, check=False)
-    told = done.stderr.decode(errors="replace").strip().split("\n")[-1]
-    if done.returncode and "extraneous bytes" not in told:  # which cost no pixel
-        raise BadImageError(f"its data is damaged: {told or f'jpegtran: exit code {done.returncode}'}")
+    warning = done.stderr.decode(errors="replace").strip().split("\n")[-1]
+    if done.returncode and "extraneous bytes" not in warning:  # those change no pixel
+        raise BadImageError(f"its data is damaged: {warning or f'jpegtran: exit code {done.returncode}'}")
 
 
-def _segment(width: int, mcu_width: int) -> int:
-    """MCUs from one restart marker to the next in an image of this width."""
+def _interval(width: int, mcu_width: int) -> int:
+    """Return the MCUs between restart markers for an image of this width."""
     row = -(-width // mcu_width)
-    return next(k for k in _SEGMENTS if row % k == 0)
+    return next(k for k in _INTERVALS if row % k == 0)
 
 
 def _check_same(data: bytes, rewritten: bytes) -> None:
-    """Raise _DifferenceError unless a rewritten file has the pixels of the original, decoded whole and in part.
+    """Compare a rewritten file with the original, decoded whole and in part.
 
     Raises:
+        _DifferenceError: it has other pixels.
         BadImageError: the original cannot be decoded.
     """
     pixels = decode(data)
     try:
         if not torch.equal(decode(rewritten), pixels):
-            raise _DifferenceError("rewritten it would have other pixels")
+            raise _DifferenceError("a rewritten copy would have other pixels")
     except BadImageError as error:
-        raise _DifferenceError(f"rewritten it could not be read: {error}") from error
+        raise _DifferenceError(f"a rewritten copy could not be read: {error}") from error
     _check_parts(rewritten, pixels)
 
 
 def _check_parts(data: bytes, pixels: Tensor) -> None:
-    """Raise _DifferenceError unless boxes at the corners and elsewhere, decoded alone, are those of the whole image."""
+    """Raise _DifferenceError unless boxes decoded alone equal the same boxes of the whole image."""
     image = open_image(data)
     _, rows, columns = pixels.shape
     for top, left, height, width in _boxes(rows, columns, random.Random(zlib.crc32(data))):
@@ -208,15 +209,15 @@ def _check_parts(data: bytes, pixels: Tensor) -> None:
             raise _DifferenceError("a part of it, decoded alone, would have other pixels")
 
 
-def _boxes(height: int, width: int, draw: random.Random) -> list[tuple[int, int, int, int]]:
-    """Top, left, height and width of a box in each corner, of one pixel, and of three anywhere."""
+def _boxes(height: int, width: int, rng: random.Random) -> list[tuple[int, int, int, int]]:
+    """Return (top, left, height, width) of a random box in each corner, of one pixel, and of three boxes anywhere."""
     boxes = []
     for down in (False, True):
         for right in (False, True):
-            h, w = draw.randint(1, height), draw.randint(1, width)
+            h, w = rng.randint(1, height), rng.randint(1, width)
             boxes.append(((height - h) * down, (width - w) * right, h, w))
-    boxes.append((draw.randrange(height), draw.randrange(width), 1, 1))
+    boxes.append((rng.randrange(height), rng.randrange(width), 1, 1))
     for _ in range(3):
-        h, w = draw.randint(1, height), draw.randint(1, width)
-        boxes.append((draw.randint(0, height - h), draw.randint(0, width - w), h, w))
+        h, w = rng.randint(1, height), rng.randint(1, width)
+        boxes.append((rng.randint(0, height - h), rng.randint(0, width - w), h, w))
     return boxes

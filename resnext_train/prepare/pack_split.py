@@ -1,9 +1,9 @@
-"""Making a pack, a shard at a time, so that a killed command goes on where it stopped.
+"""Pack a split shard by shard, so that a killed command can resume.
 
-plan.json          written first: what is packed and how, and the pack's id
-shard-00000.bin    a finished shard, and
+plan.json          written first: the source, the settings and the pack's id
+shard-00000.bin    a finished shard
 shard-00000.npz    its rows of the index; a shard without them is made again
-index.bin          written last, from the rows; then they and the plan are removed
+index.bin          written last, from the rows; then the rows and the plan are removed
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from resnext_train.prepare.image_splits import Item, Part, Split
 from resnext_train.prepare.pack_records import Record, Tier, make_record
 from resnext_train.prepare.pack_writer import (
     Columns,
-    explained,
     join_columns,
     remove_unfinished,
+    write_errors_explained,
     write_index,
     write_shard,
     write_whole,
@@ -45,7 +45,7 @@ _PLAN_VERSION = 1
 
 
 class Outcome(NamedTuple):
-    """What a pack holds, and what it took to make."""
+    """The content of a pack and the cost of making it."""
 
     images: int
     kinds: dict[str, int]
@@ -55,13 +55,13 @@ class Outcome(NamedTuple):
     """Name and reason."""
     unreadable: list[tuple[str, str]]
     packed_now: int
-    """Images packed by this command; the others it found done."""
+    """Images packed by this command, not by an earlier one."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker needs to make shards."""
+    """The settings that a worker needs to make shards."""
 
     folder: Path
     id: str
@@ -77,16 +77,16 @@ class _Task(NamedTuple):
 def pack_split(
     split: Split, folder: Path, tier: Tier, verify_every: int, workers: int, advance: worker_pool.Advance
 ) -> Outcome | None:
-    """Make the pack of `split` in `folder`, or finish it; None: it is there already.
+    """Make or finish the pack of `split` in `folder`; return None if it is already finished.
 
     Raises:
         InputError: the folder holds something else or cannot be written, the images have changed since the pack was
-            begun, or one cannot be read from the disk.
+            started, or one cannot be read from the disk.
     """
     started = time.monotonic()
-    with explained(folder):
+    with write_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder), explained(folder):
+    with _lock_folder(folder), write_errors_explained(folder):
         fingerprint = _fingerprint(split, tier)
         if is_pack(folder):
             _check_finished(folder, fingerprint)
@@ -99,12 +99,12 @@ def pack_split(
         try:
             packed = sum(worker_pool.run(partial(_make_shard, job), tasks, min(workers, split.parts), advance))
         finally:
-            remove_unfinished(folder)  # what workers leave that were stopped: it may fill the disk
+            remove_unfinished(folder)  # files of stopped workers could fill the disk
         return _finish(split, job, fingerprint, packed, started)
 
 
 def _finished_shards(folder: Path, shards: int) -> dict[int, int]:
-    """The shards that need not be made again, with the number of images in each."""
+    """Return the image counts of finished shards by shard number."""
     done = {}
     for number in range(shards):
         path = folder / shard_name(number)
@@ -121,8 +121,8 @@ def _fingerprint(split: Split, tier: Tier) -> str:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Refuse to work in a folder in which another process works."""
+def _lock_folder(folder: Path) -> Iterator[None]:
+    """Lock the folder; raises InputError if another command is packing into it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -137,7 +137,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _check_finished(folder: Path, fingerprint: str) -> None:
-    """Refuse a finished pack of other images or options; clear away what finishing it left."""
+    """Refuse a finished pack of other images or options; remove leftover rows and plan of this one."""
     if PackIndex(folder).header.source != fingerprint:
         raise InputError(
             f"{folder} holds a pack of other images or with other options; delete it, or write to another folder"
@@ -152,7 +152,7 @@ def _clear(folder: Path) -> None:
 
 
 def _plan(folder: Path, split: Split, tier: Tier, fingerprint: str) -> str:
-    """The id of the pack that was begun in `folder`, or that is begun now.
+    """Return the id of the pack in `folder`, from its plan or from a new one.
 
     Raises:
         InputError: the folder holds something else.
@@ -161,12 +161,12 @@ def _plan(folder: Path, split: Split, tier: Tier, fingerprint: str) -> str:
     if path.is_file():
         try:
             plan = json.loads(path.read_text())
-            begun, id_ = str(plan["fingerprint"]), str(plan["id"])
+            planned, id_ = str(plan["fingerprint"]), str(plan["id"])
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged; delete {folder} and begin anew") from error
-        if begun != fingerprint:
+            raise InputError(f"{path} is damaged; delete {folder} and start again") from error
+        if planned != fingerprint:
             raise InputError(
-                f"{folder} holds a pack that was begun with other images or options; give those again, delete it, "
+                f"{folder} holds an unfinished pack of other images or options; give those again, delete it, "
                 "or write to another folder"
             )
         return id_
@@ -191,10 +191,10 @@ def _rows_path(folder: Path, number: int) -> Path:
 
 
 def _make_shard(job: _Job, task: _Task, advance: worker_pool.Advance) -> int:
-    """Write a shard, then its rows; the number of its images."""
+    """Write a shard, then its rows; return its number of images."""
     rows = _Rows()
-    with explained(job.folder):
-        records = rows.of(job, task.part, advance)
+    with write_errors_explained(job.folder):
+        records = rows.collect(job, task.part, advance)
         offsets, size = write_shard(job.folder, task.number, job.id, records)
         columns = rows.columns(task.number, offsets)
         notes = {
@@ -211,7 +211,7 @@ def _make_shard(job: _Job, task: _Task, advance: worker_pool.Advance) -> int:
 
 
 class _Rows:
-    """The rows of a shard as they come to be."""
+    """The rows of a shard, collected while its records are written."""
 
     def __init__(self) -> None:
         self.names: list[bytes] = []
@@ -222,8 +222,8 @@ class _Rows:
         self._records: list[tuple[int, int, int, int]] = []
         self._digests: list[bytes] = []
 
-    def of(self, job: _Job, part: Part, advance: worker_pool.Advance) -> Iterator[bytes]:
-        """The records of `part`, noted as they pass."""
+    def collect(self, job: _Job, part: Part, advance: worker_pool.Advance) -> Iterator[bytes]:
+        """Yield the records of `part` and collect their rows."""
         for position, item in enumerate(part.items()):
             data = item.read()
             record = make_record(data, item.name, job.tier, verify=position % job.verify_every == 0)
@@ -241,7 +241,7 @@ class _Rows:
             (self.unreadable if record.kind == UNREADABLE else self.odd).append((item.name, record.odd))
 
     def columns(self, number: int, offsets: NDArray[np.uint64]) -> Columns:
-        """The columns of shard `number`, whose records have these offsets."""
+        """Return the columns of shard `number` for these record offsets."""
         length, height, width, kind = np.array(self._records, np.int64).reshape(-1, 4).T
         content = {
             "shard": np.full(len(self.names), number),
@@ -270,7 +270,7 @@ def _read_rows(folder: Path, number: int) -> tuple[Columns, dict[str, Any]]:
 
 
 def _finish(split: Split, job: _Job, fingerprint: str, packed: int, started: float) -> Outcome:
-    """Join the rows to the index, and clear away."""
+    """Write the index from the rows, then remove the rows and the plan."""
     rows = [_read_rows(job.folder, number) for number in range(split.parts)]
     notes = [note for _, note in rows]
     columns = join_columns([columns for columns, _ in rows])

@@ -1,4 +1,4 @@
-"""Writing a pack: every file is whole under its name or is not there."""
+"""Write a pack's files atomically: each is complete or absent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from resnext_train.data.pack.pack_format import (
     SHARD_HEAD,
     SHARD_MAGIC,
     VERSION,
-    Header,
+    PackHeader,
     shard_name,
 )
 from resnext_train.errors import InputError
@@ -34,40 +34,40 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an OSError of writing below `path` into an InputError that says what to do."""
+def write_errors_explained(path: Path) -> Iterator[None]:
+    """Turn an OSError from writing below `path` into an InputError."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise InputError(
-                f"{path}: the disk is full; make room and give the same command again, which goes on where it stopped"
+                f"{path}: the disk is full; make room and give the same command again, which resumes where it stopped"
             ) from error
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a file, and give it its name when it is on the disk for good.
+    """Let `write` fill a temporary file, sync it to the disk and rename it to `path`.
 
     Raises:
-        OSError: it cannot be written; nothing is left of it.
+        OSError: it cannot be written; the temporary file is removed.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")  # two processes never write to the same file
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")  # the process id: no other process writes to it
     try:
-        with fresh.open("wb") as file:
+        with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
+        temporary.replace(path)
         sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
-            fresh.unlink()
+            temporary.unlink()
         raise
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder last."""
+    """Sync a folder's entries, so that renames survive a crash."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -76,13 +76,13 @@ def sync_folder(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed `write_whole` left."""
+    """Remove the temporary files of killed `write_whole` calls."""
     for path in folder.glob(".*.new"):
         path.unlink(missing_ok=True)
 
 
 def write_shard(folder: Path, number: int, pack: str, records: Iterator[bytes]) -> tuple[NDArray[np.uint64], int]:
-    """Write shard `number` of the pack with this id; the offset of each record, and the shard's length in bytes.
+    """Write shard `number` of the pack with id `pack`; return each record's offset and the shard's size in bytes.
 
     Raises:
         OSError: it cannot be written.
@@ -103,7 +103,7 @@ def write_shard(folder: Path, number: int, pack: str, records: Iterator[bytes]) 
 
 
 def join_columns(parts: list[Columns]) -> Columns:
-    """The columns of all shards, one after the other."""
+    """Concatenate the columns of all shards."""
     joined = {name: np.concatenate([part[name] for part in parts]) for name in (*COLUMNS, "names")}
     starts = np.cumsum([0, *(len(part["names"]) for part in parts[:-1])])
     joined["name_ends"] = np.concatenate(
@@ -113,9 +113,7 @@ def join_columns(parts: list[Columns]) -> Columns:
 
 
 def write_index(folder: Path, about: dict[str, Any], columns: Columns) -> None:
-    """Write the index: with it the pack is finished.
-
-    `about` holds the fields of the header that do not follow from the columns.
+    """Write the index, which finishes the pack. `about`: the header fields that do not follow from the columns.
 
     Raises:
         OSError: it cannot be written.
@@ -127,14 +125,14 @@ def write_index(folder: Path, about: dict[str, Any], columns: Columns) -> None:
         digest.update(array.data)
     fields = {**about, "images": len(arrays["label"]), "digest": digest.hexdigest()}
     draft = json.dumps(fields).encode()
-    # The offsets are in the header and follow from its length: leave room for them and fill up with spaces.
+    # The header holds the offsets, which depend on its length: reserve room for them and pad with spaces.
     end = _aligned(INDEX_HEAD.size + len(draft) + 200 * len(arrays))
     room = end - INDEX_HEAD.size
-    places = {}
+    layout = {}
     for name, array in arrays.items():
-        places[name] = {"dtype": array.dtype.str, "offset": end, "shape": list(array.shape)}
+        layout[name] = {"dtype": array.dtype.str, "offset": end, "shape": list(array.shape)}
         end = _aligned(end + array.nbytes)
-    header = Header(**fields, columns=places, bytes=end)
+    header = PackHeader(**fields, columns=layout, bytes=end)
     text = json.dumps(header._asdict()).encode().ljust(room)
 
     def write(file: IO[bytes]) -> None:

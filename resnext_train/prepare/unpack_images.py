@@ -1,4 +1,4 @@
-"""From packs back to files."""
+"""Unpack packs to image files."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.errors import InputError
 from resnext_train.prepare.image_splits import is_plain
 from resnext_train.prepare.pack_images import PrintLine, progress
-from resnext_train.prepare.pack_writer import explained
+from resnext_train.prepare.pack_writer import write_errors_explained
 
 
 def unpack(source: Path, out: Path, print_line: PrintLine) -> None:
-    """Write the files of the pack in `source`, or of the packs in its train and val, below `out`.
+    """Write the images of the pack `source`, or of the packs in its train and val, as files below `out`.
 
     Raises:
-        InputError: no pack, one whose names lead out of `out`, or `out` holds something already or cannot be written.
+        InputError: no pack, a pack whose names lead out of `out`, or `out` is not empty or cannot be written.
     """
     names = [""] if is_pack(source) else [name for name in ("train", "val") if is_pack(source / name)]
     if not names:
-        raise InputError(f"{source} holds no finished pack, nor do train and val in it; give the folder of one")
+        raise InputError(f"{source} holds no finished pack, and neither do its train and val; give a pack's folder")
     indices = {name: PackIndex(source / name) for name in names}
     for index in indices.values():
         _check_names(index)
-    with explained(out):
+    with write_errors_explained(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out} is not empty, and no file is overwritten; give a new folder")
         for name, index in indices.items():
@@ -36,7 +36,7 @@ def unpack(source: Path, out: Path, print_line: PrintLine) -> None:
 
 
 def _check_names(index: PackIndex) -> None:
-    """Refuse names that a pack from elsewhere could use to write where it should not."""
+    """Refuse names with which an untrusted pack could write outside of the target folder."""
     for i in range(len(index)):
         name = index.name(i)
         if not is_plain(name):
@@ -56,13 +56,13 @@ def _write(index: PackIndex, out: Path, print_line: PrintLine) -> None:
                 arrays += 1
             _write_new(out / name, data)
             bar.update(1)
-    told = f", {arrays:,} of them arrays, now PNG files that end in .png" if arrays else ""
-    told += f", {unreadable:,} that nothing could read and that are as they were" if unreadable else ""
-    print_line(f"{out}: {len(index):,} files{told}")
+    notes = f", {arrays:,} of them arrays, now PNG files that end in .png" if arrays else ""
+    notes += f", {unreadable:,} of them unreadable and unchanged" if unreadable else ""
+    print_line(f"{out}: {len(index):,} files{notes}")
 
 
 def _record(index: PackIndex, i: int) -> bytes:
-    """The record of image `i`, which must be what was written."""
+    """Return the record of image `i`; raises InputError if its digest is wrong."""
     try:
         data = bytes(index.read(i))
     except OSError as error:

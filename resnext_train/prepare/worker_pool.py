@@ -1,4 +1,4 @@
-"""Work shared among processes that end with the one that started them, however that ends."""
+"""A pool of worker processes that exit when their parent does, even if it is killed."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ Advance = Callable[[int], object]
 """Called with the number of images done since the last call."""
 
 _PRELOAD = ["resnext_train.prepare.pack_split"]
-"""What takes long to import and is used by all that works here."""
+"""Imported once in the fork server, before it forks workers."""
 
 _EVERY = 0.1
-"""Seconds between a worker's messages. When nobody takes them, the worker ends: that is how it notices that the
-process which started it was killed."""
+"""Seconds between a worker's progress messages. Sending fails if the parent was killed, and then the worker exits."""
 
 
 def run(
     work: Callable[[Task, Advance], Result], tasks: Iterator[Task], workers: int, advance: Advance
 ) -> Iterator[Result]:
-    """The results of `work` for all tasks, as they are finished; with one worker, in this process.
+    """Yield the results of `work` for all tasks in order of completion; with one worker, run in this process.
 
-    `work`, the tasks and the results are pickled. Each process uses one thread of torch.
+    `work`, the tasks and the results are pickled. Each process uses one torch thread.
 
     Raises:
-        InputError: as `work` raised it.
-        RuntimeError: a worker failed or was killed.
+        InputError: `work` raised it, or a worker was killed.
+        RuntimeError: `work` raised another error.
     """
     if workers <= 1:
         _use_one_thread()
@@ -50,9 +49,9 @@ def run(
 
 
 def start_server() -> None:
-    """Begin to import what the workers need, beside whatever this process does until it needs them.
+    """Start the fork server, which imports what workers need while this process goes on.
 
-    They are forked from a fresh process that has imported torch but not used it: quick, and no threads are forked.
+    The server has imported torch but not used it: forking it is quick and copies no running threads.
     """
     get_context("forkserver").set_forkserver_preload(_PRELOAD)
     forkserver.ensure_running()
@@ -73,7 +72,7 @@ class _Pool:
     def results(self, tasks: Iterator[Any], advance: Advance) -> Iterator[Any]:
         busy: set[Connection] = set()
         for connection in self._processes:
-            self._give(connection, tasks, busy)
+            self._send_next(connection, tasks, busy)
         while busy:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
@@ -84,10 +83,10 @@ class _Pool:
                     raise value
                 else:
                     busy.discard(ready)
-                    self._give(ready, tasks, busy)
+                    self._send_next(ready, tasks, busy)
                     yield value
 
-    def _give(self, connection: Connection, tasks: Iterator[Any], busy: set[Connection]) -> None:
+    def _send_next(self, connection: Connection, tasks: Iterator[Any], busy: set[Connection]) -> None:
         for task in tasks:
             connection.send(task)
             busy.add(connection)
@@ -118,8 +117,8 @@ def _use_one_thread() -> None:
 
 
 def _serve(connection: Connection, work: Callable[[Any, Advance], Any]) -> None:
-    """Do the tasks that come over `connection` until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process that started us, which ends us
+    """Run tasks received over `connection` until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too and terminates its workers
     _use_one_thread()
     try:
         while True:
@@ -132,13 +131,13 @@ def _serve(connection: Connection, work: Callable[[Any, Advance], Any]) -> None:
                 return
             except (BrokenPipeError, ConnectionResetError):
                 raise
-            except Exception:  # told where it can be seen
+            except Exception:  # the parent raises it
                 connection.send(("failed", RuntimeError(traceback.format_exc())))
                 return
             sender.flush()
             connection.send(("done", result))
     except (EOFError, OSError):
-        return  # nobody is there any more
+        return  # the parent has gone
 
 
 class _ProgressSender:

@@ -16,13 +16,13 @@ from resnext_train.bench.bench_results import STAGES, InAll, PerCore, Result, co
 from resnext_train.bench.gpu_rates import APPETITE, NETWORKS, Need, cores_for, needs
 from resnext_train.bench.interleaved_timing import Lap, Rate, in_turns, microseconds, on_one_core, time_of_items
 from resnext_train.bench.own_pipeline import (
-    ReadyGroups,
+    ReadyBatches,
+    batches_to_count,
     copied,
-    groups_to_count,
     handed_over,
     on_this_core,
     through_loader,
-    train_groups,
+    train_batches,
 )
 from resnext_train.bench.reference_pipelines import TITLES
 from resnext_train.config import load_recipe
@@ -86,17 +86,17 @@ def test_a_process_is_kept_on_one_core_only_for_a_while() -> None:
 
 
 def test_a_pass_repeats_the_files_evenly_with_other_crops() -> None:
-    passes = Passes(files=5, group=4, groups=4, seed=3)
-    groups = passes.micro_batches_of(2)
-    images = np.concatenate([g.images for g in groups])
+    passes = Passes(files=5, micro_batch=4, micro_batches=4, seed=3)
+    micro_batches = passes.micro_batches_of(2)
+    images = np.concatenate([b.images for b in micro_batches])
     assert len(images) == passes.images == 16
     assert np.bincount(images, minlength=5).min() == 3
-    assert len({g.epoch for g in groups}) == 4, "a repeated file gets another crop"
+    assert len({b.epoch for b in micro_batches}) == 4, "a repeated file gets another crop"
     endless = passes.from_(2)
-    for group in [*groups, *passes.micro_batches_of(3)]:
+    for batch in [*micro_batches, *passes.micro_batches_of(3)]:
         again = next(endless)
-        assert again.epoch == group.epoch
-        assert again.images.tolist() == group.images.tolist()
+        assert again.epoch == batch.epoch
+        assert again.images.tolist() == batch.images.tolist()
 
 
 def test_a_sample_is_evenly_spaced(image_root: Path) -> None:
@@ -130,7 +130,7 @@ def test_every_tier_sees_the_same_images_and_crops(image_root: Path, tmp_path: P
     stored = packed(sample, Tier("exact", None, None, JPEGTRAN), tmp_path / "exact", told.append)
     assert stored.bytes_per_image is not None
     assert sum(told) == 7
-    files, pack = train_groups(RECIPE, sample), train_groups(RECIPE, stored.source)
+    files, pack = train_batches(RECIPE, sample), train_batches(RECIPE, stored.source)
     for indices in Passes(7, 4, 3, 0).micro_batches_of(1):
         one, other = files[indices], pack[indices]
         assert isinstance(one, ImageBatch)
@@ -143,31 +143,31 @@ def test_every_tier_sees_the_same_images_and_crops(image_root: Path, tmp_path: P
 def test_a_lap_makes_as_many_images_as_it_says(colour: bool, image_root: Path) -> None:
     source = Counting(image_root / "train")
     color_transform = build_color_transform(RECIPE) if colour else None
-    lap = on_this_core(train_groups(RECIPE, source), Passes(24, 4, 2, 0), color_transform)(1)
+    lap = on_this_core(train_batches(RECIPE, source), Passes(24, 4, 2, 0), color_transform)(1)
     assert lap.images == source.asked == 8
     assert set(lap.stages) == {"read", "decode", "resize", "colour"}
     assert (lap.stages["colour"] > 0) == colour
     assert sum(lap.stages.values()) < lap.seconds
 
 
-@pytest.mark.parametrize(("workers", "groups"), [(0, 6), (1, 6), (2, 8), (4, 16)])
-def test_every_loader_process_makes_as_many_groups(workers: int, groups: int) -> None:
-    assert groups_to_count(Passes(24, 4, 6, 0), workers) == groups
+@pytest.mark.parametrize(("workers", "micro_batches"), [(0, 6), (1, 6), (2, 8), (4, 16)])
+def test_every_loader_process_makes_as_many_micro_batches(workers: int, micro_batches: int) -> None:
+    assert batches_to_count(Passes(24, 4, 6, 0), workers) == micro_batches
 
 
-def test_groups_through_the_loader_are_counted(image_root: Path) -> None:
-    dataset = train_groups(RECIPE, ImageFolder(image_root / "train"))
+def test_micro_batches_through_the_loader_are_counted(image_root: Path) -> None:
+    dataset = train_batches(RECIPE, ImageFolder(image_root / "train"))
     lap = through_loader(dataset, Passes(24, 4, 2, 0), 0)(0)
     assert lap.images == 16
     assert lap.seconds > 0
 
 
-def test_what_is_handed_over_is_a_copy_of_a_group(image_root: Path) -> None:
+def test_what_is_handed_over_is_a_copy_of_a_batch(image_root: Path) -> None:
     passes = Passes(24, 4, 2, 0)
     indices = passes.micro_batches_of(0)[0]
-    ready = train_groups(RECIPE, ImageFolder(image_root / "train"))[indices]
+    ready = train_batches(RECIPE, ImageFolder(image_root / "train"))[indices]
     assert isinstance(ready, ImageBatch)
-    copy = ReadyGroups(ready)[indices]
+    copy = ReadyBatches(ready)[indices]
     assert torch.equal(copy.images, ready.images)
     assert copy.images.stride() == ready.images.stride()
     assert copy.images.data_ptr() != ready.images.data_ptr()

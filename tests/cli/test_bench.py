@@ -88,10 +88,10 @@ def test_a_folder_in_every_tier_beside_the_references(
     out = capsys.readouterr().out
     for told in (
         "sample: 10 different ones",
-        "a pass: 12 images in groups of 4; median of 1 pass",
+        "a pass: 12 images in micro-batches of 4; median of 1 pass",
         "from 2 loader processes",
         "torchvision.io + v2 + ColorJitter",
-        "What the hosts take are published estimates",
+        "The hosts' rates are published estimates",
         "8 × A100-80G                   ResNet-50            16,600",
     ):
         assert told in out

@@ -149,7 +149,7 @@ def test_third_party_networks(tmp_path: Path, refuses: Refuses, capsys: pytest.C
 def test_refusals(tmp_path: Path, refuses: Refuses) -> None:
     weights = tmp_path / "w.pth"
     torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), weights)
-    assert "say by --config" in refuses(export, "--ckpt", str(weights), "--out", str(tmp_path / "o.pth"))
+    assert "weights with --config" in refuses(export, "--ckpt", str(weights), "--out", str(tmp_path / "o.pth"))
     assert "should end in" in refuses(export, "--ckpt", str(weights), "--out", str(tmp_path / "o.bin"))
     assert "exists already" in refuses(export, "--ckpt", str(weights), "--out", str(weights))
     assert "make it first" in refuses(export, "--ckpt", str(weights), "--out", str(tmp_path / "no" / "o.pth"))

@@ -153,7 +153,7 @@ def test_refusals(arguments: list[str], told: str, refuses: Refuses) -> None:
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     code = (
-        "from resnext_train.cli.common import run_command\n"
+        "from resnext_train.cli.run_command import run_command\n"
         "def chatter():\n"
         "    for i in range(10**6): print('line', i)\n"
         "raise SystemExit(run_command('resnext-info', chatter))"

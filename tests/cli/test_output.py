@@ -22,7 +22,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(
     # 3 classes: 2048 · 3 + 3 weights in place of 2048 · 1000 + 1000, of 25,028,904 (ResNeXt-50 32×4d)
     assert f"resnext50_32x4d, {25_028_904 - 2_049_000 + 6_147:,} parameters, 4.23 G multiply-adds at 224" in out
     assert "3 classes, 24 training, 9 validation images" in out
-    assert "16 images a step over all processes, in 8 BN groups of 2" in out
+    assert "16 images a step over all processes, in 8 micro-batches of 2" in out
     assert "1 steps an epoch, 70 steps in all; 8 images of each epoch dropped" in out
     assert "0.1 at epoch 1, 0.01 at epoch 31, 0.001 at epoch 61" in out
     assert not (tmp_path / "runs").exists()
@@ -39,7 +39,7 @@ def test_a_machine_with_idle_gpus_is_told_the_torchrun_line(
         "-m resnext_train train --config smoke.yaml --dry-run 'data.root=/a b'"
     )
     out = capsys.readouterr().out
-    assert f"only 1 of 8 GPUs in use; for 4: {line}" in out, "smoke.yaml has 4 groups, so 8 processes would be refused"
+    assert f"only 1 of 8 GPUs in use; for 4: {line}" in out, "smoke.yaml has 4 micro-batches, so 8 ranks are refused"
 
 
 def test_a_dry_run_does_not_mind_a_run_folder_that_is_taken(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_what_is_there_already_is_not_made_again(
     before = {name: path.stat().st_mtime_ns for name, path in files(out).items()}
     capsys.readouterr()
     assert pack(image_root, out) == 0
-    assert capsys.readouterr().out.count("is there already") == 2
+    assert capsys.readouterr().out.count("is already packed") == 2
     assert {name: path.stat().st_mtime_ns for name, path in files(out).items()} == before
     error = refuses(prepare, "pack", str(image_root), str(out), "--tier", "raw", *ONE)
     assert "holds a pack of other images or with other options" in error
@@ -214,7 +214,7 @@ def test_sources_that_make_no_sense(image_root: Path, tmp_path: Path, refuses: R
     (tmp_path / "c" / "cifar-10-batches-py").mkdir(parents=True)
     pack(image_root / "val", tmp_path / "a" / "val", "--tier", "raw")
     for source, sentence in [
-        (tmp_path / "nowhere", "is no folder and no .csv file"),
+        (tmp_path / "nowhere", "is neither a folder nor a .csv file"),
         (tmp_path / "empty", "holds no class folders"),
         (tmp_path / "c", "holds CIFAR's own files"),
         (tmp_path / "a" / "val", "is a pack already"),
@@ -222,10 +222,10 @@ def test_sources_that_make_no_sense(image_root: Path, tmp_path: Path, refuses: R
         (tmp_path / "x.csv", "x.csv cannot be read: No such file"),
     ]:
         assert sentence in refuses(prepare, "pack", str(source), str(out), *ONE)
-    assert "to be read only" in refuses(prepare, "pack", str(image_root), str(image_root / "pack"), *ONE)
+    assert "which is only read" in refuses(prepare, "pack", str(image_root), str(image_root / "pack"), *ONE)
     assert not out.exists()
     assert "holds no finished pack" in refuses(prepare, "unpack", str(image_root), str(out))
-    assert "is no folder" in refuses(prepare, "check", str(tmp_path / "nowhere"))
+    assert "is neither a folder nor" in refuses(prepare, "check", str(tmp_path / "nowhere"))
     (out / "train").mkdir(parents=True)
     (out / "train" / "plan.json").write_text("{}")
     assert "a pack that is not finished" in refuses(prepare, "check", str(out))
@@ -343,8 +343,8 @@ def test_packing_again_what_holds_unreadable_images_says_so_again(
 def test_tables_that_are_none(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:
     table = tmp_path / "table.csv"
     for content, told in (
-        (f"{'x' * 200_000},dog\n", "is no table of path,label"),
-        (f"{'x' * 300},dog\n", "is no file"),
+        (f"{'x' * 200_000},dog\n", "is not a table of path,label"),
+        (f"{'x' * 300},dog\n", "is not a file"),
     ):
         table.write_text(content)
         assert told in refuses(prepare, "pack", str(table), str(tmp_path / "out"), *ONE)

@@ -66,7 +66,7 @@ def test_an_unreadable_image_is_named(image_root: Path, tmp_path: Path, refuses:
 def test_more_processes_than_groups(tmp_path: Path) -> None:
     done = start_module("train", "--config", "smoke.yaml", *SMALL, "train.micro_batch=16", processes=2, cwd=tmp_path)
     assert done.returncode == 1  # torchrun's own
-    assert done.stderr.count("2 processes but only 1 BN groups in a step") == 1
+    assert done.stderr.count("2 processes but only 1 micro-batches in a step") == 1
     assert "start at most 1" in done.stderr
 
 
@@ -121,7 +121,7 @@ def test_checkpoints_that_are_none(
 
 def test_foreign_weights_need_a_recipe_that_fits(tmp_path: Path, refuses: Refuses) -> None:
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "w.pth")
-    assert "say by --config which recipe" in refuses(evaluate, "--ckpt", str(tmp_path / "w.pth"))
+    assert "give the recipe of its weights with --config" in refuses(evaluate, "--ckpt", str(tmp_path / "w.pth"))
     error = refuses(evaluate, "--ckpt", str(tmp_path / "w.pth"), "--config", "smoke.yaml", *SMALL)
     assert "does not fit the network: it lacks bn1.weight" in error
 

@@ -24,19 +24,22 @@ from torch.utils.data import get_worker_info
 
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
+from resnext_train.compute.precision import Precision
 from resnext_train.config import load_recipe
 from resnext_train.data.batch_loader import readable_batches
 from resnext_train.data.build_loaders import build_eval_loader, build_train_loader
 from resnext_train.data.build_sources import build_splits
 from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.decode.lazy_image import MAX_PIXELS, LazyImage, open_image
-from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.image_batch import ImageBatch, LoadReport
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.sources.image_folder import ImageFolder
+from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.crop_transforms import CropTransform, EvalTransform, PadTransform
 from resnext_train.data.transforms.random_draws import BOX_DRAWS, CropDraws
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import LocalInputError
+from resnext_train.evaluation.evaluate import evaluate as count_correct
 
 ONE = DistContext(0, 1, 0, 1, torch.device("cpu"))
 
@@ -245,6 +248,22 @@ def test_skip_takes_the_next_readable_image_and_counts(image_root: Path) -> None
     assert all(torch.equal(a.images, b.images) for a, b in zip(skipped, again, strict=True))
 
 
+def test_what_takes_the_place_of_an_image_keeps_its_own_label(image_root: Path) -> None:
+    (image_root / "train" / "dog" / "7.JPEG").write_bytes(b"")  # the last dog: an emu comes next
+    skipped, _ = loaders(image_root, "data.on_bad_image=skip")
+    assert np.bincount(torch.cat([micro_batch.labels for micro_batch in skipped])).tolist() == [8, 7, 9]
+
+
+def test_images_of_a_batch_without_a_readable_one_are_counted() -> None:
+    report = LoadReport(0.0, 0.0, 0.0, 2, ())
+    nothing = ImageBatch(torch.empty(0, 3, 4, 4, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), None, report)
+    some = ImageBatch(torch.zeros(3, 3, 4, 4, dtype=torch.uint8), torch.arange(3), None, report._replace(missing=1))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+    plain = ColorTransform(0, 0, 0, 0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    counts = count_correct(network, [some, nothing], plain, Precision("fp32", "cpu"), ONE)
+    assert (counts.count, counts.unreadable) == (3, 3)
+
+
 def test_evaluation_leaves_out_what_it_cannot_read(image_root: Path) -> None:
     _, good = loaders(image_root)
     for name in ("cat/1.JPEG", "emu/2.JPEG"):  # the second is alone in its block
@@ -262,7 +281,7 @@ def test_a_disk_that_is_gone_is_no_bad_image(image_root: Path) -> None:
         save_image(image_root / "train" / "dog" / f"{i}.JPEG", seed=i)
     for path in image_root.glob("train/dog/*.JPEG"):
         path.write_bytes(b"")
-    with pytest.raises(LocalInputError, match=r"dog/.*the file is empty, and \d\d others that were tried neither"):
+    with pytest.raises(LocalInputError, match=r"dog/.*the file is empty, nor can the \d\d others that were tried"):
         loaders(image_root, "data.on_bad_image=skip")
 
 

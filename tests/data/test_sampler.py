@@ -25,7 +25,7 @@ def test_steps_per_epoch(images: int, batch: int, micro_batches: int, steps: int
 
 
 def test_too_few_images_for_one_step() -> None:
-    with pytest.raises(InputError, match="7 training images cannot fill 4 BN groups"):
+    with pytest.raises(InputError, match="7 training images cannot fill 4 micro-batches"):
         StepPlan(7, 20, 4)
 
 
@@ -82,6 +82,7 @@ def test_evaluation_takes_each_image_once_in_the_same_blocks(images: int, world_
     blocks = [b.images.tolist() for s in samplers for b in s]
     assert sorted(blocks) == [list(range(a, min(a + 8, images))) for a in range(0, images, 8)]
     assert [len(s) for s in samplers] == [len(list(s)) for s in samplers]
+    assert {s.rounds for s in samplers} == {max(len(s) for s in samplers)}
 
 
 def test_the_random_numbers_are_splitmix64() -> None:

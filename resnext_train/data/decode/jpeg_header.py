@@ -1,4 +1,4 @@
-"""The header of a JPEG file, without decoding it."""
+"""Read the header of a JPEG file without decoding it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class BadImageError(Exception):
-    """An image that no decoder reads; the message says why."""
+    """An image that cannot be decoded; the message says why."""
 
 
 BASELINE, EXTENDED, _SCAN, _RESTART_INTERVAL, END = 0xC0, 0xC1, 0xDA, 0xDD, 0xD9
@@ -16,19 +16,19 @@ _BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 """Markers without a length."""
 
 
-class Header(NamedTuple):
-    """What a JPEG file says of itself before its first scan."""
+class JpegHeader(NamedTuple):
+    """The facts that a JPEG file states before its first scan."""
 
     height: int
     width: int
     kind: int
     """Code of the frame's marker: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, from 0xC9 on arithmetic-coded."""
     precision: int
-    """Bits of a sample."""
+    """Bits per sample."""
     sampling: tuple[tuple[int, int], ...]
     """Horizontal and vertical sampling factor of each component."""
     interval: int
-    """MCUs from one restart marker to the next; 0: there are none."""
+    """MCUs from one restart marker to the next; 0: no restart markers."""
     frame: int
     """Offset of the frame's marker in bytes."""
     scan: int
@@ -38,25 +38,24 @@ class Header(NamedTuple):
 
     @property
     def mcu_height(self) -> int:
-        """Height of an MCU of an interleaved scan in pixels; a scan of one component has blocks of 8 × 8."""
+        """Height of an MCU in pixels, in a scan of all components; an MCU of a single component is 8 × 8."""
         return 8 * max(v for _, v in self.sampling) if len(self.sampling) > 1 else 8
 
     @property
     def mcu_width(self) -> int:
-        """Width of an MCU of an interleaved scan in pixels."""
         return 8 * max(h for h, _ in self.sampling) if len(self.sampling) > 1 else 8
 
 
 def is_jpeg(data: bytes | bytearray) -> bool:
-    """Whether the bytes begin as a JPEG file does, whatever the file is called."""
+    """Return whether the bytes begin like a JPEG file, whatever the file's name."""
     return data[:3] == b"\xff\xd8\xff"
 
 
-def read_header(data: bytes | bytearray) -> Header:
-    """The header of a JPEG file.
+def read_header(data: bytes | bytearray) -> JpegHeader:
+    """Parse the header of a JPEG file.
 
     Raises:
-        BadImageError: it is not one, or its header is damaged.
+        BadImageError: it is no JPEG file, or its header is damaged.
     """
     if not is_jpeg(data):
         raise BadImageError("it is no JPEG file")
@@ -66,7 +65,7 @@ def read_header(data: bytes | bytearray) -> Header:
         raise BadImageError("the JPEG header is cut short or damaged") from error
 
 
-def _read_header(data: bytes | bytearray) -> Header:
+def _read_header(data: bytes | bytearray) -> JpegHeader:
     at, interval, frame = 2, 0, 0
     height = width = kind = precision = 0
     sampling: tuple[tuple[int, int], ...] = ()
@@ -94,4 +93,4 @@ def _read_header(data: bytes | bytearray) -> Header:
             raise BadImageError("the JPEG file holds no image")
     if not (height and width and sampling and all(h and v for h, v in sampling)):
         raise BadImageError("the JPEG header states no size")
-    return Header(height, width, kind, precision, sampling, interval, frame, at, data[at - length + 2])
+    return JpegHeader(height, width, kind, precision, sampling, interval, frame, at, data[at - length + 2])

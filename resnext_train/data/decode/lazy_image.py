@@ -1,4 +1,4 @@
-"""Image bytes to pixels: the whole image, or exactly a box of it."""
+"""Decode image bytes to pixels: the whole image, or exactly a box of it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,28 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode
 
-from resnext_train.data.decode.jpeg_header import BadImageError, Header, is_jpeg, read_header
+from resnext_train.data.decode.jpeg_header import BadImageError, JpegHeader, is_jpeg, read_header
 from resnext_train.data.decode.restart_markers import RestartSegments, find_segments
 
 MAX_PIXELS = 100_000_000
-"""Larger images are refused before they are decoded: the pixels of such a one take 300 MB, decoding up to twice that,
+"""Larger images are refused before they are decoded: at this size the pixels take 300 MB, decoding up to twice that,
 and each loader process may hold one."""
 
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "PPM", "TIFF")
-"""What Pillow may open. Of its other formats some start programs."""
+"""What Pillow may open. Some of its other formats start programs."""
 
 
 class LazyImage(Protocol):
-    """An image whose pixels are read when asked for, whole or in part."""
+    """An image whose pixels are decoded when asked for, whole or in part."""
 
     @property
-    def height(self) -> int:
-        """Pixels from top to bottom."""
+    def height(self) -> int: ...
 
     @property
-    def width(self) -> int:
-        """Pixels from left to right."""
+    def width(self) -> int: ...
 
     def region(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """The uint8 RGB pixels (3, height, width) of a box that lies within the image.
+        """Return the uint8 RGB pixels (3, height, width) of a box that lies within the image.
 
         Raises:
             BadImageError: they cannot be decoded.
@@ -45,49 +43,44 @@ class LazyImage(Protocol):
 
 
 class DecodedImage:
-    """A picture that is already decoded."""
+    """An image that is already decoded."""
 
     def __init__(self, pixels: Tensor) -> None:
         self.pixels = pixels
 
     @property
     def height(self) -> int:
-        """Pixels from top to bottom."""
         return self.pixels.shape[1]
 
     @property
     def width(self) -> int:
-        """Pixels from left to right."""
         return self.pixels.shape[2]
 
     def region(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """The uint8 RGB pixels (3, height, width) of a box that lies within the image."""
         return self.pixels.narrow(1, top, height).narrow(2, left, width)  # half the time of slices
 
 
 class _JpegImage:
-    """A JPEG file that is decoded as far as a box needs it, if it has restart markers for that, or else whole."""
+    """A JPEG file of which only what a box needs is decoded if it has suitable restart markers, else all of it."""
 
-    def __init__(self, data: bytes | bytearray, header: Header) -> None:
+    def __init__(self, data: bytes | bytearray, header: JpegHeader) -> None:
         self._data, self._header = data, header
         self._segments: RestartSegments | None = None
 
     @property
     def height(self) -> int:
-        """Pixels from top to bottom."""
         return self._header.height
 
     @property
     def width(self) -> int:
-        """Pixels from left to right."""
         return self._header.width
 
     def region(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """The uint8 RGB pixels (3, height, width) of a box, the same as those of the whole image there."""
         pixels = None
         if self._header.interval and (height, width) != (self.height, self.width):
             self._segments = self._segments or find_segments(self._data, self._header)
             if self._segments is not None:
+                # The segments around the box are a small JPEG of their own, whose pixels equal the whole image's.
                 small, y, x = self._segments.cut(top, left, height, width)
                 pixels = _decode_jpeg(small)
         if pixels is None:
@@ -96,58 +89,53 @@ class _JpegImage:
 
 
 class _OtherImage:
-    """An image of another format, which is always decoded whole."""
+    """An image of another format, always decoded whole."""
 
     def __init__(self, data: bytes | bytearray) -> None:
         self._data = data
         self.height, self.width = _size(data)
 
     def region(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """The uint8 RGB pixels (3, height, width) of a box that lies within the image."""
         return _decode(self._data)[:, top : top + height, left : left + width]
 
 
 def open_image(data: bytes | bytearray) -> LazyImage:
-    """The picture in an encoded image file. EXIF orientation is ignored, as in the references.
+    """Return the image in the bytes of a file. EXIF orientation is ignored, as in the references.
 
     Raises:
-        BadImageError: it is no image of a known format, its header is damaged, or it has more than MAX_PIXELS.
+        BadImageError: no known format, a damaged header, or more than MAX_PIXELS.
     """
     if not data:
         raise BadImageError("the file is empty")
-    image = _understood(data)
+    image = _detect_format(data)
     check_size(image.height, image.width)
     return image
 
 
-def _understood(data: bytes | bytearray) -> LazyImage:
+def _detect_format(data: bytes | bytearray) -> LazyImage:
     if is_jpeg(data):
         try:
             return _JpegImage(data, read_header(data))
         except BadImageError:
-            pass  # Pillow and libjpeg read on over some damage
+            pass  # Pillow and libjpeg can read past some damage
     return _OtherImage(data)
 
 
 def decode(data: bytes | bytearray) -> Tensor:
-    """The whole image as uint8 RGB (3, H, W).
+    """Decode a whole image to uint8 RGB (3, H, W).
 
-    JPEG is decoded by torchvision. Pillow decodes what that refuses, and all other formats: torchvision would decode
-    every frame of a GIF, and one wrong byte in a PNG ends the process.
+    torchvision decodes JPEG. Pillow decodes what torchvision refuses, and all other formats: torchvision would decode
+    every frame of a GIF, and one wrong byte in a PNG would end the process.
 
     Raises:
-        BadImageError: neither reads it, or it has more than MAX_PIXELS.
+        BadImageError: neither can decode it, or it has more than MAX_PIXELS.
     """
     image = open_image(data)
     return image.region(0, 0, image.height, image.width)
 
 
 def check_size(height: int, width: int) -> None:
-    """Refuse an image that would take too much memory.
-
-    Raises:
-        BadImageError: it has more than MAX_PIXELS.
-    """
+    """Raise BadImageError for an image of more than MAX_PIXELS."""
     if height * width > MAX_PIXELS:
         raise BadImageError(f"the image of {width:,} × {height:,} pixels is larger than the limit of {MAX_PIXELS:,}")
 
@@ -158,12 +146,12 @@ def _decode(data: bytes | bytearray) -> Tensor:
 
 
 def _decode_jpeg(data: bytes | bytearray) -> Tensor | None:
-    """RGB pixels (3, H, W), or None where libjpeg refuses.
+    """Decode to RGB pixels (3, H, W), or return None where libjpeg refuses.
 
-    This is what torchvision.io.decode_jpeg calls. It is called directly because to silence the function's notice of
-    its successor takes as long as to decode 50 × 50 pixels.
+    This calls the operator behind torchvision.io.decode_jpeg, because silencing that function's deprecation warning
+    takes as long as decoding 50 × 50 pixels.
     """
-    # From read-only memory, torch would warn once that the tensor could be written to.
+    # A bytearray: for read-only bytes torch would warn once that the tensor could be written to.
     encoded = torch.frombuffer(data if isinstance(data, bytearray) else bytearray(data), dtype=torch.uint8)
     try:
         return cast(Tensor, torch.ops.image.decode_jpeg(encoded, ImageReadMode.RGB.value, False))
@@ -172,7 +160,7 @@ def _decode_jpeg(data: bytes | bytearray) -> Tensor | None:
 
 
 def _size(data: bytes | bytearray) -> tuple[int, int]:
-    """Height and width as Pillow reads them from an image's header."""
+    """Return height and width from an image's header, as Pillow reads it."""
     with _opened(data) as image:
         return image.height, image.width
 
@@ -185,22 +173,22 @@ def _decode_with_pillow(data: bytes | bytearray) -> Tensor:
 
 @contextmanager
 def _opened(data: bytes | bytearray) -> Iterator[Image.Image]:
-    """An image opened by Pillow, whose errors, inside too, become BadImageError."""
+    """Open an image with Pillow; its errors, also those raised inside, become BadImageError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a size that is refused here, of odd EXIF data
+            warnings.simplefilter("ignore")  # about sizes, which are checked here, and about odd EXIF data
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 yield image
     except Image.DecompressionBombError as error:
         raise BadImageError(f"the image is larger than the limit of {MAX_PIXELS:,} pixels") from error
     except UnidentifiedImageError as error:
         raise BadImageError("it is no image of a known format, or its header is damaged") from error
-    except Exception as error:  # its readers raise many kinds on damaged files
+    except Exception as error:  # Pillow's readers raise many kinds on damaged files
         raise BadImageError(str(error) or type(error).__name__) from error
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit gray scaled to 8 bits, which Pillow's own conversion would clip; other images as they are."""
+    """Scale 16-bit gray to 8 bits, where Pillow's own conversion would clip it; return other images unchanged."""
     if not (image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG")):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

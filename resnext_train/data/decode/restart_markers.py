@@ -1,8 +1,9 @@
-"""Part of a JPEG without decoding the rest: the bytes of a JPEG file as a header and restart segments.
+"""Cut a part out of a JPEG without decoding the rest, by its restart markers.
 
-A restart marker ends a run of MCUs (minimum coded units: 8×8 to 16×16 pixels) after which decoding starts afresh. In
-a file with a marker every k MCUs, where k divides the MCUs of a row, the segments form a grid; those that cover a box,
-put behind the original header with height and width patched, are a small valid JPEG of just that part.
+Decoding starts afresh after a restart marker, so the segments of MCUs (minimum coded units: 8×8 to 16×16 pixels)
+between two markers do not depend on one another. In a file with a marker every k MCUs, where k divides the MCUs of a
+row, the segments form a grid. Those that cover a box, behind the original header with height and width patched, are a
+small valid JPEG of just that part.
 """
 
 from __future__ import annotations
@@ -12,25 +13,25 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from resnext_train.data.decode.jpeg_header import BASELINE, END, EXTENDED, Header
+from resnext_train.data.decode.jpeg_header import BASELINE, END, EXTENDED, JpegHeader
 
 _UPSAMPLED_EXACTLY = frozenset(
     [((1, 1), (1, 1), (1, 1)), ((2, 1), (1, 1), (1, 1)), ((2, 2), (1, 1), (1, 1)), ((1, 2), (1, 1), (1, 1))]
 )
-"""4:4:4, 4:2:2, 4:2:0 and 4:4:0: samplings whose chroma upsampling looks no further than one pixel beyond a box."""
+"""4:4:4, 4:2:2, 4:2:0 and 4:4:0: samplings whose chroma upsampling reads at most one pixel beyond a box."""
 
 _MIN_WIDTH = 8
-"""Pixels: libjpeg upsamples chroma planes of one or two columns in another way than wider ones."""
+"""Least width of a small JPEG in pixels: libjpeg upsamples chroma planes of one or two columns differently."""
 
 _RESTARTS = (0xD0 + (np.arange(1 << 18) & 7)).astype(np.uint8)
-"""Codes of the first restart markers of a scan. More segments than these are not looked for."""
+"""Codes of a scan's restart markers, which count modulo 8. Scans with more segments are decoded whole."""
 
 
 class RestartSegments:
     """The grid of restart segments of a JPEG file."""
 
     def __init__(
-        self, data: bytes | bytearray, header: Header, rows: int, columns: int, bounds: NDArray[np.int64]
+        self, data: bytes | bytearray, header: JpegHeader, rows: int, columns: int, bounds: NDArray[np.int64]
     ) -> None:
         """`bounds` are offsets in `data`: segment i, its marker included, lies between bounds i and i + 1."""
         self._data, self._header = data, header
@@ -38,9 +39,9 @@ class RestartSegments:
         self._height, self._width = header.mcu_height, header.mcu_width * header.interval  # of a segment, in pixels
 
     def cut(self, top: int, left: int, height: int, width: int) -> tuple[bytearray, int, int]:
-        """A small JPEG that covers a box, and the box's top and left in it; the box's pixels are those of the whole.
+        """Return a small JPEG that covers a box, and the box's top and left in it; its pixels equal the whole image's.
 
-        One more pixel on each side than the box has keeps the upsampling of chroma exact.
+        It covers one more pixel on each side, so that the upsampling of chroma is exact, too.
         """
         h = self._header
         first_row, last_row = max(0, (top - 1) // self._height), min(self._rows, -(-(top + height + 1) // self._height))
@@ -57,16 +58,17 @@ class RestartSegments:
         rows = zip(bounds[:, 0].tolist(), bounds[:, -1].tolist(), strict=True)
         marks = len(small) - 1 + np.cumsum(bounds[:, 1:] - bounds[:, :-1])
         small = bytearray().join([small, *(data[start:end] for start, end in rows)])
+        # Markers must count 0 to 7 over and over: renumber those of the joined segments, and end the image.
         np.frombuffer(small, np.uint8)[marks] = _RESTARTS[: len(marks)]
         small[-1] = END
         return small, top - first_row * self._height, left - first * self._width
 
 
-def find_segments(data: bytes | bytearray, header: Header) -> RestartSegments | None:
-    """The restart segments of a JPEG file, or None where it has none that are of use.
+def find_segments(data: bytes | bytearray, header: JpegHeader) -> RestartSegments | None:
+    """Return the restart segments of a JPEG file, or None if it has no usable ones.
 
-    Of use are those of one 8-bit baseline scan of gray or of YCbCr with a usual sampling, whose markers are all there
-    and whose segments are equal parts of a row.
+    Usable: one 8-bit baseline scan, gray or YCbCr with a usual sampling, with all its markers, and segments that are
+    equal parts of a row.
     """
     if not header.interval or header.kind not in (BASELINE, EXTENDED) or header.precision != 8:
         return None
@@ -77,7 +79,7 @@ def find_segments(data: bytes | bytearray, header: Header) -> RestartSegments | 
     if over or header.scan_components != len(header.sampling) or rows * columns > len(_RESTARTS):
         return None
     scan = np.frombuffer(data, np.uint8, offset=header.scan)
-    # 0xFF 0x00 stands for a 0xFF of data
+    # In a scan, 0xFF begins a marker, but 0xFF 0x00 is a data byte 0xFF.
     marks = np.flatnonzero((scan[:-1] == 0xFF) & (scan[1:] != 0))
     if len(marks) != rows * columns or marks[-1] + 2 != len(scan) or scan[-1] != END:
         return None

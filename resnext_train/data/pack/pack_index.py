@@ -1,4 +1,4 @@
-"""A pack, opened for reading: its index as memory-mapped columns, and its records."""
+"""Open a pack for reading: its index as memory-mapped columns, and its records."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from resnext_train.data.pack.pack_format import (
     SHARD_HEAD,
     SHARD_MAGIC,
     VERSION,
-    Header,
+    PackHeader,
     shard_name,
 )
 from resnext_train.errors import InputError
 
 _OPEN_SHARDS = 256
-"""Files of shards that a process keeps open at most; ImageNet has some 160 shards. A quarter of what the process may
-open is not exceeded either: a loader needs descriptors for the tensors that it hands over, too."""
+"""Shards that a process keeps open at most; ImageNet has some 160. Nor does it use more than a quarter of its file
+descriptors, because a loader process also needs some for the tensors that it passes on."""
 
 
 class PackIndex:
-    """A pack, opened: the columns as read-only arrays with a row per image, and its records.
+    """An open pack: the columns as read-only arrays with one row per image, and the records.
 
-    The index and the shards' first bytes are checked, not the records: that takes `resnext-prepare check`. An instance
-    may be used by threads and after a fork, and is opened anew where it is unpickled.
+    Opening checks the index and the shards' first bytes; only `resnext-prepare check` checks the records. An instance
+    may be used by several threads and after a fork; unpickling one opens the pack again.
 
     Raises:
         InputError: no pack, one of a newer version, a damaged index, or shards that are missing, cut short or foreign.
@@ -67,9 +67,9 @@ class PackIndex:
             raise self._damaged("a label is not that of a class")
         for number, size in enumerate(self.header.shards):
             self._check_shard(number, size)
-        # A cache per instance, in C: safe among threads and after a fork, where a lock of our own would not be.
+        # lru_cache is implemented in C, and so safe among threads and after a fork, where our own lock would not be.
         self._shard_file = lru_cache(maxsize=_open_limit())(self._open_shard)
-        self._shard_pixels = lru_cache(maxsize=_open_limit())(self._map_shard)  # a map holds its file open
+        self._shard_pixels = lru_cache(maxsize=_open_limit())(self._map_shard)  # a map keeps its file open
 
     def __len__(self) -> int:
         return self.header.images
@@ -78,15 +78,15 @@ class PackIndex:
         return PackIndex, (self.path,)
 
     def name(self, i: int) -> str:
-        """Path of image `i` relative to the folder that was packed, such as n01440764/n01440764_18.JPEG."""
+        """Return the path of image `i` relative to the packed folder, such as n01440764/n01440764_18.JPEG."""
         start = int(self._ends[i - 1]) if i else 0
         return os.fsdecode(self._names[start : int(self._ends[i])].tobytes())
 
     def read(self, i: int) -> bytearray:
-        """The record of image `i`.
+        """Read the record of image `i`.
 
         Raises:
-            OSError: the disk cannot read it, or it does not lie within its shard.
+            OSError: a failure of the disk, or a record outside its shard.
         """
         number, offset, length = int(self.shard[i]), int(self.offset[i]), int(self.length[i])
         self._check_place(number, offset, length)
@@ -100,10 +100,10 @@ class PackIndex:
         return data
 
     def pixels(self, i: int) -> NDArray[np.uint8]:
-        """The pixels (height, width, 3) of image `i`, whose kind is PIXELS: a read-only view of the file, not a copy.
+        """Return the pixels (height, width, 3) of image `i`, of kind PIXELS: a read-only view of the file, not a copy.
 
         Raises:
-            OSError: it does not lie within its shard, or is not as long as its height and width say.
+            OSError: a record outside its shard, or one whose length does not match its height and width.
         """
         number, offset, length = int(self.shard[i]), int(self.offset[i]), int(self.length[i])
         shape = (int(self.height[i]), int(self.width[i]), 3)
@@ -113,10 +113,10 @@ class PackIndex:
         return np.frombuffer(self._shard_pixels(number), np.uint8, length, offset).reshape(shape)
 
     def columns_digest(self) -> str:
-        """blake2b-128 of the columns as they are now; reads the whole index.
+        """Compute the blake2b-128 of the columns as they are now; reads the whole index.
 
         Raises:
-            ValueError, KeyError, TypeError: a column beside those of this version cannot be read.
+            ValueError, KeyError, TypeError: a column unknown to this version cannot be read.
         """
         from hashlib import blake2b
 
@@ -125,7 +125,7 @@ class PackIndex:
             total.update(self._column(name).data)
         return total.hexdigest()
 
-    def _read_header(self) -> Header:
+    def _read_header(self) -> PackHeader:
         try:
             with self._file.open("rb") as file:
                 head = file.read(INDEX_HEAD.size)
@@ -148,7 +148,7 @@ class PackIndex:
             raise InputError(f"{self._file} cannot be read: {error.strerror}") from error
         try:
             content = json.loads(text)
-            header = Header(**{field: content[field] for field in Header._fields})
+            header = PackHeader(**{field: content[field] for field in PackHeader._fields})
             self._check_columns(header)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged("its header makes no sense") from error
@@ -160,10 +160,10 @@ class PackIndex:
         return InputError(f"{self._file} is damaged: {why}; copy it again, or pack the images again")
 
     @staticmethod
-    def _check_columns(header: Header) -> None:
-        """Raise ValueError, KeyError, TypeError or AttributeError unless a header is what it should be.
+    def _check_columns(header: PackHeader) -> None:
+        """Raise ValueError, KeyError, TypeError or AttributeError unless a header is valid.
 
-        Every column must be there and lie within the file.
+        Every column must be present and lie within the file.
         """
         known = {name: (dtype, [header.images, *row]) for name, (dtype, row) in COLUMNS.items()}
         known["names"] = ("|u1", [int(header.columns["names"]["shape"][0])])
@@ -173,11 +173,11 @@ class PackIndex:
             raise TypeError("settings")
         if not header.images > 0:
             raise ValueError("images")
-        whole = [header.images, *header.shards, *(column["offset"] for column in header.columns.values())]
-        if not all(type(number) is int for number in whole) or min(header.shards, default=0) < SHARD_HEAD.size:
-            raise ValueError("a number that is none")
+        integers = [header.images, *header.shards, *(column["offset"] for column in header.columns.values())]
+        if not all(type(number) is int for number in integers) or min(header.shards, default=0) < SHARD_HEAD.size:
+            raise ValueError("not an integer")
         if not all(isinstance(name, str) for name in (*header.classes, *header.titles.values())):
-            raise TypeError("a name that is none")
+            raise TypeError("not a name")
         for name, (dtype, shape) in known.items():
             column = header.columns[name]
             end = column["offset"] + np.dtype(dtype).itemsize * math.prod(shape)
@@ -214,7 +214,7 @@ class PackIndex:
     def _check_place(self, number: int, offset: int, length: int) -> None:
         shards = self.header.shards
         if number >= len(shards) or not SHARD_HEAD.size <= offset <= offset + length <= shards[number]:
-            raise OSError(f"{self._file} is damaged: it speaks of a record outside its shard")
+            raise OSError(f"{self._file} is damaged: it points to a record outside its shard")
 
     def _open_shard(self, number: int) -> _OpenFile:
         return _OpenFile(self.path / shard_name(number))

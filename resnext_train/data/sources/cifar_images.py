@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from the files that torchvision unpacks; small enough to be held in memory."""
+"""CIFAR-10 and CIFAR-100 from the files that torchvision unpacks, held in memory."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _DATASETS = {"CIFAR-10": CIFAR10, "CIFAR-100": CIFAR100}
 
 
 def find_cifar(root: Path) -> str | None:
-    """Which of CIFAR-10 and CIFAR-100 lies in `root`; None: neither.
+    """Return which of CIFAR-10 and CIFAR-100 is in `root`, or None.
 
     Raises:
-        InputError: `root` holds another data set beside it, or is the folder of CIFAR's files itself.
+        InputError: `root` holds another data set as well, or is the folder of CIFAR's files itself.
     """
     folders = {dataset.base_folder: title for title, dataset in _DATASETS.items()}
     if root.name in folders and (root / _DATASETS[folders[root.name]].meta["filename"]).is_file():
-        raise InputError(f"{root} holds CIFAR's files themselves; set data.root to the folder that it lies in")
+        raise InputError(f"{root} holds CIFAR's files themselves; set data.root to its parent folder")
     held = [name for name in (*folders, "train", "val") if (root / name).is_dir()]
     titles = [folders[name] for name in held if name in folders]
     if titles and len(held) > 1:
@@ -37,11 +37,11 @@ def find_cifar(root: Path) -> str | None:
 class CifarImages:
     """The training or test images of a CIFAR data set in `root`, in the order of its files; val is the test split.
 
-    The files are pickles, and a pickle can run any code when it is read. torchvision compares each file's MD5 sum with
-    that of the published file first, so that no other is ever read.
+    The files are pickles, and reading a pickle can run any code. torchvision first compares each file's MD5 sum with
+    that of the published file, so only the published files are ever read.
 
     Raises:
-        InputError: a file is missing, is not the published one, or cannot be opened.
+        InputError: a file is missing, differs from the published one, or cannot be opened.
     """
 
     storage = MEMORY
@@ -51,17 +51,15 @@ class CifarImages:
         self.classes: tuple[str, ...] = tuple(dataset.classes)
         self.labels: NDArray[np.int64] = np.array(dataset.targets, np.int64)
         self._pixels: NDArray[np.uint8] = dataset.data  # (images, 32, 32, 3)
-        self._called = f"{title} {'train' if split == 'train' else 'test'} image"
+        self._title = f"{title} {'train' if split == 'train' else 'test'} image"
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def name(self, i: int) -> str:
-        """What image `i` is called in messages: its number, as it has no file of its own."""
-        return f"{self._called} {i}"
+        return f"{self._title} {i}"
 
     def image(self, i: int) -> LazyImage:
-        """Image `i`."""
         return DecodedImage(torch.from_numpy(self._pixels[i]).permute(2, 0, 1))
 
 
@@ -70,7 +68,7 @@ def _load(title: str, root: Path, train: bool) -> CIFAR10:
     folder = root / dataset.base_folder
     try:
         with warnings.catch_warnings():
-            # The published files are pickles of Python 2, which wrote a flag as 0 that NumPy 2.4 wants as False.
+            # The published pickles are from Python 2 and hold a flag as 0, where NumPy 2.4 expects False.
             align = r"dtype\(\): align should be passed"
             warnings.filterwarnings("ignore", align, np.exceptions.VisibleDeprecationWarning)
             return dataset(root, train=train, download=False)

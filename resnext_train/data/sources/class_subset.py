@@ -1,4 +1,4 @@
-"""Images by the names of their classes: labels as a network counts them, and the images of some classes alone."""
+"""Restrict a source to some classes, and label its images by the network's classes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from resnext_train.data.decode.lazy_image import LazyImage
 from resnext_train.data.sources.image_folder import class_folders
-from resnext_train.data.sources.image_source import Source
+from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.errors import InputError
 
 
 class ClassImages:
-    """The images of `source` whose class is among `classes`, in its order, labelled by position in `classes`."""
+    """The images of `source` whose class is in `classes`, in the source's order, labelled by position in `classes`."""
 
-    def __init__(self, source: Source, classes: tuple[str, ...]) -> None:
+    def __init__(self, source: ImageSource, classes: tuple[str, ...]) -> None:
         position = {name: i for i, name in enumerate(classes)}
         labels = np.array([position.get(name, -1) for name in source.classes], np.int64)[source.labels]
         self.classes, self.storage = classes, source.storage
@@ -28,21 +28,19 @@ class ClassImages:
         return len(self.labels)
 
     def name(self, i: int) -> str:
-        """What image `i` is called in messages."""
         return self._source.name(int(self._images[i]))
 
     def image(self, i: int) -> LazyImage:
-        """Image `i`; raises BadImageError or OSError where it cannot be read."""
         return self._source.image(int(self._images[i]))
 
 
 def read_class_names(path: Path, what: str) -> list[str]:
-    """Class names from a text file with one a line, or those of a folder's class folders.
+    """Read class names from a text file, one per line, or take the names of a folder's class folders.
 
     Blank lines and space around a name are ignored. `what` is the key or option that gave the path, for messages.
 
     Raises:
-        InputError: no such file or folder, or it cannot be read, names no class, or names one twice.
+        InputError: the file or folder is missing, cannot be read, names no class, or names one twice.
     """
     try:
         names = class_folders(path) if path.is_dir() else _lines(path)
@@ -53,7 +51,7 @@ def read_class_names(path: Path, what: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise InputError(f"{what}: {path} is not a text file in UTF-8") from error
     if not names:
-        raise InputError(f"{what}: {path} names no class; give a class name a line, or a folder per class")
+        raise InputError(f"{what}: {path} names no class; give one class name per line, or one folder per class")
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
         raise InputError(f"{what}: {path} names the class {name} {times} times; name it once")
@@ -61,6 +59,6 @@ def read_class_names(path: Path, what: str) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    # Not splitlines, which cuts names at characters that only Unicode calls line ends; -sig drops Windows' BOM.
+    # Not splitlines, which also splits at Unicode's line separators; -sig drops the BOM that Windows writes.
     lines = path.read_text(encoding="utf-8-sig").split("\n")
     return [line.strip() for line in lines if line.strip()]

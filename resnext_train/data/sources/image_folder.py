@@ -1,7 +1,7 @@
-"""Images in a folder per class, scanned once: the list of files is cached and memory-mapped.
+"""Images in one folder per class, scanned once: the list of files is cached and memory-mapped.
 
-The cache lives outside the data folder, which may be read-only: under $XDG_CACHE_HOME/resnext-train (or
-~/.cache/resnext-train). It is used as long as no folder of the tree has changed, and costs no memory per worker.
+The cache is outside the data folder, which may be read-only: in $XDG_CACHE_HOME/resnext-train (or
+~/.cache/resnext-train). It is valid until a folder of the tree changes, and costs no memory per worker.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from resnext_train.errors import InputError, printable
 
 _VERSION = 1
 _SETTLED = 2.0
-"""Seconds that a folder must have been still before its list is cached: a later change in the same tick of the file
-system's clock would go unseen."""
+"""Seconds that a folder must be unchanged before its list is cached: a later change in the same tick of the file
+system's clock would go unnoticed."""
 
 
 class ImageFolder:
-    """All images under root/CLASS/..., in order of class and path; class names are the folders' names, sorted.
+    """All images under root/CLASS/..., by class and path; class names are the folders' names, sorted.
 
     Raises:
         InputError: a missing folder, no class folders, or a class folder without images.
@@ -49,17 +49,15 @@ class ImageFolder:
         return len(self.labels)
 
     def name(self, i: int) -> str:
-        """Path of image `i`, for messages."""
         start = int(self._ends[i - 1]) if i else 0
         return str(self.root / os.fsdecode(self._paths[start : int(self._ends[i])].tobytes()))
 
     def image(self, i: int) -> LazyImage:
-        """Image `i`; raises BadImageError or OSError where it cannot be read."""
         return open_image(Path(self.name(i)).read_bytes())
 
 
 class _Index:
-    """File list as arrays: relative paths as one run of bytes with the end of each, labels, class names."""
+    """The file list as arrays: the bytes of all relative paths joined, the end of each path, and the labels."""
 
     def __init__(
         self, classes: list[str], paths: NDArray[np.uint8], ends: NDArray[np.int64], labels: NDArray[np.int64]
@@ -76,14 +74,14 @@ def _scan_and_cache(root: Path) -> _Index:
             _store(root, index, folders)
         except OSError as error:
             warnings.warn(
-                printable(f"the list of files of {root} could not be cached ({error}); it is made anew each time"),
+                printable(f"the list of files of {root} could not be cached ({error}); every run will rebuild it"),
                 stacklevel=2,
             )
     return index
 
 
 def _scan(root: Path) -> tuple[_Index, dict[str, int]]:
-    """The index of `root`, and the modification time (ns) of every folder below it by relative path."""
+    """Return the index of `root`, and the modification time (ns) of every folder in it, by relative path."""
     if not root.is_dir():
         raise InputError(f"data folder {root} not found; set data.root to a folder that holds train/ and val/")
     folders = {".": root.stat().st_mtime_ns}
@@ -109,7 +107,7 @@ def _scan(root: Path) -> tuple[_Index, dict[str, int]]:
 
 
 def class_folders(root: Path) -> list[str]:
-    """Names of the class folders in `root`, sorted; hidden folders are none. Raises OSError where it cannot be read."""
+    """Return the sorted names of the class folders in `root`, without hidden ones; OSError if it cannot be read."""
     return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
 
 
@@ -117,7 +115,7 @@ def _images_below(root: Path, name: str, folders: dict[str, int]) -> list[bytes]
     files = []
     for folder, _, names in os.walk(root / name, followlinks=True):
         relative = os.path.relpath(folder, root)
-        folders[relative] = os.stat(folder).st_mtime_ns  # noqa: PTH116  as os.walk gives it
+        folders[relative] = os.stat(folder).st_mtime_ns  # noqa: PTH116  os.walk gives a str
         files += [os.fsencode(f"{relative}/{file}") for file in names if _is_image(file)]
     return files
 
@@ -133,7 +131,7 @@ def _cache_folder(root: Path) -> Path:
 
 
 def _cached_index(root: Path) -> _Index | None:
-    """The cached index if it is whole and no folder has changed since, else None."""
+    """Return the cached index, or None if it is absent, incomplete, or older than a change of a folder."""
     cache = _cache_folder(root)
     try:
         meta = json.loads((cache / "meta.json").read_text())
@@ -144,24 +142,24 @@ def _cached_index(root: Path) -> _Index | None:
                 return None
         arrays = [np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("paths", "ends", "labels")]
     except (OSError, EOFError, ValueError, KeyError, TypeError):
-        return None  # absent, damaged or stale: the tree is scanned again
+        return None
     return _Index(meta["classes"], *arrays)
 
 
 def _store(root: Path, index: _Index, folders: dict[str, int]) -> None:
-    """Write the index beside its place and move it there, so that no reader sees half of it."""
+    """Write the index to a temporary folder and move it into place, so that no reader sees half of it."""
     cache = _cache_folder(root)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=cache.parent, prefix="new-"))
+    temporary = Path(tempfile.mkdtemp(dir=cache.parent, prefix="new-"))
     for name, array in (("paths", index.paths), ("ends", index.ends), ("labels", index.labels)):
-        np.save(fresh / f"{name}.npy", array)
+        np.save(temporary / f"{name}.npy", array)
     meta = {"version": _VERSION, "root": str(root.resolve()), "classes": index.classes, "folders": folders}
-    (fresh / "meta.json").write_text(json.dumps(meta))
+    (temporary / "meta.json").write_text(json.dumps(meta))
     stale = Path(tempfile.mkdtemp(dir=cache.parent, prefix="old-"))
     try:
         if cache.is_dir():
             cache.rename(stale / "index")
-        fresh.rename(cache)
+        temporary.rename(cache)
     except OSError:
-        shutil.rmtree(fresh)  # another process was faster; its index is as good
+        shutil.rmtree(temporary)  # another process was faster; its index is as good
     shutil.rmtree(stale)

@@ -1,4 +1,4 @@
-"""What labelled images look like to all that comes after them, wherever they are kept."""
+"""The interface of labelled images, however they are stored."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from resnext_train.data.decode.lazy_image import LazyImage
 
 
 class Storage(NamedTuple):
-    """How images are kept."""
+    """How images are stored."""
 
     kind: Literal["folder", "exact", "resized", "raw", "memory"]
     """As files, in a pack of one of three tiers, or in memory."""
     text: str
-    """The same for people."""
+    """The same in words."""
 
 
 FILES = Storage("folder", "files")
 MEMORY = Storage("memory", "in memory")
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Labelled images, by number. Labels are positions in `classes`."""
 
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
     storage: Storage
 
-    def __len__(self) -> int:
-        """Number of images."""
+    def __len__(self) -> int: ...
 
     def name(self, i: int) -> str:
-        """What image `i` is called in messages: its path."""
+        """Return what messages call image `i`: its path where it has one."""
 
     def image(self, i: int) -> LazyImage:
-        """Image `i`; raises BadImageError or OSError where it cannot be read."""
+        """Open image `i`; raise BadImageError or OSError if it cannot be read."""

@@ -1,4 +1,4 @@
-"""Images from a pack, see pack.py."""
+"""Images from a pack; see pack_format.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resnext_train.data.sources.image_source import Storage
 
 
 class PackedImages:
-    """All images of a pack, in its order, which is that of the folder it was made of.
+    """All images of a pack, in the order of the folder that was packed.
 
     Raises:
         InputError: no pack, or a damaged one.
@@ -34,11 +34,9 @@ class PackedImages:
         return len(self._index)
 
     def name(self, i: int) -> str:
-        """Path of the pack and of image `i` in it, for messages."""
         return f"{self._index.path}: {self._index.name(i)}"
 
     def image(self, i: int) -> LazyImage:
-        """Image `i`; raises BadImageError or OSError where it cannot be read."""
         if self._index.kind[i] == PIXELS:
             pixels = self._index.pixels(i)
             check_size(pixels.shape[0], pixels.shape[1])
@@ -47,14 +45,14 @@ class PackedImages:
 
 
 def _as_tensor(array: NDArray[np.uint8]) -> Tensor:
-    """A tensor of the same memory, which is not to be written to."""
+    """Return a tensor of the same, read-only memory, which must not be written to."""
     _accept_read_only_memory()
     return torch.from_numpy(array)
 
 
 @functools.cache
 def _accept_read_only_memory() -> None:
-    """Let torch say, once and unheard, that memory which cannot be written to is no good for tensors written to."""
+    """Trigger torch's warning about read-only memory, which it gives once per process, where nobody sees it."""
     array = np.zeros(1, np.uint8)
     array.flags.writeable = False
     with warnings.catch_warnings():

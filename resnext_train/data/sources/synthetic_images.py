@@ -20,10 +20,10 @@ _NOISE = 48
 
 
 class SyntheticImages:
-    """Noisy gratings. A class is told by its two colours and by the number of its stripes.
+    """Noisy gratings, whose two colours and number of stripes are those of the class.
 
-    The angle and phase of the stripes and the noise are the image's own, so that flips, crops and mild colour changes
-    leave the class alone. Image i has class i mod classes. The two splits never share an image.
+    The angle and phase of the stripes and the noise vary from image to image, so flips, crops and mild colour changes
+    do not change the class. Image i has class i mod classes. The two splits never share an image.
     """
 
     storage = MEMORY
@@ -41,13 +41,11 @@ class SyntheticImages:
         return len(self.labels)
 
     def name(self, i: int) -> str:
-        """What image `i` is called in messages."""
         return f"synthetic image {i}"
 
     def image(self, i: int) -> LazyImage:
-        """Image `i`."""
         turn, phase = 2 * math.pi * uniforms(self._seed, 0, np.array([i]), 2)[0]
-        dark, bright, stripes = _look(int(self.labels[i]))
+        dark, bright, stripes = _class_pattern(int(self.labels[i]))
         angle = 2 * math.pi * stripes * (self._x * np.float32(math.cos(turn)) + self._y * np.float32(math.sin(turn)))
         blend = (0.5 + 0.5 * np.sin(angle + np.float32(phase)))[..., None]
         grain = noise(self._seed, i, self.size * self.size).reshape(self.size, self.size, 1)
@@ -56,8 +54,8 @@ class SyntheticImages:
         return DecodedImage(image.permute(2, 0, 1))
 
 
-def _look(label: int) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    """The two colours and the number of stripes of a class: digits of its number, the most visible first."""
+def _class_pattern(label: int) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+    """Return the two colours and the number of stripes of a class, from the digits of its number."""
     rest, hue = divmod(label, _HUES)
     stripes, contrast = divmod(rest, _CONTRASTS)
     first, second = hue / _HUES, (hue + 2 + 2 * contrast) / _HUES

@@ -1,8 +1,8 @@
-"""Colour augmentation and normalisation of a whole group, on the device, as one affine map per image.
+"""Augment the colour of a whole micro-batch and normalise it, on the device, as one affine map per image.
 
-Brightness is a multiplication, saturation a 3×3 matrix, contrast and lighting affine, and the papers' code clamps
-nothing in between; so the whole chain with the normalisation is y = M x + b on RGB, with a 3×3 matrix M and a bias b
-for each image that depend on its pixels only through the crop's mean RGB. That is exact up to rounding.
+Brightness is a multiplication, saturation a 3×3 matrix, contrast and lighting are affine, and the papers' code does
+not clamp in between. So the whole chain with the normalisation is y = M x + b on RGB, with a 3×3 matrix M and a bias b
+per image that depend on its pixels only through the crop's mean RGB. This is exact up to rounding.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EIGENVECTORS = (
 """Principal components of ImageNet's colours on a scale of 0 to 1, from fb.resnet.torch; rows are R, G, B."""
 
 ORDERS = tuple(itertools.permutations(range(3)))
-"""The six orders of brightness (0), contrast (1) and saturation (2)."""
+"""The possible orders of brightness (0), contrast (1) and saturation (2)."""
 
 JITTER_FIELDS = 9
 """Numbers per image in `draw_jitter`: three operations in order, three factors, three lighting shifts (R, G, B)."""
@@ -40,7 +40,7 @@ JITTER_FIELDS = 9
 
 @dataclass(frozen=True)
 class ColorTransform:
-    """Strengths of the colour augmentation, and the normalisation; see the augment section and the data section."""
+    """Strengths of the colour augmentation (the augment section) and the normalisation (the data section)."""
 
     brightness: float
     contrast: float
@@ -53,7 +53,7 @@ class ColorTransform:
         """Return the (n, JITTER_FIELDS) numbers of n images.
 
         Factors are 1 + U(-strength, strength); lighting is the eigenvectors times N(0, lighting) times the
-        eigenvalues (AlexNet paper, section 4.1), with normal numbers by Box and Muller.
+        eigenvalues (AlexNet paper, section 4.1), with normal numbers by the Box-Muller transform.
         """
         order = np.array(ORDERS)[(draws.order * len(ORDERS)).astype(np.int64)]
         factors = 1 + (2 * draws.factors - 1) * (self.brightness, self.contrast, self.saturation)
@@ -66,10 +66,10 @@ class ColorTransform:
     def __call__(
         self, images: Tensor, jitter: Tensor | None, dtype: torch.dtype = torch.float32, out: Tensor | None = None
     ) -> Tensor:
-        """uint8 (N, 3, H, W) to normalised `dtype` of the same shape, in channels-last memory.
+        """Map uint8 (N, 3, H, W) to normalised `dtype` of the same shape, in channels-last memory.
 
-        `jitter` is (N, JITTER_FIELDS) from `draw_jitter`, or None for evaluation, which only normalises. The result
-        goes to `out` if that is given, of the same shape, type and memory layout.
+        `jitter` is (N, JITTER_FIELDS) from `draw_jitter`, or None in evaluation, which only normalises. The result is
+        written to `out` if given, which must have the same shape, dtype and memory layout.
         """
         if out is None:
             out = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=torch.channels_last)
@@ -83,7 +83,7 @@ class ColorTransform:
         return out
 
     def _affine(self, mean: Tensor, jitter: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Matrix (N, 3, 3) and bias (N, 3) from colours in 0 to 255 to normalised ones; `mean` (N, 3) in 0 to 255."""
+        """Return matrix (N, 3, 3) and bias (N, 3) from levels (0 to 255) to normalised colours; `mean` is in levels."""
         matrix = _constant(_IDENTITY, mean).expand(len(mean), 3, 3) / 255
         bias = torch.zeros_like(mean)
         if jitter is not None:
@@ -98,21 +98,21 @@ class ColorTransform:
 
 
 Affine = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
-"""From the mean colours and jitters of images to the matrix and bias of each."""
+"""Maps the mean colours and jitter of images to the matrix and bias of each."""
 
 
 def _map_at_once(images: Tensor, out: Tensor, jitter: Tensor | None, affine: Affine) -> None:
-    """Map `images` (N, H, W, 3) to `out`, as one matrix product per image in one call."""
+    """Map `images` (N, H, W, 3) to `out` by one batched matrix product."""
     pixels = images.reshape(len(images), -1, 3).to(out.dtype)
     matrix, bias = affine(pixels.mean(1), jitter)
     torch.baddbmm(bias.unsqueeze(1), pixels, matrix.transpose(1, 2), out=out.view_as(pixels))
 
 
 def _map_by_image(images: Tensor, out: Tensor, jitter: Tensor | None, affine: Affine) -> None:
-    """The same, image by image in memory that stays in the CPU's cache.
+    """Do the same image by image, in a buffer that stays in the CPU's cache.
 
-    A product of N × 3 and 3 × 3 keeps a CPU's vector units idle. With eight pixels in a row and the 3 × 3 matrix eight
-    times along the diagonal, it takes a quarter of the time, though most of its terms are zero.
+    A matrix product with only 3 columns leaves a CPU's vector units idle. With eight pixels side by side (24 columns)
+    and the 3 × 3 matrix eight times along the diagonal, it takes a quarter of the time, though most terms are zero.
     """
     n, height, width, _ = images.shape
     row = math.gcd(height * width, 8)
@@ -121,7 +121,7 @@ def _map_by_image(images: Tensor, out: Tensor, jitter: Tensor | None, affine: Af
     mean = pixels.new_zeros(n, 3)
     if jitter is not None:
         for i in range(n):
-            # Sums of whole levels: exact in fp32, in whatever order, up to 256 × 256 pixels.
+            # Sums of integers: exact in fp32, in any order, up to 256 × 256 pixels.
             mean[i] = pixels.copy_(images[i]).sum(0).view(row, 3).sum(0)
     matrix, bias = affine(mean / (height * width), jitter)
     matrix, bias = _block_diagonal(matrix.transpose(1, 2), row), bias.repeat(1, row)
@@ -130,16 +130,16 @@ def _map_by_image(images: Tensor, out: Tensor, jitter: Tensor | None, affine: Af
 
 
 def _block_diagonal(matrices: Tensor, times: int) -> Tensor:
-    """(N, 3, 3) to (N, 3 · times, 3 · times), with the matrix `times` times along the diagonal."""
+    """Return (N, 3 · times, 3 · times): each of the (N, 3, 3) matrices `times` times along the diagonal."""
     blocks = torch.einsum("nij,kl->nkilj", matrices, torch.eye(times, dtype=matrices.dtype, device=matrices.device))
     return blocks.reshape(len(matrices), 3 * times, 3 * times)
 
 
 def _apply(index: Tensor, factor: Tensor, matrix: Tensor, bias: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One jitter, the one `index` (N, 1) names for each image, put after the affine map (matrix, bias).
+    """Compose the affine map (matrix, bias) with each image's next operation, `index` (N, 1).
 
-    All three blend the current colour x with a target: f·x + (1 - f)·t, with t = 0 for brightness, the mean gray of
-    the current image for contrast, and the pixel's own gray for saturation. `mean` is the current mean RGB.
+    All three operations blend the current colour x with a target t: f·x + (1 - f)·t, where t is 0 for brightness, the
+    mean gray of the current image for contrast, and the pixel's own gray for saturation. `mean` is the mean RGB.
     """
     contrast, saturation = (index == 1).to(factor.dtype), (index == 2).to(factor.dtype)
     blend = 1 - factor
@@ -158,7 +158,7 @@ _IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 def _constant(values: tuple[object, ...], like: Tensor) -> Tensor:
-    """`values` as a tensor of the type and on the device of `like`; copied there once, not in every step."""
+    """Return `values` as a tensor with the dtype and device of `like`; cached, so not copied there in every step."""
     return _constant_on(values, like.dtype, like.device)
 
 

@@ -1,6 +1,6 @@
-"""What happens to one image on the CPU: the crop box and the flip in training, resize and centre crop in evaluation.
+"""Crop one image on the CPU: crop box and flip in training, resize and centre crop in evaluation.
 
-Colour is changed later, for a whole group at once, on the device: see photometric.py.
+Colour is changed later, for a whole micro-batch at once, on the device: see color_transform.py.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def sample_box(
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> Box:
-    """The random crop of the papers' code (fb.resnet.torch, RandomSizedCrop) for an image of `height` × `width`.
+    """Return the random crop of the papers' code (fb.resnet.torch, RandomSizedCrop) for an image of `height` × `width`.
 
-    Area share and aspect ratio are uniform, then width and height are swapped with probability 0.5. After ten boxes
-    that do not fit: the largest centred square, which is the code's resize of the short side and centre crop.
+    The fraction of the area and the aspect ratio are uniform; width and height are swapped with probability 0.5. After
+    ten boxes that do not fit, take the largest centred square: the code's resize of the short side and centre crop.
     `draws` are BOX_DRAWS numbers in [0, 1).
     """
     for a, r, swap, y, x in draws.reshape(ATTEMPTS, 5).tolist():
@@ -62,11 +62,11 @@ def _round(value: float) -> int:
 def sample_scaled_box(
     draws: NDArray[np.float64], height: int, width: int, size: int, short_side: tuple[int, int]
 ) -> Box:
-    """The random crop of the ResNet paper (section 3.4) for an image of `height` × `width`, in its own pixels.
+    """Return the random crop of the ResNet paper (section 3.4) for an image of `height` × `width`, in its own pixels.
 
-    The image is resized, short side to a whole number drawn uniformly from `short_side` (both included), and a
-    `size` × `size` crop of it is drawn. That crop is a square of size · min(height, width) / short pixels here,
-    rounded. `draws` are BOX_DRAWS numbers in [0, 1), of which three are used.
+    The paper resizes the short side to a whole number drawn uniformly from `short_side` (both ends included), and then
+    crops `size` × `size`. In the image itself that is a square of size · min(height, width) / short pixels, rounded.
+    `draws` are BOX_DRAWS numbers in [0, 1), of which three are used.
     """
     s, y, x = draws[:3].tolist()
     low, high = short_side
@@ -76,27 +76,26 @@ def sample_scaled_box(
 
 
 class CropTransform(ABC):
-    """How a picture becomes a crop: first the pixels that the crop is made of are decoded, then the crop is made."""
+    """Two steps, timed separately: decode the pixels that the crop needs, then make the crop."""
 
     size: int
     """Height and width of the crop in pixels."""
 
     @abstractmethod
     def read(self, image: LazyImage, draws: CropDraws) -> Tensor:
-        """The pixels needed, uint8 (3, H, W); a function of the image and its draws."""
+        """Decode the pixels needed, uint8 (3, H, W); a function of the image and its draws."""
 
     @abstractmethod
     def crop(self, pixels: Tensor, draws: CropDraws) -> Tensor:
-        """The crop, uint8 (3, size, size), of what `read` returned for the same draws."""
+        """Return the crop, uint8 (3, size, size), of what `read` returned for the same draws."""
 
     def __call__(self, image: LazyImage, draws: CropDraws = NO_DRAWS) -> Tensor:
-        """Both; evaluation needs no draws."""
         return self.crop(self.read(image, draws), draws)
 
 
 @dataclass(frozen=True)
 class BoxTransform(CropTransform):
-    """A random box resized to `size` × `size`, and a flip with probability `flip`."""
+    """A random box resized to `size` × `size`, flipped with probability `flip`."""
 
     size: int
     interpolation: str
@@ -104,22 +103,18 @@ class BoxTransform(CropTransform):
 
     @abstractmethod
     def box(self, draws: NDArray[np.float64], height: int, width: int) -> Box:
-        """The box for an image of `height` × `width`, from BOX_DRAWS numbers in [0, 1)."""
+        """Return the box for an image of `height` × `width`, from BOX_DRAWS numbers in [0, 1)."""
 
     def read(self, image: LazyImage, draws: CropDraws) -> Tensor:
-        """The box alone."""
         return image.region(*self.box(draws.box, image.height, image.width))
 
     def crop(self, pixels: Tensor, draws: CropDraws) -> Tensor:
-        """Flipped or not, then resized, which commute.
-
-        The resize wants its pixels in one piece, which the box of a larger image is not. So it has to be copied in
-        any case, and the flip costs nothing if it is done by that copy.
-        """
+        # The resize needs contiguous pixels, which a box of a larger image is not, so it is copied anyway. Flipping
+        # commutes with resizing and costs nothing as part of that copy.
         flipped = draws.flip < self.flip
         box = (pixels.flip(-1) if flipped else pixels).permute(1, 2, 0).contiguous()
-        # What torchvision's resize comes to for uint8; its checks would take as long as a tenth of the crop. The new
-        # dimension must come before the permutation: with other strides of it, torch would choose a slower way.
+        # The call at the bottom of torchvision's resize for uint8; its checks would add a tenth to the crop's time.
+        # Unsqueeze before permuting: with other strides of the new dimension, torch would take a slower path.
         batch = box.unsqueeze(0).permute(0, 3, 1, 2)
         return nn.functional.interpolate(batch, (self.size, self.size), mode=self.interpolation, antialias=True)[0]
 
@@ -132,7 +127,6 @@ class AreaTransform(BoxTransform):
     aspect: tuple[float, float]
 
     def box(self, draws: NDArray[np.float64], height: int, width: int) -> Box:
-        """See `sample_box`."""
         return sample_box(draws, height, width, self.area, self.aspect)
 
 
@@ -143,7 +137,6 @@ class ScaleTransform(BoxTransform):
     short_side: tuple[int, int]
 
     def box(self, draws: NDArray[np.float64], height: int, width: int) -> Box:
-        """See `sample_scaled_box`."""
         return sample_scaled_box(draws, height, width, self.size, self.short_side)
 
 
@@ -152,8 +145,8 @@ class PadTransform(CropTransform):
     """The image padded by `padding` pixels of the colour `fill`, a random crop of `size` × `size` from it, and a flip.
 
     An image of another size is first resized, short side to `size`, and centre-cropped. The papers' code pads with
-    zeros after the normalisation, and so with the data's mean colour. Pixels are whole levels here until they are
-    normalised on the device: with `fill` the mean rounded to levels, the padding is within 0.5 / 255 / std of zero.
+    zeros after the normalisation, that is with the data's mean colour. Here pixels are whole levels until they are
+    normalised on the device: with the mean rounded to levels as `fill`, the padding is within 0.5 / 255 / std of zero.
     """
 
     size: int
@@ -163,11 +156,9 @@ class PadTransform(CropTransform):
     flip: float
 
     def read(self, image: LazyImage, draws: CropDraws) -> Tensor:
-        """The whole image."""
         return self._resized.read(image, draws)
 
     def crop(self, pixels: Tensor, draws: CropDraws) -> Tensor:
-        """The first two draws say where the crop lies."""
         image = self._resized.crop(pixels, draws)
         top, left = (int(d * (2 * self.padding + 1)) - self.padding for d in draws.box[:2].tolist())
         (rows, to_rows), (columns, to_columns) = self._overlap(top), self._overlap(left)
@@ -177,11 +168,10 @@ class PadTransform(CropTransform):
 
     @property
     def _resized(self) -> EvalTransform:
-        """The image without padding."""
         return EvalTransform(self.size, self.size, self.interpolation)
 
     def _overlap(self, start: int) -> tuple[slice, slice]:
-        """What a crop that begins at `start` shares with the image along one side: in the image, and in the crop."""
+        """Return the overlap of the image and a crop from `start` on, along one side: in the image, in the crop."""
         first = max(start, 0)
         last = max(first, min(start, 0) + self.size)
         return slice(first, last), slice(first - start, last - start)
@@ -196,17 +186,16 @@ class EvalTransform(CropTransform):
     interpolation: str
 
     def read(self, image: LazyImage, draws: CropDraws) -> Tensor:
-        """The whole image: the resize of a part alone has other pixels at the part's edges.
+        """Decode the whole image: resizing a part alone would change the pixels at the part's edges.
 
         Raises:
-            BadImageError: it is so long and thin that it would be of more than MAX_PIXELS when resized.
+            BadImageError: an image so long and thin that it would have more than MAX_PIXELS when resized.
         """
         sides = sorted((image.height, image.width))
         check_size(self.resize, self.resize * sides[1] // sides[0])
         return _whole(image)
 
     def crop(self, pixels: Tensor, draws: CropDraws) -> Tensor:
-        """uint8 (3, size, size), in the same way for all draws."""
         resized = F.resize(pixels, [self.resize], InterpolationMode(self.interpolation), antialias=True)
         crop: Tensor = F.center_crop(resized, [self.size, self.size])
         return crop

@@ -1,4 +1,4 @@
-"""The random numbers of a training image, by name: the same amount for every image, whatever it looks like."""
+"""The random numbers of a training image, by name. Every image gets the same amount, whatever its shape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CropDraws(NamedTuple):
     """Uniform numbers in [0, 1) for the crop and the flip of one image."""
 
     box: NDArray[np.float64]
-    """(BOX_DRAWS,): where the crop lies. Each kind of crop uses as many as it needs, from the first on."""
+    """(BOX_DRAWS,): position and size of the crop. Each kind of crop uses the first ones, as many as it needs."""
     flip: float
 
 
@@ -28,11 +28,11 @@ class ColorDraws(NamedTuple):
     """Uniform numbers in [0, 1) for the colours of n images."""
 
     order: NDArray[np.float64]
-    """(n,): in which order brightness, contrast and saturation change."""
+    """(n,): the order of brightness, contrast and saturation."""
     factors: NDArray[np.float64]
-    """(n, 3): by how much each of them changes."""
+    """(n, 3): the strength of each of them."""
     radius: NDArray[np.float64]
-    """(n, 2): with `angle`, two points of which Box and Muller make the normal numbers of the lighting noise."""
+    """(n, 2): with `angle`, two points that Box-Muller turns into the normal numbers of the lighting noise."""
     angle: NDArray[np.float64]
     """(n, 2)."""
 

@@ -140,7 +140,7 @@ def test_without_jpegtran_jpegs_are_kept_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("script", "odd"),
     [
-        ("cat {other}", "rewritten it would have other pixels"),
+        ("cat {other}", "a rewritten copy would have other pixels"),
         ("cat {wrong_size}", "jpegtran changed its size"),
         ("cat; exit 2", "jpegtran: exit code 2"),
         ("echo 'Corrupt JPEG data' >&2; exit 1", "jpegtran: Corrupt JPEG data"),
@@ -164,7 +164,7 @@ def test_a_file_whose_parts_decode_otherwise_is_not_taken(monkeypatch: pytest.Mo
     """Markers that do not make a grid: parts of such a file would be cut from the wrong place."""
     monkeypatch.setattr(
         pack_records,
-        "open_picture",
+        "open_image",
         lambda data: type("Shifted", (), {"region": lambda _, *b: decode(data)[:, : b[2], : b[3]]})(),
     )
     record = make_record(image(), "a.JPEG", EXACT, verify=True)

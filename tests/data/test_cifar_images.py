@@ -16,11 +16,11 @@ from torchvision.transforms.v2 import functional as F
 from resnext_train.cli.train import main as train
 from resnext_train.config import FolderData
 from resnext_train.data.build_sources import build_splits, build_val
-from resnext_train.data.sources.image_source import Source
+from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.errors import InputError
 
 
-def whole(source: Source, i: int) -> torch.Tensor:
+def whole(source: ImageSource, i: int) -> torch.Tensor:
     image = source.image(i)
     return image.region(0, 0, image.height, image.width)
 
@@ -91,7 +91,7 @@ def test_a_root_with_two_data_sets(other: str, tmp_path: Path, make_cifar: MakeC
 def test_a_root_one_folder_too_deep(title: str, tmp_path: Path, make_cifar: MakeCifar) -> None:
     make_cifar(tmp_path, title)
     (folder,) = tmp_path.glob("cifar-*")
-    with pytest.raises(InputError, match="to the folder that it lies in"):
+    with pytest.raises(InputError, match="to its parent folder"):
         build_splits(FolderData(root=str(folder)))
 
 

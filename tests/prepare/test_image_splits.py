@@ -92,7 +92,7 @@ def test_a_table(header: str, tmp_path: Path) -> None:
         ("path,label\n", "lists no image"),
         ("a.jpg\n", "line 1: expected path,label, and found 1 columns"),
         ("a.jpg,cat,1\n", "line 1: expected path,label, and found 3 columns"),
-        ("a.jpg,cat\nb.jpg,cat\n", "line 2: .*b.jpg is no file"),
+        ("a.jpg,cat\nb.jpg,cat\n", "line 2: .*b.jpg is not a file"),
         ("a.jpg,cat\na.jpg,cat\n", "two images are called cat/a.jpg"),
         ("a.jpg,../cat\n", "'../cat' cannot be a class"),
         ("a.jpg,..\n", "'..' cannot be a class"),
@@ -118,7 +118,7 @@ def test_the_fingerprint_follows_the_files(image_root: Path) -> None:
 def test_nothing_is_written_into_the_images(image_root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(image_root)
     for target in (image_root, image_root / "pack", tmp_path / "link" / "pack", tmp_path / "x" / ".." / "images"):
-        with pytest.raises(InputError, match="which is to be read only"):
+        with pytest.raises(InputError, match="which is only read"):
             check_target(image_root, target)
     check_target(image_root, tmp_path / "images-pack")
 

@@ -60,7 +60,7 @@ def test_labels_and_images_that_do_not_belong_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("truth", ["1\n4\n", "0\n", "9\n", "x\n"])
 def test_labels_that_are_no_class(truth: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"devkit.tar.gz is damaged or no ImageNet 2012 devkit"):
+    with pytest.raises(InputError, match=r"devkit.tar.gz is damaged or not an ImageNet 2012 devkit"):
         read_devkit(devkit(tmp_path, truth))
 
 
@@ -160,7 +160,7 @@ def test_archives_of_the_wrong_kind(tmp_path: Path) -> None:
     ):
         TrainSplit(val_tar(tmp_path), {})
     (tmp_path / "x.tar").write_bytes(b"this is no tar" * 100)
-    with pytest.raises(InputError, match="is damaged or no uncompressed tar"):
+    with pytest.raises(InputError, match="is damaged or not an uncompressed tar"):
         members(str(tmp_path / "x.tar"))
     with pytest.raises(InputError, match="cannot be read: No such file"):
         members(str(tmp_path / "y.tar"))

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from resnext_train.config import load_recipe
-from resnext_train.data.batch_datasets import SHARED, BatchBuffers
+from resnext_train.data.batch_datasets import SHARED_BUFFERS, BatchBuffers
 from resnext_train.data.batch_loader import LoaderOptions, build_loader, readable_batches
 from resnext_train.data.build_loaders import build_eval_loader, build_evaluation, build_train_loader
 from resnext_train.data.build_sources import build_splits
@@ -139,4 +139,4 @@ def test_a_loader_process_takes_no_new_memory_for_every_group() -> None:
     loader = build_loader(Numbered([8] * 40), numbers, LoaderOptions(1, pin_memory=False))
     handed_over = [micro_batch.images for micro_batch in loader if isinstance(micro_batch, ImageBatch)]
     inodes = {os.fstat(images.untyped_storage()._share_fd_cpu_()[0]).st_ino for images in handed_over}
-    assert len(inodes) == SHARED
+    assert len(inodes) == SHARED_BUFFERS

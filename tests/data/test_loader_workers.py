@@ -73,7 +73,7 @@ def test_room_is_what_the_arithmetic_says(tmp_path: Path) -> None:
         ("DataLoader worker (pid 7) is killed by signal: Killed. ", "memory runs out"),
         ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that", "/dev/shm is full"),
         ("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ", "by a signal, Segmentation fault;"),
-        ("DataLoader worker (pid(s) 7) exited unexpectedly", "a loader process left;"),
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", "a loader process exited;"),
     ],
 )
 def test_the_ways_in_which_torch_tells_of_a_dead_worker(message: str, told: str) -> None:

@@ -1,4 +1,4 @@
-"""What the commands share: how errors are shown and which process speaks."""
+"""Run a command: turn errors into messages and exit codes, and let one rank print."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from collections.abc import Callable
 
 
 def run_command(name: str, command: Callable[[], None]) -> int:
-    """Run `command`; the exit code is 0, or after one sentence:
+    """Run `command` and return its exit code: 0, or after one line on stderr
 
-    - 2 for bad input,
-    - 1 for a fault that ended a run,
-    - 75 for a run that was told to stop and has saved itself (EX_TEMPFAIL of sysexits.h: try again),
-    - 141 if nobody reads its output on.
+    - 1: a fault ended the run
+    - 2: bad input
+    - 75: the run was stopped by a signal and saved its state (EX_TEMPFAIL of sysexits.h: try again)
+    - 130: interrupted
+    - 141: the reader of the output has closed it
 
-    Under torchrun each host's first process speaks for its others, but for what one of them met alone.
+    Under torchrun rank 0 prints faults and local rank 0 bad input, except those that only another rank has met.
     """
     from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted
 
@@ -27,16 +28,16 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         command()
         sys.stdout.flush()
     except BrokenPipeError:
-        if not _reader_left():
+        if not _reader_has_gone():
             raise
-        if name != "resnext-info":  # which has nothing to lose
+        if name != "resnext-info":  # it has no work to lose
             _print_last_line(f"{name}: ended, because nobody reads its output any more")
-        return 141  # as a shell says it of a program that ends so
+        return 141  # 128 + SIGPIPE, as a shell reports it
     except InputError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, LocalInputError):
             _print_last_line(f"{name}: error: {error}")
         else:
-            time.sleep(5)  # torchrun ends all processes as soon as one leaves: let the first one speak
+            time.sleep(5)  # torchrun kills all ranks when one exits: let local rank 0 print first
         return 2
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
@@ -59,28 +60,27 @@ def run_command(name: str, command: Callable[[], None]) -> int:
 
 
 def _print_last_line(text: str) -> None:
-    """A last line; what happened is in the exit code too, if nobody reads it any more."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # with stderr closed, the exit code remains
         print(text, file=sys.stderr, flush=True)
 
 
-def _reader_left() -> bool:
-    """Whether what reads our output is gone, as `head` is after ten lines; then nothing more is written to it."""
+def _reader_has_gone() -> bool:
+    """Return whether the reader of stdout has closed it, as `head` does; if so, redirect stdout to /dev/null."""
     watch = select.poll()
     watch.register(sys.stdout.fileno(), 0)
-    left = any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
-    if left:
+    gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
+    if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return left
+    return gone
 
 
 def is_main() -> bool:
-    """Whether this is the process that speaks: torchrun's rank 0."""
+    """Return whether this is rank 0, which prints for the run."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def announce(text: str = "") -> None:
-    """Print a line, from the first process only; names in it may hold anything, see `printable`."""
+    """Print a line on rank 0 only, with control characters in it escaped (see `printable`)."""
     from resnext_train.errors import printable
 
     if is_main():

@@ -96,7 +96,7 @@ def test_a_stopped_command_goes_on_where_it_stopped(images: Path, tmp_path: Path
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "resnext-prepare: interrupted" in stderr
-    assert "the same command goes on with the rest" in stdout
+    assert "the same command packs the rest" in stdout
     wait_until_none_is_alive(process.pid)
     assert not list(out.glob(".*"))
     assert not is_pack(out)
@@ -135,13 +135,13 @@ def test_other_images_or_options_do_not_go_on(images: Path, tmp_path: Path, monk
         packed(FolderSplit(images), out, RAW)
     monkeypatch.undo()
     assert (out / "plan.json").is_file()
-    with pytest.raises(InputError, match="begun with other images or options"):
+    with pytest.raises(InputError, match="an unfinished pack of other images or options"):
         packed(FolderSplit(images), out, Tier("raw", 25, None, None))
     changed = tmp_path / "changed"
     shutil.copytree(images, changed)
     assert FolderSplit(changed).fingerprint == FolderSplit(images).fingerprint  # a copy with its dates is the same
     (changed / "c0" / "000.JPEG").touch()
-    with pytest.raises(InputError, match="begun with other images or options"):
+    with pytest.raises(InputError, match="an unfinished pack of other images or options"):
         packed(FolderSplit(changed), out, RAW)
     os.truncate(out / shard_name(1), 100)  # a shard that was spoiled in between is made again
     outcome = packed(FolderSplit(images), out, RAW)
@@ -163,7 +163,7 @@ def test_a_folder_with_other_things_is_left_alone(images: Path, tmp_path: Path) 
 
 def test_two_commands_do_not_write_to_one_folder(images: Path, tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
-    with pack_split._alone_in(tmp_path / "pack"), pytest.raises(InputError, match="another command is packing into"):
+    with pack_split._lock_folder(tmp_path / "pack"), pytest.raises(InputError, match="another command is packing into"):
         packed(FolderSplit(images), tmp_path / "pack", RAW)
 
 

@@ -145,6 +145,7 @@ def test_scale_jitter_by_hand() -> None:
     assert sample_scaled_box(draws, 400, 600, 224, (256, 480)) == (25, 125, 350, 350)
     draws[0] = 0.9999  # 480: 186.67 pixels
     assert sample_scaled_box(draws, 400, 600, 224, (256, 480))[2:] == (187, 187)
+    assert sample_scaled_box(draws, 4000, 6000, 224, (256, 480))[2:] == (1867, 1867), "480 and not 479 is the largest"
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (64, 64), (30, 900), (2, 2), (1, 1)])

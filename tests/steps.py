@@ -1,0 +1,60 @@
+"""Steps of a small network on made-up images, for tests of the CPU and of the GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from resnext_train.compute.loss import TrainingLoss
+from resnext_train.compute.precision import Precision
+from resnext_train.config import ModelSection, SgdSection
+from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.sampler import shard_for_rank
+from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
+from resnext_train.distributed.dist_context import DistContext
+from resnext_train.models.build_model import build_model
+from resnext_train.training.optimizer import build_optimizer
+from resnext_train.training.train_step import TrainStep
+
+MICRO_BATCHES = 5
+NORMALISE = ColorTransform(0.4, 0.4, 0.4, 0.1, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+NETWORK = ModelSection(arch="resnext14_2x4d")
+
+
+def step_images(size: int, step: int) -> list[ImageBatch]:
+    """The groups of a step of `size` images."""
+    g = torch.Generator().manual_seed(100 + step)
+    images = torch.randint(0, 256, (size, 3, 32, 32), generator=g, dtype=torch.uint8)
+    labels = torch.randint(0, 4, (size,), generator=g)
+    jitter = torch.zeros(size, JITTER_FIELDS)
+    jitter[:, :3] = torch.tensor([2, 0, 1])
+    jitter[:, 3:6] = torch.rand(size, 3, generator=g) + 0.5
+    sizes = [size // MICRO_BATCHES + (i < size % MICRO_BATCHES) for i in range(MICRO_BATCHES)]
+    parts = zip(images.split(sizes), labels.split(sizes), jitter.split(sizes), strict=True)
+    return [ImageBatch(*p) for p in parts]
+
+
+def take_steps(context: DistContext, dtype: torch.dtype, sizes: list[int]) -> dict[str, Any]:
+    """Steps of the given sizes; the last gradient, all weights and buffers, and the summed loss."""
+    model = build_model(NETWORK, 4, seed=1).to(dtype).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(SgdSection(lr=0.05), model)
+    step = TrainStep(
+        model, optimizer, NORMALISE, Precision("fp32", "cpu"), context, MICRO_BATCHES, loss=TrainingLoss(0.1)
+    )
+    for n, size in enumerate(sizes):
+        micro_batches = step_images(size, n)
+        step(
+            iter([micro_batches[i] for i in shard_for_rank(MICRO_BATCHES, context.world_size, context.rank)]),
+            n,
+            size,
+            lr=0.05,
+        )
+    step.meter.read()
+    return {
+        "gradients": {k: p.grad for k, p in model.named_parameters()},
+        "state": model.state_dict(),
+        "momentum": [s["momentum_buffer"] for s in optimizer.state.values()],
+        "loss": torch.tensor(step.meter.epoch.loss, dtype=torch.float64),
+        "correct": torch.tensor(step.meter.epoch.correct),
+    }
