@@ -1,4 +1,4 @@
-"""Files that are whole under their name or not there."""
+"""Write files that are whole under their name, or not there. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,62 +11,62 @@ from pathlib import Path
 from typing import IO
 
 
-def write_beside(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
-    """A file beside `path` with what `write` writes, on the disk for good."""
-    fresh = path.with_name(f".{path.name}.new")
+def write_temporary(path: Path, write: Callable[[IO[bytes]], object], suffix: str = "new") -> Path:
+    """Let `write` fill a temporary file beside `path`; return it once it is safely on the disk.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+    """
+    temporary = path.with_name(f".{path.name}.{suffix}")
     try:
-        with fresh.open("wb") as file:
+        with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
     except BaseException as error:
         with contextlib.suppress(OSError):  # the disk that failed may refuse this too
-            fresh.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise _disk_error(error) from error
-    return fresh
+    return temporary
 
 
 def _disk_error(error: BaseException) -> BaseException:
-    """The OSError behind an error of torch.save, which reports a failed write as an inconsistent archive."""
+    """Return the OSError behind an error of torch.save, which reports a failed write as an inconsistent archive."""
     behind: BaseException | None = error
     while behind is not None and not isinstance(behind, OSError):
         behind = behind.__cause__ or behind.__context__
     return behind or error
 
 
-def link(source: Path, target: Path) -> None:
-    """Make `target` a second name of `source`, atomically; a copy where the file system has no links."""
-    fresh = target.with_name(f".{target.name}.new")
-    fresh.unlink(missing_ok=True)
+def link_atomically(source: Path, target: Path) -> None:
+    """Make `target` a second name of `source`, or a copy where the file system has no links."""
+    temporary = target.with_name(f".{target.name}.new")
+    temporary.unlink(missing_ok=True)
     try:
-        os.link(source, fresh)
+        os.link(source, temporary)
     except OSError:
-        shutil.copyfile(source, fresh)
-        with fresh.open("rb") as file:
+        shutil.copyfile(source, temporary)
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-    fresh.replace(target)
+    temporary.replace(target)
 
 
 def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise  # else a file system that cannot do this for folders
+            raise  # those are file systems that cannot sync a folder
     finally:
         os.close(handle)
 
 
-def replace_text(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):  # a read-only disk refuses this too
-            fresh.unlink(missing_ok=True)
-        raise
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace the content of `path` by `text`.
+
+    Raises:
+        OSError: it cannot be written; `path` is as it was.
+    """
+    write_temporary(path, lambda file: file.write(text.encode())).replace(path)

@@ -374,7 +374,7 @@ def test_a_run_folder_is_for_one_run_at_a_time(
     monkeypatch.setattr(RunLock, "_PATIENCE", 0.5)
     (tmp_path / "run").mkdir()
     code = "from pathlib import Path; from resnext_train.run_dir.run_paths import RunDir\n"
-    code += f"c = RunDir(Path({str(tmp_path / 'run')!r})).claim(); print('held', flush=True); input()"
+    code += f"c = RunDir(Path({str(tmp_path / 'run')!r})).lock(); print('held', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout
         assert other.stdout.readline() == b"held\n"
@@ -419,7 +419,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_continues_to_the_same_
     assert f"{last} is damaged: its content does not match its checksum" in told.err
     assert f"continuing from {out / 'checkpoints' / 'previous.pt'}, step 4" in told.out
     assert [e["step"] for e in events(out, "step")] == [2, 4, 6]
-    assert (out / "checkpoints" / "aside.pt").read_bytes() == damaged
+    assert (out / "checkpoints" / "discarded.pt").read_bytes() == damaged
     for name in ("last.pt", "previous.pt"):
         (out / "checkpoints" / name).write_bytes(damaged)
     told_both = refuses(train, *RUN, "--out", str(out))

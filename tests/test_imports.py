@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"distributed", "config", "errors"},
     "evaluation": {"data", "compute", "distributed", "errors"},
     "training": {"evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config", "errors"},
-    "prepare": {"data", "errors"},
+    "prepare": {"data", "errors", "atomic_file"},
     "bench": {"prepare", "data", "config", "errors"},
     "verify": {"errors"},
     "cli": {

@@ -227,12 +227,23 @@ def test_a_branch_from_an_older_checkpoint_puts_what_it_gives_up_aside(tmp_path:
     branch_from(RunDir(out), first, 1)  # and killed before the branch's first checkpoint
     point = resume_point(RunDir(out), load_recipe(str(out / "recipe.yaml")), "auto")
     assert load_first(point.checkpoints)[0]["progress"]["step"] == 3
-    assert load_first((out / "checkpoints" / "aside.pt",))[0]["progress"]["step"] == 9
+    assert load_first((out / "checkpoints" / "discarded.pt",))[0]["progress"]["step"] == 9
     assert train([*keep, "--resume", str(first), "train.epochs=2", "optimizer.lr=0.01"]) == 0
     state = {p.name: torch.load(p, weights_only=True) for p in (out / "checkpoints").glob("*.pt")}
-    assert {"epoch_0001.pt", "epoch_0002.pt", "aside_epoch_0002.pt", "aside_epoch_0003.pt", "aside.pt"} < set(state)
+    assert {
+        "epoch_0001.pt",
+        "epoch_0002.pt",
+        "discarded_epoch_0002.pt",
+        "discarded_epoch_0003.pt",
+        "discarded.pt",
+    } < set(state)
     lr = {name: s["recipe"]["optimizer"]["lr"] for name, s in state.items()}
-    assert (lr["last.pt"], lr["epoch_0002.pt"], lr["aside.pt"], lr["aside_epoch_0002.pt"]) == (0.01, 0.01, 0.1, 0.1)
+    assert (lr["last.pt"], lr["epoch_0002.pt"], lr["discarded.pt"], lr["discarded_epoch_0002.pt"]) == (
+        0.01,
+        0.01,
+        0.1,
+        0.1,
+    )
     assert [e["epoch"] for e in events(out, "epoch")] == [1, 2]
 
 

@@ -51,7 +51,6 @@ class Options:
     tiers: tuple[str, ...] | None
     """Tiers to measure for a folder; None: all."""
     baseline: bool
-    """Also measure the reference pipelines."""
     size: int
     """Short side in pixels, for tiers resized and raw."""
     quality: int

@@ -49,11 +49,9 @@ class Sample:
         return len(self.labels)
 
     def name(self, i: int) -> str:
-        """Return the name of image `i` for messages; for a folder its path."""
         return self._source.name(int(self._images[i]))
 
     def image(self, i: int) -> LazyImage:
-        """Return image `i`; raises BadImageError or OSError if it cannot be read."""
         return self._source.image(int(self._images[i]))
 
 
@@ -66,9 +64,7 @@ class Measured:
     storage: str
     """Storage of the images: folder, exact, resized, raw or memory."""
     files: int
-    """Different images."""
     unreadable: int
-    """Unreadable images, left out."""
     height: float
     width: float
     """Mean size in pixels."""
@@ -77,9 +73,7 @@ class Measured:
     images: int
     """Images in a pass, with repetitions if there are fewer files."""
     group: int
-    """Images per micro-batch."""
     rounds: int
-    """Measured passes."""
 
 
 def find_images(section: DataSection) -> tuple[Stored, str]:

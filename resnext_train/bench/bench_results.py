@@ -41,7 +41,6 @@ class InAll:
     one_process: Rate | None
     """Rate with one loader process; None if `rate` has at most one."""
     scaling: float | None
-    """`rate` over `one_process`."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,6 @@ class Result:
 
     measured: Measured
     workers: int
-    """Loader processes."""
     cores: int
     """Cores that this process may use."""
     pinned_core: int | None

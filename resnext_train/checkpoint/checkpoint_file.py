@@ -1,6 +1,6 @@
 """Checkpoints: one file of CPU tensors and plain types that `torch.load(weights_only=True)` opens.
 
-The file is what torch.save writes, and behind it a line with the SHA-256 of all before it, so that every damage is
+The file is what torch.save writes, followed by a line with the SHA-256 of all before it, so that any damage is
 noticed: torch.load itself misses most flipped bits. One rename commits both. A checkpoint holds
 
     format      FORMAT, which tells ours from foreign files
@@ -9,15 +9,14 @@ noticed: torch.load itself misses most flipped bits. One rename commits both. A 
     scaler      state dict of the loss scaler (empty unless fp16)
     schedule    state of the schedule (plateau's memory; the others need only the step)
     plan        images and steps of an epoch
-    meter       sums of the running epoch, the log window and the run
+    meter       sums of the current epoch, the log window and the run
     rng         state of torch's CPU generator. What a step draws does not depend on it: augmentation follows from
-                (seed, epoch, image), and each BN group's forward pass is seeded by (seed, step, group)
-    skipped     steps that were not finite, in all and in a row up to now
-    progress    finished steps, whether the evaluation due at that step is yet to come, seconds, best and last
-                evaluation
+                (seed, epoch, image), and the forward pass of a micro-batch is seeded by (seed, step, micro-batch)
+    skipped     steps that were not finite: all, and those in a row up to now
+    progress    finished steps, whether the evaluation of that step is still due, seconds, best and last evaluation
     recipe      the recipe, as plain types
     classes     class names by output
-    images      how the images of each split are kept, for people
+    images      how the images of each split are stored, for people
     version     version of this tool
 """
 
@@ -39,7 +38,7 @@ import torch
 from safetensors.torch import load_file as load_safetensors
 from safetensors.torch import save as to_safetensors
 
-from resnext_train.atomic_file import link, sync_folder, write_beside
+from resnext_train.atomic_file import link_atomically, sync_folder, write_temporary
 from resnext_train.errors import InputError
 
 FORMAT = "resnext-train checkpoint 2"
@@ -49,28 +48,28 @@ _SEAL_SIZE = len(_SEAL) + hashlib.sha256().digest_size * 2 + 1
 
 
 class DamagedError(InputError):
-    """A file that is not what was once written."""
+    """A file whose content is not what was written."""
 
 
 def save(state: dict[str, Any], path: Path, names: Sequence[str] = (), previous: str | None = None) -> None:
     """Write `state`, whose tensors share no memory, to `path`, and under further `names` beside it.
 
-    What `path` held until now is kept under the name `previous`. Each file holds either its old or the new checkpoint
-    at any moment. `path` comes last: when it is new, so are the others.
+    The old content of `path` is kept under the name `previous`. At any moment each file holds either its old or its
+    new checkpoint. `path` is replaced last: when it is new, so are the others.
 
     Raises:
         OSError: the disk is full, or fails; `path` is as it was.
     """
-    fresh = write_beside(path, lambda file: _save_sealed({"format": FORMAT, **state}, file))
+    temporary = write_temporary(path, lambda file: _save_sealed({"format": FORMAT, **state}, file))
     try:
         for name in names:
-            link(fresh, path.with_name(name))
+            link_atomically(temporary, path.with_name(name))
         if previous is not None and path.is_file():
-            link(path, path.with_name(previous))
-        fresh.replace(path)
+            link_atomically(path, path.with_name(previous))
+        temporary.replace(path)
     except OSError:
         with contextlib.suppress(OSError):  # the disk that failed may refuse this too
-            fresh.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
@@ -88,20 +87,18 @@ class _Hashed:
         self._file, self.digest = file, hashlib.sha256()
 
     def write(self, data: bytes) -> int:
-        """Write and hash."""
         self.digest.update(data)
         return self._file.write(data)
 
     def flush(self) -> None:
-        """Flush the file."""
         self._file.flush()
 
 
 def _seal(path: Path) -> bool:
-    """Whether a file is sealed.
+    """Return whether a file ends in a checksum.
 
     Raises:
-        InputError: it is, but its content is not what was sealed.
+        DamagedError: it does, but its content has another one.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -120,17 +117,19 @@ def _seal(path: Path) -> bool:
 
 
 def save_weights(weights: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a bare state dict, at once or not at all: safetensors with `metadata` by that ending, else torch.save."""
+    """Write a bare state dict atomically: as safetensors with `metadata` by that suffix, else by torch.save."""
     if path.suffix == ".safetensors":
-        fresh = write_beside(path, lambda file: file.write(to_safetensors(weights, {"format": "pt", **metadata})))
+        temporary = write_temporary(
+            path, lambda file: file.write(to_safetensors(weights, {"format": "pt", **metadata}))
+        )
     else:
-        fresh = write_beside(path, lambda file: torch.save(weights, file))
-    fresh.replace(path)
+        temporary = write_temporary(path, lambda file: torch.save(weights, file))
+    temporary.replace(path)
     sync_folder(path.parent)
 
 
 def snapshot(value: Any) -> Any:
-    """`value` with copies of its tensors on the CPU: they load without a GPU and share no memory with each other."""
+    """Return `value` with copies of its tensors on the CPU: they load without a GPU and share no memory."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
@@ -139,13 +138,13 @@ def snapshot(value: Any) -> Any:
 
 
 def load_file(path: Path) -> Any:
-    """Whatever tensors and plain types a file holds, on the CPU; nothing in it is ever executed.
+    """Read the tensors and plain types of a file to the CPU; nothing in it is ever executed.
 
-    Safetensors, else what torch.save wrote, legacy files included. Besides tensors and plain types only
-    what other trainers keep beside their weights is let through: parsed arguments and NumPy's numbers.
+    The file is safetensors, or of torch.save, legacy files included. Besides tensors and plain types only what other
+    trainers store beside their weights is allowed: parsed arguments and NumPy's numbers.
 
     Raises:
-        InputError: the file is missing, damaged, or would need code to run.
+        InputError: the file is missing, damaged, or could only be read by running its code.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a checkpoint in it, such as checkpoints/best.pt of a run folder")
@@ -159,11 +158,11 @@ def load_file(path: Path) -> Any:
         if _is_safetensors(path):
             return load_safetensors(path)
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the age or kind of the file; what matters becomes an error
+            warnings.simplefilter("ignore")  # about the age or kind of the file; what matters is raised
             content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # what the readers make of arbitrary bytes is unbounded: IndexError, KeyError, ...
+    except Exception as error:  # on arbitrary bytes the readers raise anything: IndexError, KeyError, ...
         raise DamagedError(f"{path} is not a checkpoint: {_reason(error)}") from error
     if is_ours(content) and not sealed:
         raise DamagedError(f"{path} is damaged: the checksum at its end is missing")
@@ -171,7 +170,7 @@ def load_file(path: Path) -> Any:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """By the ending, or by the first bytes: the length of a header, and the brace that it starts with."""
+    """Recognise safetensors by the suffix, or by the first bytes: the length of a header, and its first brace."""
     with path.open("rb") as file:
         start = file.read(9)
     return path.suffix.lower() == ".safetensors" or (start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**27)
@@ -199,15 +198,16 @@ def _reason(error: Exception) -> str:
 
 
 def is_ours(content: Any) -> bool:
-    """Whether a loaded file is a checkpoint of this tool, of the version that it reads."""
+    """Return whether a loaded file is a checkpoint of this tool, in the format that it reads."""
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A checkpoint of this tool.
+    """Read a checkpoint of this tool.
 
     Raises:
-        InputError: the file is none, or is damaged.
+        InputError: the file is something else.
+        DamagedError: it is damaged.
     """
     content = load_file(path)
     if not is_ours(content):
@@ -221,16 +221,16 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_first(paths: Sequence[Path]) -> tuple[dict[str, Any], Path, list[str]]:
-    """The first of `paths` that is whole: its content, its path, and what is wrong with those before it.
+    """Read the first undamaged one of `paths`: its content, its path, and what is wrong with those before it.
 
     Raises:
-        DamagedError: none is.
-        InputError: one cannot be read, or is none of this tool's.
+        DamagedError: all are damaged.
+        InputError: one cannot be read, or is not of this tool.
     """
     problems: list[str] = []
     for path in paths:
         try:
             return load(path), path, problems
-        except DamagedError as error:  # not one that cannot be read just now
+        except DamagedError as error:  # one that cannot be read just now is not passed over
             problems.append(str(error))
     raise DamagedError("; ".join(problems))

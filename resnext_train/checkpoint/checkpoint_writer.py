@@ -1,4 +1,4 @@
-"""Writes a run's checkpoints beside training: last.pt, previous.pt, best.pt and epoch_NNNN.pt."""
+"""Write a run's checkpoints in the background: last.pt, previous.pt, best.pt and epoch_NNNN.pt."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from resnext_train.run_dir.run_paths import RunDir
 
 @dataclass(frozen=True)
 class SaveOutcome:
-    """What became of a checkpoint."""
+    """How a save ended."""
 
     step: int
     best_epoch: int
-    """The epoch that it is the best one of, or 0."""
+    """The epoch whose evaluation is the best, if this is best.pt, else 0."""
     seconds: float
-    """How long it took to write, beside training."""
+    """Time to write it, in the background."""
     problem: str | None
     """Why it could not be written, or None."""
 
 
 class CheckpointWriter:
-    """Writes checkpoints one after the other in a thread, from copies, so that training waits for the copying alone.
+    """Writes checkpoints one after the other in a thread, from copies, so that training waits only for the copying.
 
-    A checkpoint of ResNeXt-50 has 200 MB: they are copied in 0.05 s, but written, hashed and on the disk for good only
-    after 0.6 s, and where the disk is slow after many seconds. 8 GPUs of 2022 finish an epoch in half a minute.
+    A checkpoint of ResNeXt-50 has 200 MB: copied in 0.05 s, but written, hashed and synced only after 0.6 s, and on a
+    slow disk after many seconds. 8 GPUs of 2022 finish an epoch in half a minute.
     """
 
     def __init__(self, folder: RunDir, keep: int) -> None:
@@ -40,9 +40,9 @@ class CheckpointWriter:
         """Checkpoints in a row that could not be written."""
 
     def save(self, state: dict[str, Any], best: bool, epoch: int | None, then: Callable[[], None]) -> None:
-        """Copy `state` and begin to write it, after the one before; `then` is called when it is on the disk for good.
+        """Copy `state` and begin to write it; call `then` once it is safely on the disk.
 
-        `outcome(wait=True)` must have been asked for the one before.
+        Call `outcome(wait=True)` for the save before first.
         """
         assert self._writing is None
         names = ["best.pt"] if best else []
@@ -55,7 +55,7 @@ class CheckpointWriter:
         best_epoch = state["progress"]["best"]["epoch"] if best else 0
         folder = self._folder
         try:
-            folder.sync_log()  # before the checkpoint: what is on the disk of the log then reaches as far
+            folder.sync_log()  # first, so that the log on the disk reaches as far as the checkpoint
             checkpoint_file.save(state, folder.last, names, folder.previous.name)
             if self._keep:
                 for old in sorted(folder.checkpoints.glob("epoch_*.pt"))[: -self._keep]:
@@ -66,7 +66,7 @@ class CheckpointWriter:
         return SaveOutcome(step, best_epoch, perf_counter() - began, None)
 
     def outcome(self, wait: bool) -> SaveOutcome | None:
-        """What became of the last checkpoint, once; None if that is not known yet, which `wait` waits for."""
+        """Return the outcome of the pending save, once; None while it is being written. `wait` blocks until then."""
         if self._writing is None or not (wait or self._writing.done()):
             return None
         saved = self._writing.result()
@@ -75,5 +75,5 @@ class CheckpointWriter:
         return saved
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait for the pending save."""
         self._thread.shutdown()

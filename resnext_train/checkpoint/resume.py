@@ -1,4 +1,7 @@
-"""Whether a run starts anew or continues, and from what; no torch, so that a refusal comes at once."""
+"""Decide whether a run starts fresh or resumes, and from which checkpoint.
+
+Imports no torch, so a refusal is immediate.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnext_train.atomic_file import link
+from resnext_train.atomic_file import link_atomically
 from resnext_train.config import Recipe, differences, load_recipe
 from resnext_train.errors import InputError
 from resnext_train.run_dir.run_paths import RunDir
@@ -15,32 +18,32 @@ _MAY_CHANGE = (
     *("data.root", "data.workers", "data.on_bad_image", "log.", "checkpoint."),
     *("train.max_skipped", "train.patience"),
 )
-"""Keys, or beginnings of keys, that do not change what a continued run computes from images that can be read."""
+"""Keys, or beginnings of keys, that do not change what a resumed run computes from readable images."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The checkpoints that a run may continue from, of which it takes the first that is whole; none: it starts anew."""
+    """The checkpoints that a run may resume from: it takes the first that is not damaged. Empty: it starts fresh."""
 
     checkpoints: tuple[Path, ...] = ()
 
 
 def resume_point(folder: RunDir, recipe: Recipe, resume: str) -> ResumePoint:
-    """What `--resume auto|never|PATH` means for a run folder.
+    """Decide what `--resume auto|never|PATH` means for a run folder.
 
     In this order:
 
     1. PATH: that checkpoint, even if the recipe has changed since; the differences are printed. Refused where the
-       folder holds a run that PATH is not a checkpoint of.
+       folder holds another run than that of PATH.
     2. never: a new run. Refused where the folder already holds a run: nothing is overwritten.
     3. auto, and the folder holds no run: a new run.
-    4. auto, and the folder holds a run of the same recipe, but for what may change (data.root, data.workers,
+    4. auto, and the folder holds a run of the same recipe, except for what may change (data.root, data.workers,
        data.on_bad_image, log.*, checkpoint.*, train.max_skipped, train.patience): its last.pt, or if that is damaged
        its previous.pt, or from the start if it ended before its first checkpoint.
     5. auto, and the folder holds a run of another recipe: refused.
 
     Raises:
-        InputError: refused, or PATH is no file.
+        InputError: refused, or PATH is not a file.
     """
     holds_run = folder.recipe.is_file()
     if resume not in ("auto", "never"):
@@ -64,24 +67,24 @@ def resume_point(folder: RunDir, recipe: Recipe, resume: str) -> ResumePoint:
 
 
 def fixed_differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
-    """The differences between two recipes that a continued run does not take silently."""
+    """Return the differences between two recipes that a resumed run does not accept silently."""
     return {k: v for k, v in differences(old, new).items() if not k.startswith(_MAY_CHANGE)}
 
 
 def describe(changed: dict[str, tuple[Any, Any]]) -> str:
-    """Differences as `key: old -> new`, the first five."""
-    told = [f"{key}: {old} -> {new}" for key, (old, new) in list(changed.items())[:5]]
-    return ", ".join(told) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+    """Describe the first five differences as `key: old -> new`."""
+    shown = [f"{key}: {old} -> {new}" for key, (old, new) in list(changed.items())[:5]]
+    return ", ".join(shown) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
 
 
 def branch_from(folder: RunDir, path: Path, epochs: int) -> None:
-    """Make `path`, which a run continues from after `epochs` whole epochs, last.pt, so that no other checkpoint wins.
+    """Make `path`, from which a run resumes after `epochs` whole epochs, last.pt, so that no other checkpoint wins.
 
-    A last.pt that is another file is damaged, or of a branch that is given up: it becomes aside.pt, and so do
-    previous.pt and the epochs that are yet to come, as aside_NAME. Checkpoints of other folders are left alone.
+    Another last.pt is damaged, or belongs to a branch that is given up: it becomes discarded.pt. previous.pt and later
+    epochs become discarded_NAME. A `path` in another folder changes nothing.
 
     Raises:
-        InputError: the disk refuses.
+        InputError: the disk cannot be written.
     """
     last = folder.last
     if path.parent.resolve() != folder.checkpoints.resolve() or (last.is_file() and path.samefile(last)):
@@ -91,9 +94,9 @@ def branch_from(folder: RunDir, path: Path, epochs: int) -> None:
         given_up.append(folder.previous)
     try:
         if last.is_file():
-            link(last, last.with_name("aside.pt"))
-        link(path, last)
+            link_atomically(last, last.with_name("discarded.pt"))
+        link_atomically(path, last)
         for other in given_up:
-            other.replace(other.with_name(f"aside_{other.name}"))
+            other.replace(other.with_name(f"discarded_{other.name}"))
     except OSError as error:
         raise InputError(f"run folder {folder.path} cannot be written: {error.strerror}") from error

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnext_train.bench import TIERS
 from resnext_train.cli.run_command import announce, run_command
+from resnext_train.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from resnext_train.bench.bench_results import Result
 
 NAME = "resnext-bench"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Measure how fast this machine reads a recipe's training images, from a folder and packed, per "
@@ -48,16 +48,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
     args = parser().parse_intermixed_args(argv)  # overrides may stand anywhere among the options
     return run_command(NAME, lambda: _bench(args))
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from resnext_train.config import load_recipe
-    from resnext_train.errors import InputError
     from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
 
     words = args.tiers or []  # argparse gives --tiers the overrides that follow it, too
@@ -84,8 +80,6 @@ def _bench(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace, tiers: list[str]) -> None:
-    from resnext_train.errors import InputError
-
     for option in ("images", "rounds"):
         if getattr(args, option) < 1:
             raise InputError(f"--{option} {getattr(args, option)}: must be at least 1")
@@ -97,9 +91,6 @@ def _check(args: argparse.Namespace, tiers: list[str]) -> None:
 
 
 def _write(path: Path, result: Result) -> None:
-    from dataclasses import asdict
-
-    from resnext_train.errors import InputError
     from resnext_train.run_dir.environment import environment
     from resnext_train.run_dir.jsonl_sink import to_json
 
@@ -107,7 +98,3 @@ def _write(path: Path, result: Result) -> None:
         path.write_text(to_json({**asdict(result), **environment()}, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"--json: {path} cannot be written: {error.strerror}") from error
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnext_train.cli.run_command import announce, is_main, run_command
+from resnext_train.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from resnext_train.config import Recipe
     from resnext_train.distributed.dist_context import DistContext
 
@@ -18,7 +20,6 @@ NAME = "resnext-eval"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Evaluate a checkpoint: every image exactly once, on any number of processes.",
@@ -43,16 +44,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
     args = parser().parse_intermixed_args(argv)  # overrides may stand anywhere among the options
     return run_command(NAME, lambda: _evaluate(args))
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from resnext_train.config import load_recipe
-    from resnext_train.errors import InputError
     from resnext_train.models.architecture import check_model
 
     overrides = [
@@ -81,9 +78,6 @@ def _result(
     path: Path, recipe: Recipe | None, overrides: list[str], context: DistContext, class_list: str | None
 ) -> dict[str, Any]:
     """Evaluate the checkpoint at `path` and return the result for printing and --json."""
-    import sys
-    import time
-
     import torch
 
     from resnext_train.checkpoint import checkpoint_file
@@ -97,7 +91,6 @@ def _result(
     )
     from resnext_train.data.build_sources import build_val
     from resnext_train.data.loader_workers import worker_deaths_explained
-    from resnext_train.errors import InputError
     from resnext_train.evaluation.evaluate import evaluate
     from resnext_train.models.architecture import title_of
     from resnext_train.models.build_model import build_model
@@ -146,7 +139,6 @@ def _read_content(
     """
     from resnext_train.checkpoint import checkpoint_file
     from resnext_train.config import recipe_from_dict
-    from resnext_train.errors import InputError
     from resnext_train.models.weight_conversion import find_state_dict
 
     if not checkpoint_file.is_ours(content):
@@ -164,10 +156,7 @@ def _read_content(
 
 def _foreign_classes(recipe: Recipe, data_classes: tuple[str, ...], class_list: str | None) -> tuple[str, ...]:
     """Return class names for weights without any, from --classes or the data, if they agree with model.num_classes."""
-    from pathlib import Path
-
     from resnext_train.data.sources.class_subset import read_class_names
-    from resnext_train.errors import InputError
 
     classes = tuple(read_class_names(Path(class_list).expanduser(), "--classes")) if class_list else data_classes
     stated = recipe.model.num_classes
@@ -181,8 +170,6 @@ def _foreign_classes(recipe: Recipe, data_classes: tuple[str, ...], class_list: 
 
 def _check_classes(path: Path, outputs: int | None, known: int) -> None:
     """Refuse foreign weights whose number of outputs (None: unknown) is not the number of class names."""
-    from resnext_train.errors import InputError
-
     if outputs not in (None, known):
         raise InputError(
             f"{path} has {outputs} classes, but the names of {known} are known; name all of them in order by --classes"
@@ -190,9 +177,6 @@ def _check_classes(path: Path, outputs: int | None, known: int) -> None:
 
 
 def _report(result: dict[str, Any], json_file: str | None) -> None:
-    from pathlib import Path
-
-    from resnext_train.errors import InputError
     from resnext_train.run_dir.jsonl_sink import to_json
 
     announce(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}")
@@ -206,7 +190,3 @@ def _report(result: dict[str, Any], json_file: str | None) -> None:
             Path(json_file).write_text(to_json(result, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise InputError(f"--json: {json_file} cannot be written: {error.strerror}") from error
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

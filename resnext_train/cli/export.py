@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnext_train.cli.run_command import announce, run_command
+from resnext_train.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import nn
 
     from resnext_train.config import Recipe
@@ -19,7 +20,6 @@ NAME = "resnext-export"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Write a checkpoint's weights under torchvision's names, and check them by reading them back.",
@@ -38,16 +38,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
     return run_command(NAME, lambda: _export(args))
 
 
 def _export(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from resnext_train.config import load_recipe
-    from resnext_train.errors import InputError
     from resnext_train.models.architecture import check_model
 
     recipe = load_recipe(args.config) if args.config else None
@@ -64,8 +60,6 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _check_target(target: Path) -> None:
-    from resnext_train.errors import InputError
-
     if target.suffix not in (".safetensors", ".pth", ".pt"):
         raise InputError(f"--out: {target} should end in .safetensors, .pth or .pt")
     if target.exists():
@@ -76,12 +70,9 @@ def _check_target(target: Path) -> None:
 
 def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[str, str]]:
     """Return a checkpoint's network with its weights, its recipe, and the metadata for the exported file."""
-    import json
-
     from resnext_train import __version__
     from resnext_train.checkpoint import checkpoint_file
     from resnext_train.config import recipe_from_dict
-    from resnext_train.errors import InputError
     from resnext_train.models.architecture import title_of
     from resnext_train.models.build_model import build_model
     from resnext_train.models.complexity import measure
@@ -114,7 +105,6 @@ def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[st
 def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, str]) -> None:
     """Write one file, read it back into a new network and compare the logits."""
     from resnext_train.checkpoint import checkpoint_file
-    from resnext_train.errors import InputError
     from resnext_train.models.weight_export import TOLERANCE, check_portable, portable_weights
 
     weights = portable_weights(model)
@@ -135,7 +125,3 @@ def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, s
         )
     count = sum(t.numel() for t in weights.values())
     announce(f"{target}: {count:,} numbers; read back into {reader}, its logits differ by {difference:.2g}")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resnext_train.cli.run_command import announce, run_command
+from resnext_train.errors import InputError, MissingLibraryError
 
 if TYPE_CHECKING:
     from resnext_train.config import ModelSection
@@ -17,7 +18,6 @@ NAME = "resnext-info"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Parameters, multiply-adds and stages of a network; without a network, a list of all shipped ones.",
@@ -39,14 +39,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
     args = parser().parse_intermixed_args(argv)
     return run_command(NAME, lambda: _info(args))
 
 
 def _info(args: argparse.Namespace) -> None:
-    from resnext_train.errors import InputError
-
     for option in ("size", "classes"):
         if getattr(args, option) is not None and getattr(args, option) < 1:
             raise InputError(f"--{option} {getattr(args, option)}: must be at least 1")
@@ -62,7 +59,6 @@ def _info(args: argparse.Namespace) -> None:
 
 def _list() -> None:
     from resnext_train.config import catalogue
-    from resnext_train.errors import MissingLibraryError
     from resnext_train.models.complexity import measure
 
     announce(f"{'recipe':40s}{'parameters':>14s}{'multiply-adds':>15s}   published error, or what to expect")
@@ -102,7 +98,6 @@ def _classes(architecture: Architecture | None) -> int:
 
 def _network(args: argparse.Namespace) -> ModelSection:
     from resnext_train.config import load_recipe, recipe_from_dict
-    from resnext_train.errors import InputError
 
     overrides = [word for word in args.network if "=" in word]
     names = [word for word in args.network if "=" not in word]
@@ -179,7 +174,6 @@ def _layers(a: Architecture, name: str) -> str:
 def _match(args: argparse.Namespace) -> None:
     """Print Table 2 of the ResNeXt paper for any bottleneck network."""
     from resnext_train.config import ModelSection
-    from resnext_train.errors import InputError
     from resnext_train.models.architecture import architecture_of, block_weights, matched_section
     from resnext_train.models.complexity import measure
 
@@ -205,7 +199,6 @@ def _match(args: argparse.Namespace) -> None:
 
 def _reference(args: argparse.Namespace, section: ModelSection) -> Architecture:
     """Return the network of --match; raises InputError if it has no bottlenecks."""
-    from resnext_train.errors import InputError
     from resnext_train.models.architecture import architecture_of, library_of
 
     if args.network or args.config:
@@ -219,7 +212,3 @@ def _reference(args: argparse.Namespace, section: ModelSection) -> Architecture:
             "(ResNeXt paper, Figure 4); give a network with bottlenecks, such as resnet50"
         )
     return reference
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

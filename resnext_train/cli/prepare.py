@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnext_train.cli.run_command import announce, run_command
+from resnext_train.errors import InputError
 from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ Give a killed command again to resume it.
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Pack images into a few large files that training reads fast; check images; unpack.",
@@ -124,8 +125,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _pack(args: argparse.Namespace) -> bool:
-    from pathlib import Path
-
     options = _options(args)
 
     from resnext_train.prepare.image_splits import check_target, splits_of
@@ -137,8 +136,6 @@ def _pack(args: argparse.Namespace) -> bool:
 
 
 def _imagenet(args: argparse.Namespace) -> bool:
-    from pathlib import Path
-
     from resnext_train.prepare.pack_images import pack_imagenet
 
     options = _options(args)
@@ -146,9 +143,6 @@ def _imagenet(args: argparse.Namespace) -> bool:
 
 
 def _imagenet_splits(args: argparse.Namespace) -> dict[str, Split]:
-    from pathlib import Path
-
-    from resnext_train.errors import InputError
     from resnext_train.prepare.imagenet_archives import Devkit, TrainSplit, read_devkit, read_wnids, val_split
 
     if not (args.train_tar or args.val_tar):
@@ -169,8 +163,6 @@ def _imagenet_splits(args: argparse.Namespace) -> dict[str, Split]:
 
 def _options(args: argparse.Namespace) -> Options:
     """Return the options of all sources, checked before anything is read."""
-    from resnext_train.errors import InputError
-
     if args.quality is not None and args.tier != "resized":
         raise InputError(f"--quality is for --tier resized; tier {args.tier} does not re-encode images")
     if args.size is not None and args.tier == "exact":
@@ -197,7 +189,6 @@ def _options(args: argparse.Namespace) -> Options:
 
 def _workers(args: argparse.Namespace) -> int:
     from resnext_train.data.loader_workers import usable_cores
-    from resnext_train.errors import InputError
 
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers {args.workers}: must be at least 1")
@@ -210,8 +201,6 @@ def _workers(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> bool:
-    from pathlib import Path
-
     workers = _workers(args)
 
     from resnext_train.prepare.check_images import check
@@ -220,13 +209,7 @@ def _check(args: argparse.Namespace) -> bool:
 
 
 def _unpack(args: argparse.Namespace) -> bool:
-    from pathlib import Path
-
     from resnext_train.prepare.unpack_images import unpack
 
     unpack(Path(args.source), Path(args.out), announce)
     return True
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

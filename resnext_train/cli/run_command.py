@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, printable
+
 
 def run_command(name: str, command: Callable[[], None]) -> int:
     """Run `command` and return its exit code: 0, or after one line on stderr
@@ -22,8 +24,6 @@ def run_command(name: str, command: Callable[[], None]) -> int:
 
     Under torchrun rank 0 prints faults and local rank 0 bad input, except those that only another rank has met.
     """
-    from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted
-
     try:
         command()
         sys.stdout.flush()
@@ -81,7 +81,5 @@ def is_main() -> bool:
 
 def announce(text: str = "") -> None:
     """Print a line on rank 0 only, with control characters in it escaped (see `printable`)."""
-    from resnext_train.errors import printable
-
     if is_main():
         print(printable(text), flush=True)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnext_train.cli.run_command import announce, is_main, run_command
 from resnext_train.distributed.stop_signals import TORCHRUN
+from resnext_train.errors import InputError
 
 if TYPE_CHECKING:
     from resnext_train.config import Recipe
@@ -18,7 +22,6 @@ NAME = "resnext-train"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Train a network from a recipe, on one process or, under torchrun, on many.",
@@ -41,14 +44,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
     args = parser().parse_intermixed_args(argv)  # overrides may stand anywhere among the options
     return run_command(NAME, lambda: _train(args))
 
 
 def _train(args: argparse.Namespace) -> None:
     # Checks that need no torch come first: most mistakes are reported in a fraction of a second.
-    from pathlib import Path
 
     from resnext_train.checkpoint.resume import ResumePoint, resume_point
     from resnext_train.config import load_recipe, run_name
@@ -80,17 +81,11 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _check_weights(recipe: Recipe) -> None:
-    from pathlib import Path
-
-    from resnext_train.errors import InputError
-
     if recipe.model.weights and not Path(recipe.model.weights).expanduser().is_file():
         raise InputError(f"model.weights: {recipe.model.weights} not found")
 
 
 def _check_processes(recipe: Recipe) -> None:
-    from resnext_train.errors import InputError
-
     world_size, micro_batches = int(os.environ.get("WORLD_SIZE", "1")), recipe.train.micro_batches
     if world_size > micro_batches:
         raise InputError(
@@ -115,10 +110,11 @@ def _describe(setup: Setup) -> str:
     shards = [len(shard_for_rank(plan.micro_batches, context.world_size, r)) for r in range(context.world_size)]
     images = sorted({n * recipe.train.micro_batch for n in shards}, reverse=True)
     training, counted = len(setup.splits.train), len(setup.evaluation.images)
+    storage = " and ".join(dict.fromkeys(setup.splits.storage.values()))  # once where both splits have the same
     lines = {
         "network": f"{title_of(recipe.model)}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
-        "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images; {_storage(setup)}",
+        "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images; {storage}",
         "batch": f"{plan.batch_size} images a step over all processes, in {plan.micro_batches} micro-batches of "
         f"{recipe.train.micro_batch}",
         "processes": f"{context.world_size} with {' or '.join(map(str, images))} images of a step each, "
@@ -130,10 +126,6 @@ def _describe(setup: Setup) -> str:
         "learning rate": _lr_table(setup),
     }
     return "\n".join(f"{name:14s}{text}" for name, text in lines.items())
-
-
-def _storage(setup: Setup) -> str:
-    return " and ".join(dict.fromkeys(setup.splits.storage.values()))  # one text if both splits are stored alike
 
 
 def _lr_table(setup: Setup, rows: int = 8) -> str:
@@ -152,9 +144,6 @@ def _lr_table(setup: Setup, rows: int = 8) -> str:
 
 
 def _suggest_torchrun(setup: Setup) -> None:
-    import shlex
-    import sys
-
     import torch
 
     gpus = torch.cuda.device_count()
@@ -176,7 +165,3 @@ def _report(summary: dict[str, object], folder: object) -> None:
             f"({result['top1_correct']} and {result['top5_correct']} of {result['count']}), epoch {result['epoch']}"
         )
     announce(f"run folder: {folder}")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from resnext_train.cli.run_command import run_command
+from resnext_train.errors import FaultError, InputError
 
 NAME = "resnext-verify"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the argument parser."""
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Run the first steps of a recipe twice, once undisturbed and once killed (SIGKILL) and resumed "
@@ -29,17 +31,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
     args = parser().parse_intermixed_args(argv)
     return run_command(NAME, lambda: _verify(args))
 
 
 def _verify(args: argparse.Namespace) -> None:
-    import tempfile
-    from pathlib import Path
-
     from resnext_train.config import load_recipe
-    from resnext_train.errors import FaultError, InputError
     from resnext_train.models.architecture import check_model
     from resnext_train.verify.resume_proof import Trial, run_trial
 
@@ -70,7 +67,3 @@ def _verify(args: argparse.Namespace) -> None:
         f"equal: all {outcome.compared} tensors, values and logged events of {outcome.steps} steps on {args.processes} "
         f"process{'es' * (args.processes > 1)}, after {kills} kill{'s' * (kills > 1)}"
     )
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

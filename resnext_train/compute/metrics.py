@@ -1,4 +1,4 @@
-"""What is counted: sums and counts, divided only when shown."""
+"""Counts of an evaluation; divided only when shown."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 def target_rank(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many classes come before the label when logits (n, classes) are sorted; labels (n,); int64 (n,).
+    """Return the rank of the label among logits (n, classes): int64 (n,), 0 for the largest.
 
-    Equal logits go by the lower index. The label is correct at k if its rank is below k. A logit that is not a number
-    counts as before the label, so that a diverged network is never right.
+    A prediction is correct at k if the rank is below k. Of equal logits the lower index comes first. NaN comes before
+    the label, so that a diverged network is never right.
     """
     target = logits.gather(1, labels.unsqueeze(1))
     index = torch.arange(logits.shape[1], device=logits.device)
@@ -23,23 +23,21 @@ def target_rank(logits: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EvalCounts:
-    """The result of an evaluation: whole numbers, and the summed cross-entropy."""
+    """The result of an evaluation: integer counts, and the summed cross-entropy."""
 
     count: int
     top1_correct: int
     top5_correct: int
     loss_sum: float
     unreadable: int = 0
-    """Images that could not be read and were left out."""
+    """Images that could not be read, and do not count."""
 
     @property
     def top1(self) -> float:
-        """Top-1 accuracy in per cent."""
         return 100 * self.top1_correct / self.count
 
     @property
     def top5(self) -> float:
-        """Top-5 accuracy in per cent."""
         return 100 * self.top5_correct / self.count
 
     @property
@@ -48,7 +46,7 @@ class EvalCounts:
         return self.loss_sum / self.count
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts and percentages under their names in summary.json and in `resnext-eval --json`."""
+        """Return counts and percentages under their names in summary.json and `resnext-eval --json`."""
         return {
             "count": self.count,
             "top1_correct": self.top1_correct,

@@ -1,4 +1,4 @@
-"""What number formats a run computes in."""
+"""The number formats that a run computes in."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from resnext_train.errors import InputError
 
 @dataclass(frozen=True)
 class Precision:
-    """Autocast's type, or None for none, on a kind of device. Weights, BN statistics, classifier and loss are fp32."""
+    """The type of autocast on a kind of device. Weights, BatchNorm statistics, classifier and loss stay in fp32."""
 
     name: Literal["fp32", "bf16", "fp16"]
     device_type: str
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context for forward passes."""
+        """Return the context of a forward pass."""
         types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         if self.name == "fp32":
             return torch.autocast(self.device_type, enabled=False)
         return torch.autocast(self.device_type, dtype=types[self.name])
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Loss scaling for fp16; does nothing for the others."""
+        """Return the loss scaler of fp16; for other types it does nothing."""
         return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")
 
 
 def resolve_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Precision:
-    """The precision of `train.precision` on this device.
+    """Return the precision of `train.precision` on this device.
 
-    auto is bf16 where the device computes in it, else fp16 on CUDA and fp32 on a CPU.
+    auto: bf16 where the device computes in it, else fp16 on CUDA and fp32 on a CPU.
 
     Raises:
-        InputError: fp16 on a CPU, where it is emulated and slow beyond use.
+        InputError: fp16 on a CPU, where it is emulated and unusably slow.
     """
     if wanted == "fp16" and device.type == "cpu":
         raise InputError("train.precision=fp16 needs a GPU; use auto, bf16 or fp32 on a CPU")
@@ -48,5 +48,5 @@ def resolve_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: t
 
 
 def _cpu_computes_bf16() -> bool:
-    ask = getattr(torch.cpu, "get_capabilities", None)  # older torch has no such question: fp32
+    ask = getattr(torch.cpu, "get_capabilities", None)  # older torch cannot say: fp32
     return ask is not None and any(ask().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -69,7 +69,6 @@ class Evaluation:
     outputs: Tensor | None
     """The network's outputs for those classes, int64, ascending; None: all outputs."""
     protocol: str
-    """A one-line description."""
 
 
 def build_evaluation(section: EvalSection, source: ImageSource, classes: tuple[str, ...]) -> Evaluation:

@@ -15,9 +15,7 @@ class LoadReport(NamedTuple):
     read: float
     """Seconds spent on reading files or records."""
     decode: float
-    """Seconds spent on decoding."""
     resize: float
-    """Seconds spent on cropping and resizing."""
     missing: int
     """Images that could not be read: replaced by others in training, left out in evaluation."""
     unreadable: tuple[str, ...]

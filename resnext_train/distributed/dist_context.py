@@ -1,4 +1,4 @@
-"""One process among those torchrun started: who it is, what it computes on, and how it agrees with the others."""
+"""This rank among those that torchrun started: its place, its device, and what ranks do together."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DistContext:
-    """This process's place among all of a run; a single process is rank 0 of 1.
+    """This rank's place among all of a run; a single process is rank 0 of 1.
 
-    Besides the group that gradients travel on there is one of Gloo's for what the hosts have to say to each other: it
-    needs no GPU, and so never waits for one.
+    Gradients travel on the default process group. `control` is a Gloo group for all else: it needs no GPU, and so never
+    waits for one.
     """
 
     rank: int
@@ -35,7 +35,7 @@ class DistContext:
     heartbeat: Heartbeat | None = None
 
     def in_training(self, patience: float) -> DistContext:
-        """The same process for after the set-up: from now on it waits `patience` seconds for another, no longer."""
+        """Return the context for after the set-up, in which ranks wait at most `patience` seconds for each other."""
         if self.world_size == 1:
             return self
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=patience))
@@ -43,17 +43,17 @@ class DistContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the run folder and speaks to the user."""
+        """Whether this rank writes the run folder and prints to the user."""
         return self.rank == 0
 
     def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Sum of `tensor` over all processes, in place."""
+        """Sum `tensor` over all ranks, in place."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def gather(self, value: T) -> list[T]:
-        """The picklable `value` of every process, by rank, on every process."""
+        """Return the picklable `value` of every rank, by rank."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -61,7 +61,7 @@ class DistContext:
         return values
 
     def run_on_all_ranks(self, work: Callable[[], T]) -> T:
-        """Run `work` here; if it raises InputError on any process, raise that on all, so that none waits in vain.
+        """Run `work` on all ranks. If it raises InputError on one, raise that on all, so that none waits in vain.
 
         `work` must not communicate.
         """
@@ -77,7 +77,7 @@ class DistContext:
         return result  # type: ignore[return-value]
 
     def local_rank0_first(self, work: Callable[[], T]) -> T:
-        """Like `run_on_all_ranks`, with each host's first process done before its others start: they find its caches warm."""
+        """Like `run_on_all_ranks`, but each host's other ranks wait for its first, and find its caches warm."""
         if self.local_rank == 0:
             result = self.run_on_all_ranks(work)
             self.run_on_all_ranks(lambda: None)
@@ -87,15 +87,15 @@ class DistContext:
 
 
 def pick_device(local_rank: int) -> torch.device:
-    """The CUDA device of this process, or the CPU where there is none."""
+    """Return the CUDA device of this rank, or the CPU where there is none."""
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
 @contextmanager
 def connect(patience: float = 600.0) -> Iterator[DistContext]:
-    """This process as torchrun's environment describes it, in a process group: NCCL on GPUs, Gloo on CPUs.
+    """Join the process group that torchrun's environment describes: NCCL on GPUs, Gloo on CPUs.
 
-    A process that keeps the others waiting for their gradients for `patience` seconds is given up.
+    Ranks wait `patience` seconds for the gradients of another before they give it up.
 
     Raises:
         InputError: more processes on this host than GPUs.
@@ -129,15 +129,15 @@ def connect(patience: float = 600.0) -> Iterator[DistContext]:
     heartbeat = Heartbeat(store, rank, world_size)
     try:
         yield replace(context, control=control, heartbeat=heartbeat)  # type: ignore[arg-type]
-    except Preempted:  # all processes leave at the same step
+    except Preempted:  # all ranks leave at the same step
         _disconnect(heartbeat)
         raise
-    # Not after another exception: while other processes still communicate, this one would wait for them for good.
+    # Not after another exception: while other ranks still communicate, this one would wait for them forever.
     _disconnect(heartbeat)
 
 
 _SET_UP = timedelta(hours=2)
-"""How long processes wait for each other before the first step: one of them may have millions of files to find."""
+"""How long ranks wait for each other before the first step: one may have to scan millions of files."""
 
 
 def _disconnect(heartbeat: Heartbeat) -> None:

@@ -1,4 +1,4 @@
-"""Flags of all ranks, combined at a step boundary."""
+"""Combine the flags of all ranks at a step boundary."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from resnext_train.distributed.dist_context import DistContext
 
 
 class FlagSync:
-    """What any process wishes is known to all at the same step, without making a GPU wait."""
+    """All-reduces per-rank flags at a step boundary without a GPU sync."""
 
-    def __init__(self, context: DistContext, flags: int) -> None:
-        """`flags` numbers are agreed on."""
+    def __init__(self, context: DistContext, count: int) -> None:
         self._context = context
         self._before: tuple[torch.Tensor, dist.Work] | None = None
-        self._none = [0] * flags
+        self._none = [0] * count
 
     def all_reduce_max(self, flags: list[int]) -> list[int]:
-        """The largest of each number over all processes; every process calls this as often.
+        """Return the largest of each flag over all ranks. Every rank must call this equally often.
 
-        On GPUs that is what was wished at the call before: so the exchange has a whole step's time, and costs none.
+        On GPUs these are the flags of the call before: the exchange has a whole step's time, and costs none.
 
         Raises:
-            RuntimeError: another process is gone, or keeps this one waiting for too long.
+            RuntimeError: another rank is gone, or keeps this one waiting too long.
         """
         if self._context.world_size == 1:
             return flags

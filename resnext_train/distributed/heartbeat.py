@@ -1,4 +1,4 @@
-"""Signs of life between ranks, and the name of a rank that is lost."""
+"""Show that this rank lives, and name the ranks that do not."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from resnext_train.errors import FaultError
 
 
 class Heartbeat:
-    """A thread by which every process shows twice a second, in torchrun's store, that it lives."""
+    """A thread that writes to torchrun's store twice a second, to show that this rank lives."""
 
     _EVERY = 0.5
     _SILENCE = 4.0
 
     def __init__(self, store: Any, rank: int, world_size: int) -> None:
-        # Connections of their own: the thread's must not wait for others, and to a store that is gone none is made.
+        # Connections of their own: the thread's must not wait for others, and a store that is gone takes no new ones.
         self._store, self._lookup = store.clone(), store.clone()
         self._lookup.set_timeout(timedelta(seconds=self._SILENCE))
         self.rank, self.world_size = rank, world_size
@@ -29,7 +29,6 @@ class Heartbeat:
         threading.Thread(target=self._run, name="pulse", daemon=True).start()
 
     def stop(self) -> None:
-        """Show no more."""
         self._end.set()
 
     def _run(self) -> None:
@@ -38,7 +37,7 @@ class Heartbeat:
             count += 1
             try:
                 self._beat(count)
-            except RuntimeError:  # the store's host is gone, and with it those who would read this
+            except RuntimeError:  # the store's host is gone, and nobody could read this
                 return
 
     def _beat(self, count: int) -> None:
@@ -49,7 +48,7 @@ class Heartbeat:
         return f"resnext_train/pulse/{rank}"
 
     def dead_ranks(self) -> list[int]:
-        """The ranks without a sign of life for some seconds.
+        """Return the ranks without a heartbeat for some seconds.
 
         Raises:
             RuntimeError: the store cannot be reached.
@@ -67,12 +66,12 @@ class Heartbeat:
 
 @contextmanager
 def dead_ranks_named(heartbeat: Heartbeat | None) -> Iterator[None]:
-    """Turn what communication says when another process is gone into an error that names it.
+    """Turn the error of a collective that lost a rank into one that names the rank.
 
-    `heartbeat` is None on a single process, which communicates with none.
+    `heartbeat` is None on a single rank, which has nobody to lose.
 
     Raises:
-        FaultError: another process, or the connection to it, is gone.
+        FaultError: a rank, or the connection to it, is gone.
     """
     try:
         yield
@@ -86,7 +85,7 @@ _LOST = re.compile(
     r"closed by peer|reset by peer|Connection refused|Broken pipe|Timed out|timed out|timeout|NCCL|"
     r"remote process|Socket|unhandled system error"
 )
-"""What Gloo and NCCL say when they lose another process."""
+"""Messages of Gloo and NCCL when they lose a rank."""
 
 
 def _loss_of(heartbeat: Heartbeat, reason: str) -> FaultError:
@@ -98,9 +97,9 @@ def _loss_of(heartbeat: Heartbeat, reason: str) -> FaultError:
         return FaultError(f"the first host, or the connection to it, is gone ({reason}); {go_on}", report_here=True)
     if not dead:
         return FaultError(f"the processes lost each other, though all {world_size} live ({reason}); {go_on}")
-    told = " and ".join(map(str, dead))
-    speaker = min(set(range(world_size)) - set(dead))
+    names = " and ".join(map(str, dead))
+    reporter = min(set(range(world_size)) - set(dead))
     return FaultError(
-        f"process {told} of {world_size} (counted from 0) is gone, killed or stuck; {go_on}",
-        report_here=heartbeat.rank == speaker,
+        f"process {names} of {world_size} (counted from 0) is gone, killed or stuck; {go_on}",
+        report_here=heartbeat.rank == reporter,
     )

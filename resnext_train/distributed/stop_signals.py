@@ -1,4 +1,4 @@
-"""Signals that tell a run to stop: noted when they come, heeded at the next step boundary."""
+"""Signals that stop a run: noted when they arrive, acted on at the next step boundary."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-"""Sent by schedulers and torchrun (SIGTERM), by Ctrl-C (SIGINT), by Slurm before a time limit if asked to (SIGUSR1), by
-a terminal that closes (SIGHUP)."""
+"""Sent by schedulers and torchrun (SIGTERM), by Ctrl-C (SIGINT), by Slurm before a time limit (SIGUSR1), by a closing
+terminal (SIGHUP)."""
 
 _APART = 1.0
-"""Seconds between two SIGINTs that are two: of one Ctrl-C, srun and torchrun may each hand one on."""
+"""Seconds between two SIGINTs that count as two: srun and torchrun may each forward one of the same Ctrl-C."""
 
 TORCHRUN = f"torchrun --standalone --nproc_per_node={{}} --signals-to-handle={','.join(s.name for s in STOPPING)}"
-"""How torchrun is started on one host. Of a signal that it is not told to hand on it dies, and leaves orphans."""
+"""How to start torchrun on one host. It dies of a signal that it does not forward, and leaves orphans."""
 
 
 class StopSignals:
-    """While inside, notes the signals in STOPPING instead of dying of them; a second SIGINT ends the process."""
+    """While inside, the signals in STOPPING are noted instead of ending the process; a second SIGINT ends it."""
 
     def __init__(self, announce: bool) -> None:
         self.received = 0
@@ -35,8 +35,8 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
             # nohup lets a run outlive its terminal by ignoring SIGHUP.
-            heeded = [n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._note) for number in heeded}
+            handled = [n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in handled}
         return self
 
     def __exit__(
@@ -59,13 +59,13 @@ class StopSignals:
         self.received = number
         if self._announce:  # not by print: the signal may have come in the middle of one
             text = f"\n{signal.Signals(number).name}: the run will be saved after this step and stop{again}\n"
-            with contextlib.suppress(OSError):  # whoever reads this may have been interrupted as well
+            with contextlib.suppress(OSError):  # the reader may have been interrupted as well
                 os.write(2, text.encode())
 
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
-    """Signals of STOPPING wait while inside; processes forked there are born with them waiting."""
+    """Block the signals of STOPPING while inside; processes forked there start with them blocked."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -77,22 +77,22 @@ def signals_held_back() -> Iterator[None]:
 
 
 def outlive_stop_signals() -> None:
-    """Called in loader processes: leave stopping to the training process, which needs its images until it has saved.
+    """In a loader process: ignore signals that stop the run, because training needs its images until it has saved.
 
-    Schedulers and torchrun send signals to all processes of a job. So this one ignores them, but for the SIGTERM by
-    which its parent itself ends it. It does not outlive its parent: torch's loader processes look for that.
+    Schedulers and torchrun send signals to all processes of a job. This one ends only by a SIGTERM of its parent, or
+    when its parent is gone, which torch's loader processes check.
     """
     for number in STOPPING:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS, where SIGTERM ends loader processes as it always did
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # it was when this process was forked
-        threading.Thread(target=_leave_when_told_by, args=(os.getppid(),), daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # it was blocked when this process was forked
+        threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _leave_when_told_by(parent: int) -> None:
+def _exit_on_sigterm_from(parent: int) -> None:
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
         pass
     os._exit(128 + signal.SIGTERM)

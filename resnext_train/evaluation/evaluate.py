@@ -1,4 +1,4 @@
-"""Evaluation, the same for training runs and for `resnext-eval`: every image once, counted in whole numbers."""
+"""Evaluation, the same in training and in `resnext-eval`: every image once, in integer counts."""
 
 from __future__ import annotations
 
@@ -24,20 +24,18 @@ def evaluate(
     context: DistContext,
     outputs: Tensor | None = None,
 ) -> EvalCounts:
-    """Counts over all processes' blocks; leaves the model in training mode if it was.
+    """Evaluate the batches of all ranks and return the counts; leave the model in training mode if it was.
 
-    Images that could not be read are left out, and counted as such.
+    Images that could not be read do not count, except as unreadable. Which images form a batch does not depend on the
+    number of ranks, so neither do the logits. With fewer than five classes, top-5 is always correct.
 
-    Which images form a block does not depend on the number of processes, so neither do the logits. Top-5 is top-k
-    with k the number of classes where there are fewer than five.
-
-    Predictions are made among the network's `outputs` (int64, None: all of them), and labels are positions there: the
-    softmax knows no other class, as in the 1K-way evaluation of ImageNet-5K (ResNeXt paper, Table 6).
+    Predictions are made among the network's `outputs` (int64; None: all), and labels are positions there: the softmax
+    knows no other class, as in the 1K-way evaluation of ImageNet-5K (ResNeXt paper, Table 6).
 
     Raises:
         InputError: no image could be read.
     """
-    among = None if outputs is None else outputs.to(context.device)
+    class_outputs = None if outputs is None else outputs.to(context.device)
     was_training = model.training
     model.eval()
     totals = torch.zeros(3, dtype=torch.int64, device=context.device)
@@ -51,7 +49,7 @@ def evaluate(
                     continue
                 pixels = normalise(batch.images, None)  # outside autocast, which would round the colours
                 with precision.autocast():
-                    logits = model(pixels) if among is None else model(pixels)[:, among]
+                    logits = model(pixels) if class_outputs is None else model(pixels)[:, class_outputs]
                 rank = target_rank(logits, batch.labels)
                 totals += torch.stack((torch.ones_like(rank).sum(), (rank < 1).sum(), (rank < 5).sum()))
                 loss += cross_entropy_sum(logits, batch.labels)
@@ -61,5 +59,5 @@ def evaluate(
     context.all_reduce_sum(loss)
     count, top1, top5 = totals.tolist()
     if not count:
-        raise InputError("no image to evaluate on can be read; `resnext-prepare check` says why")
+        raise InputError("none of the images can be read; `resnext-prepare check` says why")
     return EvalCounts(count, top1, top5, loss.item(), int(context.all_reduce_sum(unreadable).item()))

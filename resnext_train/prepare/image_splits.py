@@ -265,5 +265,4 @@ def check_target(source: Path, target: Path) -> None:
 
 
 def parts_of(split: Split) -> Iterator[Part]:
-    """Return all parts of a split."""
     return (split.part(number) for number in range(split.parts))

@@ -46,7 +46,6 @@ class Tier:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the settings that the index stores."""
         settings = {k: v for k, v in asdict(self).items() if v is not None and k in ("size", "quality")}
         if self.size is not None:
             settings["interpolation"] = "bicubic"
@@ -102,7 +101,6 @@ def _shrink(pixels: Tensor, size: int) -> Tensor:
 
 
 def _encode(pixels: Tensor, quality: int, odd: str, verify: bool) -> Record:
-    """Encode as JPEG 4:2:0 with restart markers."""
     _, height, width = pixels.shape
     file = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(

@@ -52,7 +52,6 @@ class Outcome(NamedTuple):
     bytes_before: int
     bytes_after: int
     odd: list[tuple[str, str]]
-    """Name and reason."""
     unreadable: list[tuple[str, str]]
     packed_now: int
     """Images packed by this command, not by an earlier one."""

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resnext_train.atomic_file import sync_folder, write_temporary
 from resnext_train.data.pack.pack_format import (
     ALIGNMENT,
     COLUMNS,
@@ -47,32 +48,14 @@ def write_errors_explained(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a temporary file, sync it to the disk and rename it to `path`.
+    """Let `write` fill a file, and give it its name once it is safely on the disk.
 
     Raises:
-        OSError: it cannot be written; the temporary file is removed.
+        OSError: it cannot be written; nothing is left of it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")  # the process id: no other process writes to it
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def sync_folder(path: Path) -> None:
-    """Sync a folder's entries, so that renames survive a crash."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    # With the process in its name, so that two processes never write to the same temporary file.
+    write_temporary(path, write, f"{os.getpid()}.new").replace(path)
+    sync_folder(path.parent)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from resnext_train.run_dir.print_line import print_line
+from resnext_train.run_dir.console import print_line
 
 
 class AppendFile:
-    """A file to append to that never fails: what a full disk refuses is kept, and written when there is room again."""
+    """A file to append to that never fails: what a full disk refuses is kept in memory and written later."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, path.open("ab", buffering=0)
@@ -17,7 +17,6 @@ class AppendFile:
         self._failing = False
 
     def write(self, data: bytes) -> int:
-        """Append `data` at once, or later."""
         self._pending += data
         try:
             while self._pending:
@@ -25,15 +24,15 @@ class AppendFile:
             self._failing = False
         except OSError as error:
             if not self._failing:
-                print_line(f"{self._path} cannot be written: {error.strerror}; what is missing is kept")
+                print_line(f"{self._path} cannot be written: {error.strerror}; it will be written when there is room")
             self._failing = True
         return len(data)
 
     def flush(self) -> None:
-        """Nothing: there is no buffer but for what the disk refuses."""
+        """Do nothing: TensorBoard's record writer calls this, but there is no buffer to flush."""
 
     def close(self) -> None:
-        """Close the file, after a last attempt."""
+        """Try a last time to write what is missing, then close."""
         self.write(b"")
-        with contextlib.suppress(OSError):  # what a network's disk says now was said before
+        with contextlib.suppress(OSError):  # a network disk reports again what was reported before
             self._file.close()

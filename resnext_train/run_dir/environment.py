@@ -1,23 +1,23 @@
-"""What a run is run with: versions, host, commit, command line."""
+"""What a run runs with: versions, host, commit, command line."""
 
 from __future__ import annotations
 
 import os
+import platform
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+import torchvision
+
+from resnext_train import __version__
+
 
 def environment() -> dict[str, Any]:
-    """Versions, host, git commit and command line, for the start event."""
-    import platform
-
-    import torch
-    import torchvision
-
-    from resnext_train import __version__
-
+    """Return versions, host, git commit and command line, for the start event."""
     return {
         "versions": {
             "resnext_train": __version__,
@@ -32,20 +32,13 @@ def environment() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this package runs from, or None where it is installed or git is absent."""
-    import subprocess
-
+    """Return the commit of the checkout that this package runs from; None where it is installed or git is absent."""
     package = Path(__file__).resolve().parent.parent
     if not (package.parent / ".git").exists():
         return None
     try:
-        done = subprocess.run(
-            ["git", "-C", os.fspath(package), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=5,
-        )
+        command = ["git", "-C", os.fspath(package), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

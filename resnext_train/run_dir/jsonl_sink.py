@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from resnext_train.atomic_file import replace_text
+from resnext_train.atomic_file import write_text_atomically
 from resnext_train.run_dir.append_file import AppendFile
 from resnext_train.run_dir.sink import Event
 
@@ -16,25 +16,23 @@ class JsonlSink:
     """One line per event, each written at once."""
 
     def __init__(self, path: Path, step: int) -> None:
-        """Continue `path` after `step` finished steps: what an interrupted run logged beyond that is cut off."""
+        """Continue `path` after `step` finished steps: cut off what an interrupted run logged beyond them."""
         kept = _lines_until(path, step) if path.exists() else []
-        replace_text(path, "".join(kept))
+        write_text_atomically(path, "".join(kept))
         self._file = AppendFile(path)
 
     def write(self, event: Event) -> None:
-        """Append one line."""
         self._file.write((to_json(event) + "\n").encode())
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
-        """Nothing."""
+        """Ignore steps."""
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON text; null stands for NaN and infinity, which JSON does not have."""
+    """Return JSON text. NaN and infinity, which JSON does not have, become null."""
     return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
 
 
@@ -45,9 +43,10 @@ def _without_nan(value: Any) -> Any:
 
 
 def _lines_until(path: Path, step: int) -> list[str]:
-    """The whole lines of a log but for events beyond `step`; a half-written last line is left out.
+    """Return the lines of a log whose events are not beyond `step`, without a half-written last line.
 
-    Not all that follows an event beyond it is beyond it too: that a checkpoint is written is known some steps later.
+    Every line is looked at: a `checkpoint` event carries an earlier step than the events before it, because a save
+    ends some steps after it began.
     """
     kept: list[str] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):

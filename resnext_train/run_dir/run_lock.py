@@ -14,16 +14,16 @@ from resnext_train.errors import InputError
 
 
 class RunLock:
-    """A lock on a run folder; the system lets go of it when the process ends, however it does."""
+    """A lock on a run folder; the system releases it when the process ends, however it ends."""
 
     _PATIENCE = 15.0
-    """Seconds to wait for another run: one that was killed may still be dying."""
+    """Seconds to wait for another run: a killed one may take some to end."""
 
     def __init__(self, path: Path) -> None:
         """Lock the file `path`.
 
         Raises:
-            InputError: another process has.
+            InputError: another process has locked it.
             OSError: it cannot be written.
         """
         self._path = path
@@ -41,7 +41,7 @@ class RunLock:
         self._file.flush()
 
     def _is_there(self) -> bool:
-        """Whether what is locked is still the file of that name; if not, open that one."""
+        """Return whether the locked file still has its name; if not, open the one that has."""
         with contextlib.suppress(FileNotFoundError):
             if self._path.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
                 return True
@@ -58,14 +58,14 @@ class RunLock:
             return False
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise  # else a file system without locks: then nothing can be known
+                raise  # those are file systems without locks: nothing can be known there
         return True
 
     def close(self) -> None:
-        """Let others in; where no run has come about, leave nothing behind."""
+        """Release the folder; remove it if no run was started in it."""
         folder = self._path.parent
         if not (folder / "recipe.yaml").exists():
-            with contextlib.suppress(OSError):  # there is something else in it, or the disk is read-only
+            with contextlib.suppress(OSError):  # the folder holds something else, or the disk is read-only
                 self._path.unlink()
                 folder.rmdir()
         self._file.close()

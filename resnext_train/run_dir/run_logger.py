@@ -6,11 +6,9 @@
     tensorboard/     curves
     checkpoints/     last.pt, previous.pt, best.pt, epoch_NNNN.pt
     summary.json     best and last evaluation, epochs, steps, seconds, images/s
-    state.json       {"status": "running" | "done" | "preempted" | "failed", "step": finished steps; while running those
-                     in last.pt}
+    state.json       {"status": "running" | "done" | "preempted" | "failed", "step": ...}
 
-Epochs are counted from 1 and steps are finished optimizer steps. A full disk loses nothing of the log: what cannot be
-written is kept and written later.
+Epochs are counted from 1. A step is a finished optimizer step; in state.json of a running run, the step of last.pt.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from resnext_train.errors import InputError
-from resnext_train.run_dir.console_sink import ConsoleSink
+from resnext_train.run_dir.console import ConsoleSink
 from resnext_train.run_dir.jsonl_sink import JsonlSink
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.run_dir.sink import Sink
@@ -26,23 +24,20 @@ from resnext_train.run_dir.tensorboard_sink import TensorBoardSink
 
 
 class RunLogger:
-    """Hands events to all sinks; without sinks, as on all processes but the first, it does nothing."""
+    """Hands events to all sinks; without sinks, as on every rank but the first, it does nothing."""
 
     def __init__(self, sinks: tuple[Sink, ...] = ()) -> None:
         self.sinks = sinks
 
     def write(self, event: str, **fields: Any) -> None:
-        """Log one event."""
         for sink in self.sinks:
             sink.write({"event": event, **fields})
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
-        """Move the progress bar."""
         for sink in self.sinks:
             sink.tick(epoch, step_in_epoch)
 
     def close(self) -> None:
-        """Finish all sinks."""
         for sink in self.sinks:
             sink.close()
 
@@ -50,7 +45,7 @@ class RunLogger:
 def open_log(
     folder: RunDir, tensorboard: bool, step: int, epochs: int, steps_per_epoch: int, total_steps: int
 ) -> RunLogger:
-    """The log of a run's first process, continued after `step` finished steps.
+    """Open the log of rank 0, continued after `step` finished steps.
 
     Raises:
         InputError: it cannot be written.

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from resnext_train.atomic_file import replace_text
+from resnext_train.atomic_file import write_text_atomically
 from resnext_train.errors import InputError
+from resnext_train.run_dir.console import print_line
 from resnext_train.run_dir.jsonl_sink import to_json
-from resnext_train.run_dir.print_line import print_line
 from resnext_train.run_dir.run_lock import RunLock
 
 Status = Literal["running", "done", "preempted", "failed"]
@@ -20,37 +20,33 @@ Status = Literal["running", "done", "preempted", "failed"]
 
 @dataclass(frozen=True)
 class RunDir:
-    """Where a run keeps everything."""
+    """The folder in which a run keeps everything."""
 
     path: Path
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def last(self) -> Path:
-        """The newest checkpoint."""
         return self.checkpoints / "last.pt"
 
     @property
     def previous(self) -> Path:
-        """The checkpoint before the newest."""
         return self.checkpoints / "previous.pt"
 
     @property
     def recipe(self) -> Path:
-        """The resolved recipe; a folder that has it holds a run."""
+        """The resolved recipe. A folder that has one holds a run."""
         return self.path / "recipe.yaml"
 
     @property
     def log(self) -> Path:
-        """The events."""
         return self.path / "log.jsonl"
 
     def create(self, recipe_yaml: str) -> None:
-        """Make the folder and write the recipe.
+        """Make the folder and write the recipe into it.
 
         Raises:
             InputError: the folder cannot be made or written to.
@@ -58,15 +54,15 @@ class RunDir:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             if not (self.recipe.is_file() and self.recipe.read_text(encoding="utf-8") == recipe_yaml):
-                replace_text(self.recipe, recipe_yaml)
+                write_text_atomically(self.recipe, recipe_yaml)
         except OSError as error:
             raise self._cannot_be_written(error) from error
 
-    def claim(self) -> RunLock:
-        """Keep other runs out of the folder until the claim is closed, or this process ends.
+    def lock(self) -> RunLock:
+        """Keep other runs out of the folder until the lock is closed, or this process ends.
 
         Raises:
-            InputError: another run is in it, or it cannot be written to.
+            InputError: another run is in it, or it cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -75,12 +71,12 @@ class RunDir:
             raise self._cannot_be_written(error) from error
 
     def check_room(self, checkpoint_bytes: int, keep: int) -> None:
-        """See that the disk has room for all checkpoints of `checkpoint_bytes` that will be here, and a new one.
+        """Check that the disk has room for all checkpoints of `checkpoint_bytes` and a temporary one.
 
         They are last.pt, previous.pt, best.pt and `keep` of epochs.
 
         Raises:
-            InputError: it has not.
+            InputError: it has too little.
         """
         here = len({file.stat().st_ino for file in self.checkpoints.glob("*.pt")})
         needed = max(1, 3 + keep + 1 - here) * checkpoint_bytes
@@ -91,21 +87,20 @@ class RunDir:
             )
 
     def write_state(self, status: Status, step: int, **more: str) -> None:
-        """Replace state.json; a disk that refuses that is told, but no reason to stop."""
+        """Replace state.json; a failure is printed, and does not end the run."""
         self._try_replace("state.json", json.dumps({"status": status, "step": step, **more}) + "\n")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Replace summary.json; a disk that refuses that is told, but no reason to stop."""
+        """Replace summary.json; a failure is printed, and does not end the run."""
         self._try_replace("summary.json", to_json(summary, indent=2) + "\n")
 
     def _try_replace(self, name: str, text: str) -> None:
         try:
-            replace_text(self.path / name, text)
+            write_text_atomically(self.path / name, text)
         except OSError as error:
             print_line(f"{self.path / name} cannot be written: {error.strerror}")
 
     def sync_log(self) -> None:
-        """Put what was logged on the disk for good."""
         with self.log.open("rb") as file:
             os.fsync(file.fileno())
 

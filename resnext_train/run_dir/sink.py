@@ -1,4 +1,4 @@
-"""Somewhere that logged events go."""
+"""What a sink of the log is."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ Event = dict[str, Any]
 
 
 class Sink(Protocol):
-    """Somewhere that events go."""
+    """A destination of logged events. A new one is a class with these methods and a line in `open_log`."""
 
     def write(self, event: Event) -> None:
-        """Take one event."""
+        """Write one event."""
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
-        """A step is over; called for each, so it must be cheap."""
+        """Note the end of a step. Called for each, so it must be cheap."""
 
     def close(self) -> None:
-        """No more events come."""
+        """Finish: no more events follow."""

@@ -15,8 +15,8 @@ from resnext_train.run_dir.sink import Event
 class TensorBoardSink:
     """Scalars by step: train/* and val/*.
 
-    Written by TensorBoard's own record writer, but without its thread, which dies on a full disk, and without torch's
-    wrapper, which takes two seconds to import.
+    Uses TensorBoard's own record writer, without its thread, which dies on a full disk, and without torch's wrapper,
+    which takes two seconds to import.
     """
 
     _TRAIN = ("loss", "top1", "lr", "images_per_s", "data_wait")
@@ -38,7 +38,7 @@ class TensorBoardSink:
         self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
 
     def write(self, event: Event) -> None:
-        """Add the scalars of a step or an epoch."""
+        """Write the scalars of a step or an epoch."""
         if event["event"] == "step":
             scalars = {f"train/{name}": event[name] for name in self._TRAIN}
         elif event["event"] == "epoch" and event["val_count"]:
@@ -54,8 +54,7 @@ class TensorBoardSink:
         self._add(step=event["step"], summary=self._summary(value=values))
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
-        """Nothing."""
+        """Ignore steps."""
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()

@@ -9,14 +9,14 @@ from resnext_train.distributed.dist_context import DistContext
 
 
 class RunningStatistics:
-    """BN running statistics that move once per step, by the mean of all groups' statistics over all processes.
+    """BatchNorm running statistics that move once per step, by the mean over the step's micro-batches on all ranks.
 
-    PyTorch moves them in every forward pass, which would be eight times a step on one process with eight groups and
-    once on eight processes. Here each pass leaves its own statistics in the buffers (momentum 1), they are summed,
-    and the step ends with one move by the module's own momentum. So the buffers are equal on all processes after
-    every step and depend neither on their number nor on the order of groups.
+    PyTorch moves them in every forward pass: eight times a step on one rank with eight micro-batches, once on eight
+    ranks. Here each pass leaves its own statistics in the buffers (momentum 1), they are accumulated over micro-batches
+    and ranks, and the step commits them with the module's own momentum. So the buffers are equal on all ranks after
+    every step, and depend neither on the number of ranks nor on the order of micro-batches.
 
-    With the statistics travels the loss of each group, so that all processes know which are finite.
+    The loss of each micro-batch travels in the same all-reduce, so that all ranks know which are finite.
     """
 
     def __init__(self, model: nn.Module, context: DistContext, micro_batches: int) -> None:
@@ -38,12 +38,14 @@ class RunningStatistics:
         self._running = self._buffers.whole.clone()
         self._count = self._batches.whole.clone()
         self._micro_batches, self._size = micro_batches, self._running.numel()
-        self._shard = self._running.new_zeros(self._size + micro_batches)  # statistics, then the loss of each group
+        self._shard = self._running.new_zeros(
+            self._size + micro_batches
+        )  # statistics, then the loss of each micro-batch
         self._total = torch.zeros_like(self._shard)
         self._work: dist.Work | None = None
 
     def reload(self) -> None:
-        """Take the buffers as they are, after a checkpoint was loaded into the model."""
+        """Start from the buffers as they are, after a checkpoint was loaded into the model."""
         self._running.copy_(self._buffers.whole)
         self._count.copy_(self._batches.whole)
 
@@ -53,19 +55,19 @@ class RunningStatistics:
         self._batches.whole.copy_(self._count)
 
     def accumulate(self, number: int, loss: Tensor) -> None:
-        """After a group's forward pass: add its statistics to the share, and its loss."""
+        """Add the statistics that a micro-batch's forward pass has left in the buffers, and its loss."""
         self._shard[: self._size] += self._buffers.whole
         self._shard[self._size + number] = loss
 
     def end_shard(self, last: bool) -> None:
-        """After a share's last forward pass; the last share's sum over processes starts at once, beside backward."""
+        """End a shard after its last forward pass. The all-reduce of the last one overlaps its backward pass."""
         self._total += self._shard
         self._shard.zero_()
         if last and self._context.world_size > 1:
             self._work = dist.all_reduce(self._total, async_op=True)
 
     def is_finite(self) -> Tensor:
-        """Whether the statistics of all groups together are finite, then whether each group's loss is: bool (1 + G)."""
+        """Return whether all statistics are finite, then whether each of M micro-batches' loss is: bool (1 + M,)."""
         if self._work is not None:
             self._work.wait()
             self._work = None
@@ -73,7 +75,7 @@ class RunningStatistics:
         return torch.cat((is_finite[: self._size].all().unsqueeze(0), is_finite[self._size :]))
 
     def commit(self, all_finite: Tensor) -> None:
-        """End the step: where `all_finite` (bool), move by the mean over its groups."""
+        """End the step: where `all_finite` (bool), move by the mean over its micro-batches."""
         moved = self._running.lerp(self._total[: self._size] / self._micro_batches, self._momentum)
         torch.where(all_finite, moved, self._running, out=self._running)
         self._count += all_finite
@@ -82,7 +84,7 @@ class RunningStatistics:
 
 
 class _Flat:
-    """Tensors of one type as views of one flat tensor, so that all are handled by one operation."""
+    """Tensors of one type as views of one flat tensor, so that one operation handles all."""
 
     def __init__(self, tensors: list[Tensor], device: torch.device) -> None:
         self.whole = torch.cat([t.reshape(-1) for t in tensors]) if tensors else torch.zeros(0, device=device)

@@ -1,4 +1,4 @@
-"""How a run begins: its checkpoint found, everything built, the run folder made ready, the start announced."""
+"""Build a run: load its checkpoint, build all parts, prepare the run folder, log the start."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from resnext_train.run_dir.environment import environment
 from resnext_train.run_dir.run_logger import RunLogger, open_log
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training.optimizer import build_optimizer
-from resnext_train.training.run_state import best_in, load_run_state_dict
+from resnext_train.training.run_state import load_run_state_dict, read_best
 from resnext_train.training.setup import Setup
 from resnext_train.training.throughput import DataWait
 from resnext_train.training.train_step import TrainStep
-from resnext_train.training.training_run import Progress, Run, StepFlags
+from resnext_train.training.training_run import Progress, StepFlags, TrainingRun
 
 
-def build_run(setup: Setup, folder: RunDir, resume: ResumePoint, signals: StopSignals) -> Run:
-    """Build everything, at the state of `resume`'s checkpoint if there is one, and announce the run."""
+def build_run(setup: Setup, folder: RunDir, resume: ResumePoint, signals: StopSignals) -> TrainingRun:
+    """Build a run in the state of `resume`'s checkpoint, or fresh where there is none, and log its start."""
     recipe, context = setup.recipe, setup.context
     state, path = _load(setup, folder, resume)
     model = build_model(recipe.model, setup.num_classes, recipe.train.seed)
@@ -57,7 +57,7 @@ def build_run(setup: Setup, folder: RunDir, resume: ResumePoint, signals: StopSi
     )
     schedule, progress = setup.schedule(), Progress()
     if state is not None:
-        best = context.gather(best_in(folder) if context.is_main else None)[0]
+        best = context.gather(read_best(folder) if context.is_main else None)[0]
         progress = context.run_on_all_ranks(lambda: load_run_state_dict(state, setup, best, step, schedule))
     step.warm_up_ddp_buckets(recipe.train.micro_batch, recipe.augment.size)
 
@@ -77,13 +77,15 @@ def build_run(setup: Setup, folder: RunDir, resume: ResumePoint, signals: StopSi
     val_loader = build_eval_loader(recipe, setup.evaluation.images, context)
     workers = Workers(*(worker_count(w, context.local_world_size) for w in (recipe.data.workers, "auto")))
     data_wait = DataWait(workers, setup.splits.train.storage)
-    saver = CheckpointWriter(folder, recipe.checkpoint.keep)
+    checkpoint_writer = CheckpointWriter(folder, recipe.checkpoint.keep)
     flag_sync = FlagSync(context, len(StepFlags._fields))
-    return Run(setup, folder, log, step, schedule, val_loader, progress, data_wait, saver, signals, flag_sync)
+    return TrainingRun(
+        setup, folder, log, step, schedule, val_loader, progress, data_wait, checkpoint_writer, signals, flag_sync
+    )
 
 
 def _load(setup: Setup, folder: RunDir, resume: ResumePoint) -> tuple[dict[str, Any] | None, Path | None]:
-    """The state of the first whole checkpoint among `resume`'s, and its path; None where the run starts anew."""
+    """Load the first undamaged checkpoint of `resume`: its state and its path, or None where the run starts fresh."""
     context = setup.context
 
     def load() -> tuple[dict[str, Any] | None, Path | None, list[str]]:
@@ -91,7 +93,7 @@ def _load(setup: Setup, folder: RunDir, resume: ResumePoint) -> tuple[dict[str, 
             return checkpoint_file.load_first(resume.checkpoints) if resume.checkpoints else (None, None, [])
         except checkpoint_file.DamagedError as error:
             raise InputError(
-                f"{error}; continue from another one by --resume PATH, or start anew in another --out"
+                f"{error}; continue from another one by --resume PATH, or start a new run in another --out"
             ) from error
 
     state, path, problems = context.run_on_all_ranks(load)
@@ -105,17 +107,17 @@ def _load(setup: Setup, folder: RunDir, resume: ResumePoint) -> tuple[dict[str, 
 
 
 def _bytes_of(model: nn.Module, optimizer: Optimizer) -> int:
-    """About how large a checkpoint is."""
+    """Return the approximate size of a checkpoint."""
     tensors = list(model.state_dict().values())
     tensors += [t for state in optimizer.state.values() for t in state.values()]
     return sum(int(t.numel()) * int(t.element_size()) + 300 for t in tensors) + 100_000
 
 
 def _fine_tune(model: nn.Module, setup: Setup) -> None:
-    """Start from the weights that the recipe names, and print what was found there.
+    """Load the weights that the recipe names, and print what they are.
 
-    A checkpoint of this tool says which classes it knows: where the data has others, its classifier is left out even if
-    they are as many.
+    A checkpoint of this tool names its classes: where the data has others, its classifier is left out, even if their
+    number is the same.
     """
     section = setup.recipe.model
     path = Path(section.weights or "").expanduser()
@@ -124,15 +126,15 @@ def _fine_tune(model: nn.Module, setup: Setup) -> None:
     if checkpoint_file.is_ours(content):
         same = tuple(content["classes"]) == setup.splits.classes
         kind = "a checkpoint of resnext-train"
-        told = load_weights(model, weights, str(path), section, "fitting" if same else "new", kind)
+        loaded = load_weights(model, weights, str(path), section, "fitting" if same else "new", kind)
     else:
-        told = load_weights(model, weights, str(path), section, "fitting")
+        loaded = load_weights(model, weights, str(path), section, "fitting")
     if setup.context.is_main:
-        print(printable(f"weights: {told}"), flush=True)
+        print(printable(f"weights: {loaded}"), flush=True)
 
 
 def _effective(setup: Setup) -> dict[str, Any]:
-    """What the recipe came to on this machine, for the log."""
+    """Return the recipe's effective values on this machine, for the start event."""
     return {
         "world_size": setup.context.world_size,
         "device": str(setup.context.device),

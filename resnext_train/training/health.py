@@ -12,14 +12,14 @@ from torch import nn
 from resnext_train.data.rng import permutation
 from resnext_train.errors import FaultError
 from resnext_train.training.train_metrics import Skipped
-from resnext_train.training.training_run import Run
+from resnext_train.training.training_run import TrainingRun
 
 
-def check_health(run: Run) -> None:
-    """Wait for the device, and see that all is well: sums, steps that were skipped, the weights of all processes.
+def check_health(run: TrainingRun) -> None:
+    """Synchronise with the device and check the run: metrics, skipped steps, equal weights on all ranks.
 
     Raises:
-        FaultError: too many steps were skipped in a row, or the processes' weights differ.
+        FaultError: too many steps were skipped in a row, or the ranks' weights differ.
     """
     run.step.meter.read()
     for skipped in run.step.watch.read():
@@ -30,8 +30,8 @@ def check_health(run: Run) -> None:
             raise FaultError(
                 f"stopped after step {run.progress.step}: steps {first} to {last} were not finite (learning rate "
                 f"{run.schedule.lr(skipped.step):g}; log.jsonl has their images), and the weights before may be spoilt "
-                "as well; start anew with another --out and a lower optimizer.lr, or continue from an older checkpoint "
-                "by --resume PATH"
+                "as well; start a new run with another --out and a lower optimizer.lr, or continue from an older "
+                "checkpoint by --resume PATH"
             )
     if run.setup.context.world_size > 1:
         sums = run.setup.context.gather(weights_sum(run.model))
@@ -39,26 +39,23 @@ def check_health(run: Run) -> None:
         if other := [str(rank) for rank, weights in enumerate(sums) if weights != common]:
             named = f"of process {' and '.join(other)} of {len(sums)} (counted from 0) differ from the others'"
             if 2 * votes <= len(sums):
-                named = f"of the {len(sums)} processes differ, and which are right cannot be told"
+                named = f"of the {len(sums)} processes differ, and it is unknown which are right"
             raise FaultError(
                 f"stopped at step {run.progress.step}: the weights {named}, as faulty hardware makes them; the same "
                 "command continues from the last checkpoint"
             )
 
 
-def _skipped_event(skipped: Skipped, run: Run) -> dict[str, Any]:
-    """What the log says of a skipped step: its learning rate and the images of the groups at fault, or of all."""
+def _skipped_event(skipped: Skipped, run: TrainingRun) -> dict[str, Any]:
+    """Return the event of a skipped step, with the images of the micro-batches at fault, or of all."""
     setup = run.setup
     seed, plan = setup.recipe.train.seed, setup.plan
     micro_batches = plan.micro_batches_of(
         skipped.step, permutation(seed, skipped.step // plan.steps_per_epoch, plan.images)
     )
     images = [int(i) for number in skipped.micro_batches or range(plan.micro_batches) for i in micro_batches[number]]
-    what = (
-        f"the loss of {len(skipped.micro_batches)} of {plan.micro_batches} BN groups"
-        if skipped.micro_batches
-        else "the gradient"
-    )
+    at_fault = len(skipped.micro_batches)
+    what = f"the loss of {at_fault} of {plan.micro_batches} micro-batches" if at_fault else "the gradient"
     lr = run.schedule.lr(skipped.step)
     names = ", ".join(setup.splits.train.name(i) for i in images[:2])
     text = f"step {skipped.step + 1} was skipped: {what} is not finite (learning rate {lr:g}; images {names}, ...)"
@@ -66,7 +63,7 @@ def _skipped_event(skipped: Skipped, run: Run) -> dict[str, Any]:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers, in order."""
+    """Return the SHA-256 of all parameters and buffers, in order."""
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -74,7 +71,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def weights_sum(model: nn.Module) -> int:
-    """The sum of all parameters and buffers, their bits taken as integers: cheap, and another after any one change."""
+    """Return the sum of all parameters and buffers, their bits taken as integers: cheap, and any change changes it."""
     kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     with torch.no_grad():
         sums = [t.view(kinds[t.element_size()]).sum(dtype=torch.int64) for t in model.state_dict().values()]

@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step; no torch.
+"""The learning rate as a function of the step. Imports no torch.
 
 Steps are counted from 0: `lr(n)` is used by the step that follows n finished ones.
 """
@@ -6,8 +6,9 @@ Steps are counted from 0: `lr(n)` is used by the step that follows n finished on
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from resnext_train.config import (
     CosineSchedule,
@@ -19,29 +20,13 @@ from resnext_train.config import (
 )
 
 
-class Schedule(Protocol):
-    """A learning rate for every step. Only plateau has a state; the others ignore what they observe."""
-
-    def lr(self, step: int) -> float:
-        """The learning rate of step `step`."""
-
-    def observe(self, error: float) -> None:
-        """Take note of a validation top-1 error in per cent."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold, as plain types."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
-
-
 def build_schedule(
     section: ScheduleSection,
     optimizer: OptimizerSection,
     steps_per_epoch: int,
     total_steps: int,
 ) -> Schedule:
-    """The schedule of a recipe, with its durations converted to steps."""
+    """Build the schedule of a recipe, with its durations converted to steps."""
     warmup = duration_in_steps(section.warmup, steps_per_epoch)
     if isinstance(section, StepSchedule):
         milestones = tuple(duration_in_steps(m, steps_per_epoch) for m in section.milestones)
@@ -55,64 +40,66 @@ def build_schedule(
 
 
 @dataclass
-class _Warmup:
+class Schedule:
+    """A learning rate for every step. Only plateau has state; the others ignore what they observe."""
+
     peak: float
     warmup: int
 
-    def _rise(self, step: int) -> float:
-        """Linear from peak / warmup in the first step to the peak in step `warmup` - 1."""
-        return min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+    @abstractmethod
+    def lr(self, step: int) -> float:
+        """Return the learning rate of step `step`."""
 
     def observe(self, error: float) -> None:
-        """Nothing: the learning rate follows from the step alone."""
+        """Use a validation top-1 error in per cent."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing."""
+        pass
+
+    def _rise(self, step: int) -> float:
+        """Rise linearly from peak / warmup in the first step to the peak in step `warmup` - 1."""
+        return min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
 
 
 @dataclass
-class StepDecay(_Warmup):
+class StepDecay(Schedule):
     """Multiplied by `factor` at each milestone (ResNeXt paper, section 4; ResNet paper, section 4.2)."""
 
     milestones: tuple[int, ...]
     factor: float
 
     def lr(self, step: int) -> float:
-        """The learning rate of step `step`."""
         return self.peak * self.factor ** sum(step >= m for m in self.milestones) * self._rise(step)
 
 
 @dataclass
-class Exponential(_Warmup):
-    """Multiplied by `factor` after every `every` steps, in stairs (Inception-v3 paper, section 8)."""
+class Exponential(Schedule):
+    """Multiplied by `factor` after every `every` steps (Inception-v3 paper, section 8)."""
 
     factor: float
     every: int
 
     def lr(self, step: int) -> float:
-        """The learning rate of step `step`."""
         return self.peak * self.factor ** (step // self.every) * self._rise(step)
 
 
 @dataclass
-class Cosine(_Warmup):
+class Cosine(Schedule):
     """Half a cosine from the peak to `final` between the warmup and `total` (SGDR paper, equation 5, one cycle)."""
 
     total: int
     final: float
 
     def lr(self, step: int) -> float:
-        """The learning rate of step `step`."""
         done = max(0, step - self.warmup) / max(1, self.total - self.warmup)
         return (self.final + (self.peak - self.final) * (1 + math.cos(math.pi * min(1.0, done))) / 2) * self._rise(step)
 
 
 @dataclass
-class Plateau(_Warmup):
+class Plateau(Schedule):
     """Multiplied by `factor` when the observed error has not improved for more than `patience` observations."""
 
     factor: float
@@ -124,11 +111,10 @@ class Plateau(_Warmup):
     reductions: int = field(default=0, init=False)
 
     def lr(self, step: int) -> float:
-        """The learning rate of step `step`, given what was observed so far."""
         return max(self.peak * self.factor**self.reductions, self.minimum) * self._rise(step)
 
     def observe(self, error: float) -> None:
-        """Count an observation without improvement, and reduce when there were more than `patience` in a row."""
+        """Reduce after more than `patience` observations in a row without improvement."""
         if error < self.best - self.threshold:
             self.best, self.stale = error, 0
             return
@@ -137,9 +123,7 @@ class Plateau(_Warmup):
             self.reductions, self.stale = self.reductions + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The best error, the observations since, and the reductions so far."""
         return {"best": self.best, "stale": self.stale, "reductions": self.reductions}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`."""
         self.best, self.stale, self.reductions = state["best"], state["stale"], state["reductions"]

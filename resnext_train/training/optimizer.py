@@ -10,7 +10,7 @@ from resnext_train.config import OptimizerSection, RmspropSection, SgdSection
 
 
 def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
-    """The optimizer over all parameters; with `decay_1d` false, vectors (BN, biases) are in a group without decay."""
+    """Build the optimizer. Without `decay_1d`, vectors (BatchNorm, biases) are in a parameter group without decay."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": section.weight_decay},
         {
@@ -19,8 +19,7 @@ def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
         },
     ]
     optimizer = _rmsprop(section, groups) if isinstance(section, RmspropSection) else _sgd(section, groups)
-    # All state is made here, as zeros, which is how torch's updates begin too; they would make it in the first step,
-    # but not rightly where that is skipped.
+    # Torch makes the state in the first step, as zeros, but not correctly where that step is skipped: make it here.
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if group["momentum"]:
@@ -32,11 +31,11 @@ def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
 
 
 def step_where(all_finite: Tensor, optimizer: Optimizer) -> None:
-    """`optimizer.step()` where `all_finite` (bool, on the device) is true; else weights and momentum stay as they are.
+    """Take the step where `all_finite` (bool, on the device) is true, else leave weights and momentum as they are.
 
-    The host does not wait for the device to know which.
+    The host does not wait for the device.
     """
-    if isinstance(optimizer, SGD):  # the fused update takes note of such a sign by itself, as for loss scaling
+    if isinstance(optimizer, SGD):  # the fused update skips by itself on this flag, as for loss scaling
         optimizer.found_inf = (~all_finite).float()  # type: ignore[attr-defined]
         optimizer.step()
         del optimizer.found_inf  # type: ignore[attr-defined]

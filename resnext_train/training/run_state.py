@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a run, and how a run continues from it; the format is described in checkpoint_file.py."""
+"""Between a run and the content of its checkpoints; checkpoint_file.py describes the format."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training.lr_schedule import Schedule
 from resnext_train.training.setup import Setup
 from resnext_train.training.train_step import TrainStep
-from resnext_train.training.training_run import Progress, Run
+from resnext_train.training.training_run import Progress, TrainingRun
 
 
-def run_state_dict(run: Run) -> dict[str, Any]:
-    """The content of a checkpoint, see checkpoint_file.py."""
+def run_state_dict(run: TrainingRun) -> dict[str, Any]:
+    """Return the content of a checkpoint."""
     return {
         "model": run.model.state_dict(),
         "optimizer": run.step.optimizer.state_dict(),
@@ -43,12 +43,12 @@ def run_state_dict(run: Run) -> dict[str, Any]:
 def load_run_state_dict(
     state: dict[str, Any], setup: Setup, best: dict[str, Any] | None, step: TrainStep, schedule: Schedule
 ) -> Progress:
-    """Put a checkpoint's state into a freshly built run, and print what the recipe changes about it.
+    """Load a checkpoint's state into a freshly built run, and print what the recipe changes; return the progress.
 
-    `best` is the evaluation that the run folder's best.pt is of.
+    `best` is the evaluation that the run folder's best.pt belongs to.
 
     Raises:
-        InputError: the checkpoint's classes or network are others, or its position does not exist in this recipe.
+        InputError: the checkpoint has other classes or another network, or its step does not exist in this recipe.
     """
     stored = recipe_from_dict(state["recipe"], "recipe in the checkpoint")
     changed = fixed_differences(stored, setup.recipe)
@@ -60,9 +60,9 @@ def load_run_state_dict(
     if setup.context.is_main and kept != setup.splits.storage:
         for split, text in setup.splits.storage.items():
             print(printable(f"{split} images: {text}; until now: {kept[split]}"), flush=True)
-    progress = _position(state, setup)
+    progress = _restored_progress(state, setup)
     if progress.best is not None and not _same_evaluation(best, progress.best):
-        progress.best = None  # best.pt is elsewhere, or of a later epoch: the next evaluation makes a new one
+        progress.best = None  # best.pt is elsewhere, or of a later epoch: the next evaluation writes a new one
     try:
         step.model.load_state_dict(state["model"])
     except RuntimeError as error:
@@ -80,8 +80,8 @@ def load_run_state_dict(
     return progress
 
 
-def _position(state: dict[str, Any], setup: Setup) -> Progress:
-    """Where the run continues. Where a changed recipe has epochs of another length, after as many whole epochs."""
+def _restored_progress(state: dict[str, Any], setup: Setup) -> Progress:
+    """Return the progress to continue from; a recipe with other epoch lengths continues after as many whole epochs."""
     progress, plan = Progress(**state["progress"]), setup.plan
     before = state["plan"]
     if plan.images != before["images"]:
@@ -100,27 +100,27 @@ def _position(state: dict[str, Any], setup: Setup) -> Progress:
     return progress
 
 
-def best_in(folder: RunDir) -> dict[str, Any] | None:
-    """The evaluation that the run folder's best.pt is the best of, or None where there is no best.pt."""
+def read_best(folder: RunDir) -> dict[str, Any] | None:
+    """Return the evaluation that the run folder's best.pt belongs to, or None where there is no best.pt."""
     path = folder.checkpoints / "best.pt"
     if not path.is_file():
         return None
     try:
         best: dict[str, Any] | None = checkpoint_file.load(path)["progress"]["best"]
     except InputError as error:
-        print(f"{error}; the next evaluation makes a new one", file=sys.stderr, flush=True)
+        print(f"{error}; the next evaluation writes a new one", file=sys.stderr, flush=True)
         return None
     return best
 
 
 def _same_evaluation(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
-    """Whether two results are of one evaluation; the loss may be not a number, which equals nothing."""
+    """Whether two results are of the same evaluation. Losses are not compared: NaN equals nothing."""
     keys = ("epoch", "count", "top1_correct", "top5_correct")
     return one is not None and all(one[key] == other[key] for key in keys)
 
 
 def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Take over the momentum, but not the settings: those are the recipe's, which may have been changed on purpose."""
+    """Load the momentum but keep the settings: those are the recipe's, which may have been changed on purpose."""
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, own in zip(optimizer.param_groups, settings, strict=True):

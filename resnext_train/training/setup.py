@@ -16,7 +16,7 @@ from resnext_train.training.lr_schedule import Schedule, build_schedule
 
 @dataclass(frozen=True)
 class Setup:
-    """A recipe on the data and the processes it will run with; all durations are in steps from here on."""
+    """A recipe applied to its data and ranks; all durations are in steps from here on."""
 
     recipe: Recipe
     context: DistContext
@@ -28,24 +28,22 @@ class Setup:
 
     @property
     def num_classes(self) -> int:
-        """Outputs of the network."""
         return len(self.splits.classes)
 
     def schedule(self) -> Schedule:
-        """The learning rate over the run."""
         r = self.recipe
         return build_schedule(r.schedule, r.optimizer, self.plan.steps_per_epoch, self.total_steps)
 
     def epoch_of(self, step: int) -> int:
-        """The epoch, counted from 1, that step number `step` belongs to."""
+        """Return the epoch, counted from 1, of step number `step`."""
         return step // self.plan.steps_per_epoch + 1
 
 
 def set_up(recipe: Recipe, context: DistContext) -> Setup:
-    """Find the data and work out what the recipe means for it.
+    """Find the data and apply the recipe to it.
 
     Raises:
-        InputError: missing or unfit data, a class count that disagrees with it, too little data for a step.
+        InputError: missing or unfit data, a class count that disagrees with it, or too little data for a step.
     """
     splits = context.local_rank0_first(lambda: build_splits(recipe.data))
     wanted = recipe.model.num_classes

@@ -1,4 +1,4 @@
-"""What happens between steps: the processes agree, save, stop when they are told to, and see that all is well."""
+"""Between two steps, and two batches of an evaluation: agree with the other ranks, save, and stop on a signal."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from resnext_train.data.image_batch import ImageBatch
 from resnext_train.errors import FaultError, Preempted
 from resnext_train.training.health import check_health
 from resnext_train.training.run_state import run_state_dict
-from resnext_train.training.training_run import TOO_MANY_FAILED, Run, StepFlags
+from resnext_train.training.training_run import TOO_MANY_FAILED, StepFlags, TrainingRun
 
 
 class StopRequested(Exception):  # noqa: N818 (no error)
-    """All processes have agreed to stop, since one of them received `signal`."""
+    """All ranks have agreed to stop, because one of them received `signal`."""
 
     def __init__(self, signal: int) -> None:
         self.signal = signal
 
 
-def until_stopped(run: Run, batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
-    """`batches`, until the processes agree to stop; a process that has fewer of them agrees as often as the others."""
+def until_stopped(run: TrainingRun, batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
+    """Yield `batches` until the ranks agree to stop. A rank with fewer of them agrees as often as the others."""
     if run.setup.context.is_main:
-        _note_saved(run, wait=True)  # a best one that was not saved must be known before the next is looked for
+        _note_saved(run, wait=True)  # whether the best so far was saved decides what the best is
     for _ in range(run.val_loader.sampler.rounds):  # type: ignore[attr-defined]
         sync_flags(run, may_save=False)
         if batch := next(batches, None):
             yield batch
 
 
-def sync_flags(run: Run, may_save: bool) -> None:
-    """At a boundary: agree with the other processes on what any of them wishes, and do it.
+def sync_flags(run: TrainingRun, may_save: bool) -> None:
+    """Agree with the other ranks on the flags of all, and act on them: stop, save, or withdraw a best that was lost.
 
     Raises:
-        Told: to stop.
+        StopRequested: a rank received a signal.
         FaultError: checkpoints cannot be written.
     """
     flags = StepFlags(run.signals.received, 0, 0)
@@ -44,21 +44,21 @@ def sync_flags(run: Run, may_save: bool) -> None:
         minutes, limit = (time.monotonic() - run.saved_at) / 60, run.setup.recipe.checkpoint.every_minutes
         due = may_save and limit is not None and minutes > limit
         if due:
-            run.saved_at = time.monotonic()  # on GPUs the wish comes true a step later, and must not be made again
+            run.saved_at = time.monotonic()  # on GPUs the flag takes effect a step later, and must be set once
         flags, run.trouble = StepFlags(run.signals.received, due, run.trouble), 0
     agreed = StepFlags(*run.flag_sync.all_reduce_max([int(flag) for flag in flags]))
     if agreed.trouble == TOO_MANY_FAILED:
         _stop_unsaved(run)
     if run.progress.best and run.progress.best["epoch"] == agreed.trouble:
         run.progress.best = run.best_before
-    if agreed.signal:
-        raise StopRequested(agreed.signal)
+    if agreed.stop_signal:
+        raise StopRequested(agreed.stop_signal)
     if agreed.save and may_save:
         save(run)
 
 
-def save(run: Run, is_best: bool = False, epoch: int | None = None) -> None:
-    """Begin to write last.pt, and give it the names best.pt and epoch_NNNN.pt where they apply."""
+def save(run: TrainingRun, is_best: bool = False, epoch: int | None = None) -> None:
+    """Begin to write last.pt in the background, also under the names best.pt and epoch_NNNN.pt where they apply."""
     check_health(run)
     run.saved_at = time.monotonic()
     if run.setup.context.is_main:
@@ -69,13 +69,13 @@ def save(run: Run, is_best: bool = False, epoch: int | None = None) -> None:
             run.folder.write_summary(summary)
 
         _note_saved(run, wait=True)
-        run.saver.save(run_state_dict(run), is_best, epoch, then)
+        run.checkpoint_writer.save(run_state_dict(run), is_best, epoch, then)
     run.progress.seconds += run.clock.lap().seconds
 
 
-def _note_saved(run: Run, wait: bool) -> None:
-    """On the first process: log what became of the last checkpoint, if that is known, or waited for."""
-    saved = run.saver.outcome(wait)
+def _note_saved(run: TrainingRun, wait: bool) -> None:
+    """On rank 0: log the outcome of the last save, if it is known; with `wait`, block until it is."""
+    saved = run.checkpoint_writer.outcome(wait)
     if saved is None:
         return
     if not saved.problem:
@@ -84,34 +84,35 @@ def _note_saved(run: Run, wait: bool) -> None:
         )
         return
     limit = run.setup.recipe.checkpoint.max_failures
-    run.trouble = TOO_MANY_FAILED if run.saver.failures > limit else max(run.trouble, saved.best_epoch)
+    run.trouble = TOO_MANY_FAILED if run.checkpoint_writer.failures > limit else max(run.trouble, saved.best_epoch)
     text = f"the checkpoint of step {saved.step} could not be written: {saved.problem}; the one before is kept"
     if run.trouble != TOO_MANY_FAILED:
-        text += f", training goes on ({run.saver.failures} of {limit} such failures in a row that are tolerated)"
+        failures = run.checkpoint_writer.failures
+        text += f", training goes on ({failures} of at most {limit} such failures in a row)"
     run.log.write("checkpoint_failed", step=saved.step, text=text)
 
 
-def _stop_unsaved(run: Run) -> NoReturn:
+def _stop_unsaved(run: TrainingRun) -> NoReturn:
     raise FaultError(
         f"stopped at step {run.progress.step}, because checkpoints cannot be written to {run.folder.checkpoints}; make "
         "room on its disk, and start the same command again: it continues from the last checkpoint"
     )
 
 
-def wait_saved(run: Run) -> None:
-    """Wait until the last checkpoint is on the disk for good.
+def wait_saved(run: TrainingRun) -> None:
+    """Wait until the last checkpoint is safely on the disk.
 
     Raises:
         FaultError: it cannot be written.
     """
     if run.setup.context.is_main:
         _note_saved(run, wait=True)
-    if any(run.setup.context.gather(run.saver.failures)):
+    if any(run.setup.context.gather(run.checkpoint_writer.failures)):
         _stop_unsaved(run)
 
 
-def save_and_exit(run: Run, number: int) -> NoReturn:
-    """Save where the run is, and end it in order.
+def save_and_exit(run: TrainingRun, number: int) -> NoReturn:
+    """Save the run and end it in order.
 
     Raises:
         Preempted: always.
@@ -127,8 +128,7 @@ def save_and_exit(run: Run, number: int) -> NoReturn:
     raise Preempted(f"{name}: saved at step {step} and stopped; the same command continues from there")
 
 
-def run_summary(run: Run) -> dict[str, Any]:
-    """What summary.json says of a run."""
+def run_summary(run: TrainingRun) -> dict[str, Any]:
     progress = run.progress
     images = sum(run.setup.plan.step_size(s) for s in range(progress.step % run.setup.plan.steps_per_epoch))
     epochs = progress.step // run.setup.plan.steps_per_epoch

@@ -1,4 +1,4 @@
-"""How fast a run is, and how long it waits for its images."""
+"""Measure how fast a run is, and how long it waits for its images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resnext_train.data.sources.image_source import Storage
 
 
 class Lap(NamedTuple):
-    """What passed since the last lap: seconds, seconds waited for data, steps, images, and the loader's reports."""
+    """Seconds, seconds waited for data, steps, images and the loader's reports between two log lines."""
 
     seconds: float
     waited: float
@@ -22,7 +22,7 @@ class Lap(NamedTuple):
 
 
 class Clock:
-    """Seconds, seconds waited for data, images and the loader's reports since the last lap."""
+    """A stop watch that also counts steps, images and the time spent waiting for them."""
 
     def __init__(self) -> None:
         now = time.perf_counter()
@@ -30,7 +30,7 @@ class Clock:
         self._reports: list[LoadReport] = []
 
     def timed(self, micro_batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
-        """`micro_batches`, counting the time spent waiting for the next."""
+        """Yield `micro_batches` and count the time spent waiting for each."""
         while True:
             asked = time.perf_counter()
             micro_batch = next(micro_batches, None)
@@ -41,12 +41,11 @@ class Clock:
             yield micro_batch
 
     def took(self, images: int) -> None:
-        """Count a step of `images` images."""
         self._steps += 1
         self._images += images
 
     def lap(self) -> Lap:
-        """End a lap and start the next."""
+        """Return the lap that ends now, and start the next."""
         now = time.perf_counter()
         result = Lap(now - self._lap, self._waited, self._steps, self._images, LoadReport.sum(self._reports))
         self._lap, self._waited, self._steps, self._images, self._reports = now, 0.0, 0, 0, []
@@ -54,21 +53,18 @@ class Clock:
 
 
 class DataWait:
-    """Watches over how long steps wait for their images."""
+    """Watches how long steps wait for their images."""
 
     def __init__(self, workers: Workers, storage: Storage) -> None:
         self._workers, self._storage = workers, storage
-        self._told: set[str] = set()
-        self._started = False
-        self._start()
-
-    def _start(self) -> None:
+        self._reported: set[str] = set()
         self._laps: list[Lap] = []
+        self._started = False
 
     def add(self, lap: Lap) -> dict[str, Any] | None:
-        """Take note of a lap; what to log if over the last hundred steps the wait was long.
+        """Add a lap; return a slow_data event if the wait was long over WINDOW steps, at most one for each stage.
 
-        The first lap of a run is not counted: it waits for the loader processes to start.
+        The first lap of a run does not count: it waits for the loader processes to start.
         """
         if not self._started:
             self._started = True
@@ -80,12 +76,12 @@ class DataWait:
         seconds = sum(lap.seconds for lap in self._laps)
         wait = sum(lap.waited for lap in self._laps) / seconds
         report = LoadReport.sum([lap.report for lap in self._laps])
-        self._start()
+        self._laps = []
         if wait <= NOTICEABLE:
             return None
         stage, remedy = slow_stage(report, seconds, self._workers, self._storage)
-        if stage in self._told:
+        if stage in self._reported:
             return None
-        self._told.add(stage)
+        self._reported.add(stage)
         text = f"data-wait {100 * wait:.0f} % over {steps} steps: the loader is too slow, {remedy}"
         return {"data_wait": wait, "stage": stage, "text": text}

@@ -12,30 +12,30 @@ from torch import Tensor
 
 @dataclass
 class Totals:
-    """Summed training loss, correct predictions (top-1) and images seen; `None` is shown where nothing was seen."""
+    """Summed training loss, correct top-1 predictions and images seen."""
 
     loss: float = 0.0
     correct: int = 0
     seen: int = 0
     unreadable: int = 0
-    """Images that could not be read, in whose places others were seen."""
+    """Images that could not be read and were replaced by others."""
 
     @property
     def mean_loss(self) -> float | None:
-        """Loss per image."""
+        """Loss per image, or None where nothing was seen."""
         return self.loss / self.seen if self.seen else None
 
     @property
     def top1(self) -> float | None:
-        """Top-1 accuracy in per cent, on augmented images and before each step's update."""
+        """Top-1 accuracy in per cent on augmented images, before each step's update; None where nothing was seen."""
         return 100 * self.correct / self.seen if self.seen else None
 
 
 class TrainMeter:
     """Training loss and accuracy since the last log line (`window`), over the running epoch (`epoch`) and the run.
 
-    Sums stay on the device until `read`, the only place where the host waits for it. They are of 64 bits, so that the
-    same steps give the same sums in any grouping.
+    Sums stay on the device until `read`, the only place where the host waits for it. They have 64 bits, so that the
+    same steps give the same sums on any number of ranks.
     """
 
     def __init__(self, device: torch.device, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
@@ -45,7 +45,7 @@ class TrainMeter:
         self._sum = sum_over_processes
 
     def add(self, loss_sum: Tensor, logits: Tensor, labels: Tensor, unreadable: int = 0) -> None:
-        """Count one group of a step without waiting for the device."""
+        """Count one micro-batch without waiting for the device."""
         correct = (logits.argmax(1) == labels).sum()
         self._step[0] += loss_sum
         self._step[1] += correct
@@ -53,12 +53,12 @@ class TrainMeter:
         self._step[3] += unreadable
 
     def end_step(self, counted: Tensor) -> None:
-        """End a step; where `counted` (bool) is false its groups have not been seen, whatever their loss was."""
+        """End a step. Where `counted` (bool) is false its micro-batches do not count, whatever their loss was."""
         self._pending += torch.where(counted, self._step, 0.0)
         self._step.zero_()
 
     def read(self) -> None:
-        """Bring what is pending, over all processes, into `window` and `epoch`."""
+        """Add the pending sums of all ranks to `window`, `epoch` and `run`."""
         loss, correct, seen, unreadable = self._sum(self._pending).tolist()
         self._pending.zero_()
         for totals in (self.window, self.epoch, self.run):
@@ -68,27 +68,25 @@ class TrainMeter:
             totals.unreadable += int(unreadable)
 
     def state_dict(self) -> dict[str, Any]:
-        """All totals as plain types, after `read`."""
         return {"window": asdict(self.window), "epoch": asdict(self.epoch), "run": asdict(self.run)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`."""
         self.window, self.epoch = Totals(**state["window"]), Totals(**state["epoch"])
         self.run = Totals(**state["run"])
 
 
 class Skipped(NamedTuple):
-    """A step that changed nothing because it was not finite: its number from 0, and the groups whose loss was not."""
+    """A step that changed nothing because it was not finite, counted from 0."""
 
     step: int
     micro_batches: list[int]
-    """Numbers of BN groups; none where all losses were finite, but the gradient's norm or the statistics were not."""
+    """Those whose loss was not finite; none where only the gradient's norm or the statistics were not."""
     in_a_row: int
-    """This one and the skipped steps directly before it."""
+    """Skipped steps in a row, this one included."""
 
 
 class FiniteWatch:
-    """Which steps were finite; kept on the device until `read`, like TrainMeter's sums."""
+    """Which steps were finite, kept on the device until `read` like TrainMeter's sums."""
 
     def __init__(self) -> None:
         self.total, self.in_a_row = 0, 0
@@ -96,12 +94,12 @@ class FiniteWatch:
         self._rows: list[Tensor] = []
 
     def add(self, step: int, finite: Tensor, losses: Tensor) -> None:
-        """Note step `step`: whether it was `finite` (bool), and the `losses` of its groups (bool, one for each)."""
+        """Add step `step`: whether it was `finite` (bool), and whether each micro-batch's loss was (bool)."""
         self._steps.append(step)
         self._rows.append(torch.cat((finite.unsqueeze(0), losses)))
 
     def read(self) -> list[Skipped]:
-        """The steps skipped since the last call; counts them in `total`, and in `in_a_row` those up to now."""
+        """Return the steps skipped since the last call, and update `total` and `in_a_row`."""
         rows = torch.stack(self._rows).tolist() if self._rows else []
         skipped = []
         for step, (finite, *losses) in zip(self._steps, rows, strict=True):
@@ -115,9 +113,7 @@ class FiniteWatch:
         return skipped
 
     def state_dict(self) -> dict[str, int]:
-        """The counts, after `read`."""
         return {"total": self.total, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue from `state_dict`."""
         self.total, self.in_a_row = state["total"], state["in_a_row"]

@@ -1,15 +1,15 @@
-"""One optimizer step: the same for any number of processes.
+"""One optimizer step, the same on any number of ranks.
 
-A step's images are cut into groups (data/sampler.py). Each group is one forward and backward pass, with BN statistics
-of its own. The loss is the sum over all images of the step divided by their number, so gradients are summed over
-groups and processes, never averaged.
+A step's images are cut into micro-batches (data/sampler.py). Each is one forward and backward pass with BatchNorm
+statistics of its own. The loss is the sum over all images of the step divided by their number, so gradients are summed
+over micro-batches and ranks, never averaged.
 
-Sums are made in a fixed tree: group by group within a process's share, then over processes. A single process keeps
-two shares like two processes would, so that one and two processes take bit-identical steps on one thread each (two
-terms commute); with more, the order of the sum over processes is the communication library's own.
+Sums have a fixed order: micro-batch by micro-batch within a rank's shard, then over ranks. A single rank computes two
+shards as two ranks would, so that one and two ranks take bit-identical steps on one thread each: a sum of two terms
+commutes. With more ranks the order of the sum is the communication library's own.
 
-A step whose loss, BN statistics or gradient are not finite changes nothing: neither weights nor momentum nor BN's
-running statistics, which one such batch would spoil for good. That is decided on the device, alike on all processes.
+A step whose loss, BatchNorm statistics or gradient are not finite changes nothing: neither weights nor momentum nor
+the running statistics, which one such step would spoil for good. The device decides that, alike on all ranks.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ _PLAIN_LOSS = TrainingLoss()
 
 
 class TrainStep:
-    """Takes steps: model, optimizer and all that one step needs besides its images."""
+    """Takes one optimizer step after another; holds all that a step needs besides its images."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class TrainStep:
         )
 
     def __call__(self, micro_batches: Iterator[ImageBatch], step: int, size: int, lr: float) -> None:
-        """Step number `step` over `size` images; this process's `micro_batches` are on its device."""
+        """Take step number `step` over `size` images. `micro_batches` are this rank's, on its device."""
         for settings in self.optimizer.param_groups:
             settings["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
@@ -87,15 +87,14 @@ class TrainStep:
         self.statistics.commit(all_finite)
         self.meter.end_step(all_finite)
         self.watch.add(step, all_finite, finite[1:])
-        torch.manual_seed(micro_batch_seed(self._seed, step, self._micro_batches))  # the same state on all processes
+        torch.manual_seed(micro_batch_seed(self._seed, step, self._micro_batches))  # the same state on all ranks
 
     def warm_up_ddp_buckets(self, images: int, crop: int) -> None:
-        """Make DDP sum gradients in the same order from the first step on, whether a run is new or continued.
+        """Make DDP sum gradients in the same order from the first step on, whether a run is new or resumed.
 
-        DDP arranges the gradients anew after the first backward pass, in the order in which they became ready. That
-        changes the order of a sum over three or more processes, and so its last bits. One pass over `images` images of
-        `crop` by `crop` pixels, which are as many as a group has, makes it do so before the first step; nothing
-        remains of the pass.
+        DDP rebuilds its buckets after the first backward pass, in the order in which gradients became ready. That
+        changes the order of a sum over three or more ranks, and so its last bits. One pass over a micro-batch of
+        `images` black images of `crop` × `crop` pixels makes it do so before the first step. The pass leaves no trace.
         """
         if self._context.world_size < 3:
             return
@@ -111,8 +110,8 @@ class TrainStep:
         self.statistics.reset()
 
     def compute_gradients(self, micro_batches: Iterator[ImageBatch], step: int, size: int) -> None:
-        """Leave the step's gradient in the parameters and its statistics ready to move."""
-        aside: list[Tensor] = []
+        """Leave the step's gradient in the parameters, and its statistics ready to commit."""
+        first_shard: list[Tensor] = []
         for i, shard in enumerate(self._shards):
             last_shard = i == len(self._shards) - 1
             for number in shard:
@@ -120,20 +119,19 @@ class TrainStep:
                 with self._no_sync() if not last else contextlib.nullcontext():
                     self._micro_batch(next(micro_batches), step, number, size, last, last_shard)
             if not last_shard:
-                aside = [p.grad for p in self.model.parameters() if p.grad is not None]
+                first_shard = [p.grad for p in self.model.parameters() if p.grad is not None]
                 self.optimizer.zero_grad(set_to_none=True)
-        if aside:
-            torch._foreach_add_([p.grad for p in self.model.parameters() if p.grad is not None], aside)
+        if first_shard:  # a single rank adds two shards as an all-reduce of two ranks would
+            torch._foreach_add_([p.grad for p in self.model.parameters() if p.grad is not None], first_shard)
 
     def _no_sync(self) -> contextlib.AbstractContextManager[None]:
-        """Gradients are only accumulated on this process while inside."""
+        """While inside, gradients are only accumulated on this rank."""
         network = self._network
         return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
     def _micro_batch(
         self, micro_batch: ImageBatch, step: int, number: int, size: int, last: bool, last_shard: bool
     ) -> None:
-        """Forward and backward pass of one group."""
         torch.manual_seed(micro_batch_seed(self._seed, step, number))  # for dropout
         outputs = self._outputs(micro_batch)
         loss = self._loss(outputs, micro_batch.labels)
@@ -144,7 +142,6 @@ class TrainStep:
         self.scaler.scale(loss / size).backward()  # type: ignore[no-untyped-call]
 
     def _outputs(self, micro_batch: ImageBatch) -> Any:
-        """The network's outputs for a group's images."""
         # Outside autocast, which would round the colours.
         pixels = self._color_transform(micro_batch.images, micro_batch.jitter, self._dtype)
         with self._precision.autocast():
@@ -152,7 +149,7 @@ class TrainStep:
 
 
 def _distribute(model: nn.Module, context: DistContext) -> nn.Module:
-    """`model` in DistributedDataParallel where there is more than one process; gradients are summed."""
+    """Wrap `model` in DistributedDataParallel where there are several ranks; gradients are summed."""
     if context.world_size == 1:
         return model
     devices = [context.device] if context.device.type == "cuda" else None
@@ -168,7 +165,7 @@ def _sum_gradients(
     state: object,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[Tensor]:
-    """DDP's own hook divides by the number of processes first; a sum needs no such factor."""
+    """Sum a bucket over ranks; DDP's own hook would divide by their number first."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
     return work.get_future().then(lambda future: future.value()[0])  # type: ignore[no-any-return]

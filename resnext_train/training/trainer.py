@@ -1,4 +1,4 @@
-"""A training run, from recipe to final checkpoint."""
+"""A training run, from its first step to its last. Read this file first."""
 
 from __future__ import annotations
 
@@ -31,45 +31,43 @@ from resnext_train.training.step_boundary import (
     until_stopped,
     wait_saved,
 )
-from resnext_train.training.training_run import Run
+from resnext_train.training.training_run import TrainingRun
 
 
 @worker_deaths_explained()
 def train(setup: Setup, folder: RunDir, resume: str) -> dict[str, Any]:
-    """Train to the end of the recipe and return the summary; every process of the run calls this.
+    """Train to the end of the recipe and return the summary. Every rank calls this.
 
-    `resume` is auto, never or the path of a checkpoint, see resume.py.
+    `resume` is auto, never or the path of a checkpoint, see checkpoint/resume.py.
 
     Raises:
-        Preempted: a signal told the run to stop; it is saved.
-        InputError: a run folder that cannot be written, a checkpoint that does not fit, an image that cannot be read,
-            a loader process that died.
-        FaultError: another process is gone, the processes' weights differ, too many steps in a row were not finite, or
-            checkpoints cannot be written.
+        Preempted: a signal stopped the run; it is saved.
+        InputError: the run folder cannot be written, the checkpoint does not fit, an image cannot be read, or a loader
+            process died.
+        FaultError: a rank is gone, the ranks' weights differ, too many steps in a row were not finite, or checkpoints
+            cannot be written.
     """
     context = setup.context.in_training(60 * setup.recipe.train.patience)
     setup = replace(setup, context=context)
-    claim = context.run_on_all_ranks(lambda: folder.claim() if context.is_main else None)
+    lock = context.run_on_all_ranks(lambda: folder.lock() if context.is_main else None)
     try:
         with StopSignals(announce=context.is_main) as signals:
             with dead_ranks_named(context.heartbeat):
-                point = context.run_on_all_ranks(lambda: _point(setup, folder, resume) if context.is_main else None)
-                run = build_run(setup, folder, context.gather(point)[0] or ResumePoint(), signals)
-            with _booked(run), dead_ranks_named(context.heartbeat):
+                # Chosen under the lock: no other run can be writing checkpoints in the folder.
+                point = context.run_on_all_ranks(
+                    lambda: resume_point(folder, setup.recipe, resume) if context.is_main else ResumePoint()
+                )
+                run = build_run(setup, folder, context.gather(point)[0], signals)
+            with _record_end(run), dead_ranks_named(context.heartbeat):
                 return _take_steps(run)
     finally:
-        if claim:
-            claim.close()
-
-
-def _point(setup: Setup, folder: RunDir, resume: str) -> ResumePoint:
-    """Where to continue from, looked at when no other run can be writing in `folder` any more."""
-    return resume_point(folder, setup.recipe, resume)
+        if lock:
+            lock.close()
 
 
 @contextmanager
-def _booked(run: Run) -> Iterator[None]:
-    """See that state.json and the log say how the run ended, and that nothing is left half-written."""
+def _record_end(run: TrainingRun) -> Iterator[None]:
+    """Record in state.json and the log how the run ends, and finish the checkpoint that is being written."""
     try:
         try:
             yield
@@ -78,25 +76,25 @@ def _booked(run: Run) -> Iterator[None]:
     except Preempted:
         raise
     except BaseException as error:
-        run.saver.close()  # before state.json: what is being written ends with that, too
+        run.checkpoint_writer.close()  # first: a checkpoint that is still being written ends by writing state.json, too
         run.log.write("failed", step=run.progress.step, text=str(error) or type(error).__name__)
         if run.setup.context.is_main:
             run.folder.write_state("failed", run.progress.step)
         raise
     finally:
-        run.saver.close()
+        run.checkpoint_writer.close()
         run.log.close()
 
 
-def _take_steps(run: Run) -> dict[str, Any]:
-    """From where `run` is to its end; the summary."""
+def _take_steps(run: TrainingRun) -> dict[str, Any]:
+    """Load, step, log, evaluate, save and stop, from where `run` is to its end; return the summary."""
     setup, section = run.setup, run.setup.recipe.checkpoint
-    if run.progress.epoch_is_open:
+    if run.progress.epoch_is_open:  # the run was stopped during this epoch's evaluation
         _end_epoch(run)
     loader = build_train_loader(
         setup.recipe, setup.splits.train, setup.plan, setup.context, run.progress.step, setup.total_steps
     )
-    micro_batches = run.clock.timed(_readable(run, loader))
+    micro_batches = run.clock.timed(_batches_on_device(run, loader))
     while run.progress.step < setup.total_steps:
         _take_step(run, micro_batches)
         step = run.progress.step
@@ -112,12 +110,12 @@ def _take_steps(run: Run) -> dict[str, Any]:
     return _finish(run)
 
 
-def _readable(run: Run, loader: DataLoader[ImageBatch | UnreadableImage]) -> Iterator[ImageBatch]:
-    """The groups of `loader` on this process's device; what cannot be read goes to the log."""
+def _batches_on_device(run: TrainingRun, loader: DataLoader[ImageBatch | UnreadableImage]) -> Iterator[ImageBatch]:
+    """Yield the batches of `loader` on this rank's device, and log images that cannot be read."""
     return on_device(report_unreadable(readable_batches(loader), run.log_unreadable), run.setup.context.device)
 
 
-def _take_step(run: Run, micro_batches: Iterator[ImageBatch]) -> None:
+def _take_step(run: TrainingRun, micro_batches: Iterator[ImageBatch]) -> None:
     step = run.progress.step
     size = run.setup.plan.step_size(step)
     run.step(micro_batches, step, size, run.schedule.lr(step))
@@ -126,8 +124,8 @@ def _take_step(run: Run, micro_batches: Iterator[ImageBatch]) -> None:
     run.log.tick(run.setup.epoch_of(step), step % run.setup.plan.steps_per_epoch + 1)
 
 
-def _log_step(run: Run) -> None:
-    """Log the mean over the steps since the last such line, or since the epoch's start."""
+def _log_step(run: TrainingRun) -> None:
+    """Log the mean over the steps since the last step line, or since the epoch's start."""
     check_health(run)
     window = run.step.meter.window
     lap = run.clock.lap()
@@ -148,8 +146,8 @@ def _log_step(run: Run) -> None:
     run.step.meter.window = type(window)()
 
 
-def _end_epoch(run: Run) -> None:
-    """Evaluate if it is time, log the epoch, note the best, and save."""
+def _end_epoch(run: TrainingRun) -> None:
+    """Evaluate if the epoch asks for it, log the epoch, note the best, and save."""
     recipe = run.setup.recipe
     step = run.progress.step
     at_end = step == run.setup.total_steps
@@ -159,7 +157,7 @@ def _end_epoch(run: Run) -> None:
     counts = None
     if at_end or epoch % recipe.eval.every_epochs == 0:
         run.progress.epoch_is_open = True
-        batches = until_stopped(run, _readable(run, run.val_loader))
+        batches = until_stopped(run, _batches_on_device(run, run.val_loader))
         normalise, setup = build_color_transform(recipe), run.setup
         counts = evaluate(run.model, batches, normalise, setup.precision, setup.context, setup.evaluation.outputs)
         run.progress.epoch_is_open = False
@@ -185,14 +183,14 @@ def _end_epoch(run: Run) -> None:
     )
     run.progress.epoch_began = run.progress.seconds
     run.step.meter.window = type(totals)()
-    if step % run.setup.plan.steps_per_epoch == 0:
+    if step % run.setup.plan.steps_per_epoch == 0:  # else max_steps cut the epoch short, and more epochs may follow
         run.step.meter.epoch = type(totals)()
     if at_end or is_best or epoch % recipe.checkpoint.every_epochs == 0:
         save(run, is_best, epoch)
 
 
-def _finish(run: Run) -> dict[str, Any]:
-    """Wait for the last checkpoint, and close the books."""
+def _finish(run: TrainingRun) -> dict[str, Any]:
+    """Wait for the last checkpoint, then write the end event, summary.json and state.json."""
     wait_saved(run)
     summary = run_summary(run)
     run.log.write("end", step=run.progress.step, weights_sha256=weights_digest(run.model), **summary)

@@ -13,7 +13,7 @@ from resnext_train.checkpoint.checkpoint_writer import CheckpointWriter
 from resnext_train.data.image_batch import ImageBatch, UnreadableImage
 from resnext_train.distributed.flag_sync import FlagSync
 from resnext_train.distributed.stop_signals import StopSignals
-from resnext_train.run_dir.print_line import print_line
+from resnext_train.run_dir.console import print_line
 from resnext_train.run_dir.run_logger import RunLogger
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training.lr_schedule import Schedule
@@ -22,28 +22,27 @@ from resnext_train.training.throughput import Clock, DataWait
 from resnext_train.training.train_step import TrainStep
 
 TOO_MANY_FAILED = 2**31
-"""What `Wishes.trouble` is when too many checkpoints in a row could not be written."""
+"""Value of `StepFlags.trouble` when too many checkpoints in a row could not be written."""
 
 
 class StepFlags(NamedTuple):
-    """What the processes agree on at a boundary."""
+    """What the ranks agree on at a step boundary: the largest of each over all ranks."""
 
-    signal: int
-    """Number of a signal to stop, or 0."""
+    stop_signal: int
+    """Number of the signal to stop for, or 0."""
     save: bool | int
     """Whether it is time for a checkpoint."""
     trouble: int
-    """What the first process must tell the others of its checkpoints: 0, the epoch of a best one that could not be
-    written, or TOO_MANY_FAILED."""
+    """Rank 0's trouble with checkpoints: 0, the epoch of a best one that could not be written, or TOO_MANY_FAILED."""
 
 
 @dataclass
 class Progress:
-    """How far a run is, as its checkpoints remember it."""
+    """How far a run is, as stored in its checkpoints."""
 
     step: int = 0
     epoch_is_open: bool = False
-    """Whether the epoch that `step` ended is still to be evaluated: the run was stopped in the middle of that."""
+    """Whether the epoch that `step` ended still has to be evaluated: the run was stopped during its evaluation."""
     seconds: float = 0.0
     epoch_began: float = 0.0
     """`seconds` when the running epoch began."""
@@ -52,8 +51,8 @@ class Progress:
 
 
 @dataclass
-class Run:
-    """A run in progress: what it needs for the next step and what it writes to."""
+class TrainingRun:
+    """What a run needs for its next step, and what it writes to."""
 
     setup: Setup
     folder: RunDir
@@ -63,20 +62,20 @@ class Run:
     val_loader: DataLoader[ImageBatch | UnreadableImage]
     progress: Progress
     data_wait: DataWait
-    saver: CheckpointWriter
-    """Used by the first process alone."""
+    checkpoint_writer: CheckpointWriter
+    """Used by rank 0 alone."""
     signals: StopSignals
     flag_sync: FlagSync
     clock: Clock = field(default_factory=Clock)
     saved_at: float = field(default_factory=time.monotonic)
-    """When the last checkpoint was begun."""
+    """When the last save began, by time.monotonic."""
     trouble: int = 0
-    """What the first process is still to tell the others, see Wishes."""
+    """Trouble that rank 0 has not yet reported to the others, see StepFlags."""
     best_before: dict[str, Any] | None = None
-    """The best evaluation before `progress.best`."""
+    """The best evaluation before `progress.best`, in case that one cannot be saved."""
 
     def log_unreadable(self, text: str) -> None:
-        """Log what could not be read; the first process has the log, the others can but say it."""
+        """Log an image that could not be read; ranks without the log print it."""
         if self.setup.context.is_main:
             self.log.write("unreadable", step=self.progress.step, text=text)
         else:
@@ -84,5 +83,4 @@ class Run:
 
     @property
     def model(self) -> nn.Module:
-        """The bare network."""
         return self.step.model

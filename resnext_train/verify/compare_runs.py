@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 _TIMES = {"images_per_s", "data_wait", "seconds", "epoch_began"}
-"""What the clock says differs from run to run, in logged events and in a checkpoint's progress."""
+"""Keys of logged events and of a checkpoint's progress that depend on the clock, and so differ from run to run."""
 
 
 def read_events(log: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a log."""
+    """Yield the events of a log; a half-written last line is left out."""
     for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             yield json.loads(line)
@@ -45,7 +45,7 @@ def compare_runs(whole: Path, killed: Path) -> tuple[int, list[str]]:
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """All that a checkpoint holds, by its place, but for what the clock says."""
+    """Yield everything in a checkpoint with its place, except what depends on the clock."""
     if isinstance(value, (dict, list)):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             if key not in _TIMES:
@@ -55,7 +55,7 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _same(one: Any, two: Any) -> bool:
-    """Whether two values have the same bits, not-a-number included."""
+    """Return whether two values have the same bits; NaN equals itself."""
     import torch
 
     if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):

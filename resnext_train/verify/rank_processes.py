@@ -17,7 +17,7 @@ from resnext_train.verify.compare_runs import read_events
 
 
 class RankProcesses:
-    """The processes of one run, started as torchrun would but so that all can be killed at once."""
+    """The ranks of one run, started as by torchrun, but so that all can be killed at once."""
 
     def __init__(self, arguments: Sequence[str], world_size: int, out: Path) -> None:
         with socket.socket() as free:
@@ -25,14 +25,14 @@ class RankProcesses:
             port = free.getsockname()[1]
         self._log = out / "log.jsonl"
         self._before = self._log.stat().st_ino if self._log.is_file() else None
-        self._told = out.with_suffix(".txt").open("a+b")
+        self._output = out.with_suffix(".txt").open("a+b")
         self.step_seconds = 0.1
         command = [sys.executable, "-m", "resnext_train", "train", *arguments, "--out", str(out)]
         places = [
             {"RANK": r, "LOCAL_RANK": r, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size, "MASTER_PORT": port}
             for r in range(world_size)
         ]
-        # Nothing of a job that this may be running in.
+        # Leave out the variables of a job that this process may be part of.
         foreign = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD)|MASTER_|TORCHELASTIC")
         env = {name: value for name, value in os.environ.items() if not foreign.match(name)}
         if world_size > 1:
@@ -41,7 +41,7 @@ class RankProcesses:
             subprocess.Popen(
                 command,
                 env={**env, **({k: str(v) for k, v in place.items()} if world_size > 1 else {})},
-                stdout=self._told,
+                stdout=self._output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a group of its own, with its loader processes
             )
@@ -53,14 +53,13 @@ class RankProcesses:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        self._told.close()
+        self._output.close()
 
     def ended(self) -> bool:
-        """Whether any process has ended."""
         return any(p.poll() is not None for p in self._processes)
 
     def kill(self) -> bool:
-        """SIGKILL all processes and their loader processes; whether all were still running."""
+        """SIGKILL all ranks and their loader processes; return whether all were still running."""
         running = not self.ended()
         for process in self._processes:
             if process.poll() is None:
@@ -77,12 +76,12 @@ class RankProcesses:
         """
         codes = [p.wait() for p in self._processes]
         if any(codes):
-            self._told.seek(0)
-            lines = self._told.read().decode(errors="replace").strip().splitlines()
-            raise FaultError(f"a run ended with exit code {max(codes, key=abs)}: {lines[-1] if lines else 'no word'}")
+            self._output.seek(0)
+            lines = self._output.read().decode(errors="replace").strip().splitlines()
+            raise FaultError(f"a run ended with exit code {max(codes, key=abs)}: {lines[-1] if lines else 'no output'}")
 
     def watch(self, target: int | None) -> tuple[float | None, int]:
-        """Wait until step `target` is logged, or any end; when the first step was logged, and the last one logged."""
+        """Wait until step `target` is logged or a rank ends; return when a step was first logged, and the last step."""
         first: float | None = None
         last, began = 0, 0
         while True:
@@ -100,7 +99,7 @@ class RankProcesses:
             time.sleep(0.002)
 
     def _steps(self) -> list[int]:
-        """The steps in the log, once this run has taken it over: that makes it a new file."""
+        """Return the steps in the log, once this run has replaced the file of the run before."""
         try:
             if self._log.stat().st_ino == self._before:
                 return []

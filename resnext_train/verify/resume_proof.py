@@ -1,4 +1,4 @@
-"""Proof that a recipe resumes exactly: the same steps twice, once undisturbed and once killed again and again."""
+"""Prove that a recipe resumes exactly: the same steps twice, once undisturbed and once killed again and again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resnext_train.verify.rank_processes import RankProcesses
 
 @dataclass(frozen=True)
 class Trial:
-    """What is run twice: arguments of resnext-train without --out, on how many processes, and how many kills."""
+    """What is run twice: the arguments of resnext-train without --out, the number of ranks, and of kills."""
 
     arguments: tuple[str, ...]
     steps: int
@@ -27,11 +27,10 @@ class Trial:
 
 @dataclass
 class Outcome:
-    """What a trial came to."""
+    """The result of a trial."""
 
     whole_seconds: float
     steps: int = 0
-    """Steps of each run."""
     killed_after: list[int] = field(default_factory=list)
     """The last step that was logged before each kill."""
     restarts: list[float] = field(default_factory=list)
@@ -39,19 +38,17 @@ class Outcome:
     compared: int = 0
     """Tensors, plain values and logged events that both runs have."""
     differences: list[str] = field(default_factory=list)
-    """What differs, in words."""
 
     @property
     def restart(self) -> float | None:
-        """The median of `restarts`."""
         return median(self.restarts) if self.restarts else None
 
 
 def run_trial(trial: Trial, folder: Path, print_line: Callable[[str], None]) -> Outcome:
-    """Run `trial` in `folder`, with a line to `print_line` for each run and each kill.
+    """Run `trial` in `folder`, and print a line for each run and each kill.
 
     Raises:
-        FaultError: a run ended by itself, other than by finishing.
+        FaultError: a run failed, or ended too early to be killed as often as asked.
     """
     whole, killed = folder / "whole", folder / "killed"
     began = time.monotonic()
@@ -70,7 +67,9 @@ def run_trial(trial: Trial, folder: Path, print_line: Callable[[str], None]) -> 
             if target is None or ranks.ended():
                 ranks.wait()
                 break
-            time.sleep(chance.uniform(0, 1.2) * ranks.step_seconds)  # in the middle of whatever comes then
+            time.sleep(
+                chance.uniform(0, 1.2) * ranks.step_seconds
+            )  # so that the kill falls anywhere within or after a step
             if not ranks.kill():
                 break
             gone = time.monotonic()
@@ -88,5 +87,5 @@ def run_trial(trial: Trial, folder: Path, print_line: Callable[[str], None]) -> 
 
 
 def _last_step(run: Path) -> int:
-    """The last step that a run has logged, or 0."""
+    """Return the last step that a run has logged, or 0."""
     return max((e["step"] for e in read_events(run / "log.jsonl") if e["event"] == "step"), default=0)

@@ -70,7 +70,6 @@ class PackHeader(NamedTuple):
 
 
 def shard_name(number: int) -> str:
-    """Return the file name of a shard."""
     return f"shard-{number:05d}.bin"
 
 

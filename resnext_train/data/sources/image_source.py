@@ -16,7 +16,6 @@ class Storage(NamedTuple):
     kind: Literal["folder", "exact", "resized", "raw", "memory"]
     """As files, in a pack of one of three tiers, or in memory."""
     text: str
-    """The same in words."""
 
 
 FILES = Storage("folder", "files")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from resnext_train.data.decode.lazy_image import DecodedImage, LazyImage, check_size, open_image
 from resnext_train.data.pack.pack_format import PIXELS
@@ -40,14 +39,9 @@ class PackedImages:
         if self._index.kind[i] == PIXELS:
             pixels = self._index.pixels(i)
             check_size(pixels.shape[0], pixels.shape[1])
-            return DecodedImage(_as_tensor(pixels).permute(2, 0, 1))
+            _accept_read_only_memory()
+            return DecodedImage(torch.from_numpy(pixels).permute(2, 0, 1))
         return open_image(self._index.read(i))
-
-
-def _as_tensor(array: NDArray[np.uint8]) -> Tensor:
-    """Return a tensor of the same, read-only memory, which must not be written to."""
-    _accept_read_only_memory()
-    return torch.from_numpy(array)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from resnext_train.run_dir.console_sink import ConsoleSink
+from resnext_train.run_dir.console import ConsoleSink
 from resnext_train.run_dir.jsonl_sink import JsonlSink
 
 

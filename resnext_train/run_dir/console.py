@@ -1,4 +1,4 @@
-"""The progress bar and the lines of the console."""
+"""The console: its progress bar and its lines."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from resnext_train.run_dir.print_line import print_line
+from resnext_train.errors import printable
 from resnext_train.run_dir.sink import Event
 
 _LINE_SECONDS = 30.0
 """Seconds between two progress lines where the console is no terminal."""
+
+
+def print_line(text: str) -> None:
+    """Print a line to stderr. A console that is gone or full must not end a run: the log has everything."""
+    with contextlib.suppress(OSError, ValueError):
+        tqdm.write(printable(text), file=sys.stderr)
 
 
 class ConsoleSink:
@@ -21,12 +27,12 @@ class ConsoleSink:
 
     def __init__(self, epochs: int, steps_per_epoch: int, total_steps: int, start: int) -> None:
         self._epochs, self._steps_per_epoch, self._total = epochs, steps_per_epoch, total_steps
-        self._start, self._started, self._spoke = start, time.monotonic(), time.monotonic()
+        self._start, self._started, self._printed = start, time.monotonic(), time.monotonic()
         self._bar: tqdm[Any] | None = None
         self._is_terminal = sys.stderr.isatty()
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
-        """Move the bar, opening it in an epoch's first step."""
+        """Advance the bar; open it at an epoch's first step."""
         if not self._is_terminal:
             return
         if self._bar is None:
@@ -43,7 +49,7 @@ class ConsoleSink:
             self._bar.update(1)
 
     def write(self, event: Event) -> None:
-        """Show a step in the bar; show an epoch, and what the user should know of the data, as a line of its own."""
+        """Show a step in the bar, and an epoch or a warning as a line of its own."""
         if event["event"] == "step":
             self._step(event)
         elif event["event"] in ("unreadable", "slow_data", "skipped", "checkpoint_failed"):
@@ -64,12 +70,11 @@ class ConsoleSink:
         )
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
-        elif not self._is_terminal and time.monotonic() - self._spoke > _LINE_SECONDS:
-            self._spoke = time.monotonic()
+        elif not self._is_terminal and time.monotonic() - self._printed > _LINE_SECONDS:
+            self._printed = time.monotonic()
             print_line(f"epoch {event['epoch']}/{self._epochs} step {event['step']}: {text}")
 
     def close(self) -> None:
-        """Take the bar away."""
         if self._bar is not None:
             with contextlib.suppress(OSError):
                 self._bar.close()
