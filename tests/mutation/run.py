@@ -47,9 +47,9 @@ class Verdict:
 
 def read_fault(path: Path) -> Fault:
     """Read the fault that a file describes."""
-    told = yaml.safe_load(path.read_text(encoding="utf-8"))
-    tests = told.pop("test")
-    return Fault(name=path.stem, tests=tuple(tests) if isinstance(tests, list) else (tests,), **told)
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tests = content.pop("test")
+    return Fault(name=path.stem, tests=tuple(tests) if isinstance(tests, list) else (tests,), **content)
 
 
 def copy_checkout(target: Path) -> None:
@@ -114,13 +114,13 @@ def judge(fault: Fault, checkout: Path, folder: Path) -> Verdict:
             process.wait()
             shutil.rmtree(copy, ignore_errors=True)
         output.seek(0)
-        told = output.read()
+        text = output.read()
     seconds = time.monotonic() - began
     if code == 0:
         return Verdict("SURVIVED", f"{' '.join(fault.tests)} passed", seconds)
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", told, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", text, re.MULTILINE)
     if code != 1 or not failed:
-        return Verdict("ERROR", f"pytest ended with code {code}: {told.strip()[-300:]}", seconds)
+        return Verdict("ERROR", f"pytest ended with code {code}: {text.strip()[-300:]}", seconds)
     return Verdict("caught", failed[1], seconds)
 
 
