@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -18,24 +18,38 @@ def write_temporary(path: Path, write: Callable[[IO[bytes]], object], suffix: st
         OSError: it cannot be written; nothing is left of it.
     """
     temporary = path.with_name(f".{path.name}.{suffix}")
-    try:
-        with temporary.open("wb") as file:
+    with removed_on_error(temporary), temporary.open("wb") as file:
+        try:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # the disk that failed may refuse this too
-            temporary.unlink(missing_ok=True)
-        raise _disk_error(error) from error
+        except RuntimeError as error:
+            raise _disk_error(error) or error from error
+        file.flush()
+        os.fsync(file.fileno())
     return temporary
 
 
-def _disk_error(error: BaseException) -> BaseException:
-    """Return the OSError behind an error of torch.save, which reports a failed write as an inconsistent archive."""
-    behind: BaseException | None = error
-    while behind is not None and not isinstance(behind, OSError):
-        behind = behind.__cause__ or behind.__context__
-    return behind or error
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """Return the OSError behind a RuntimeError of torch.save, which reports a failed write as a broken archive."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+@contextmanager
+def removed_on_error(temporary: Path) -> Iterator[None]:
+    """Remove a temporary file if anything is raised inside."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the disk that failed may refuse this too
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Give a temporary file its name, or remove it and raise OSError."""
+    with removed_on_error(temporary):
+        temporary.replace(path)
 
 
 def link_atomically(source: Path, target: Path) -> None:
@@ -57,8 +71,8 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise  # those are file systems that cannot sync a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that cannot sync a folder
+            raise
     finally:
         os.close(handle)
 
@@ -69,4 +83,4 @@ def write_text_atomically(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written; `path` is as it was.
     """
-    write_temporary(path, lambda file: file.write(text.encode())).replace(path)
+    replace(write_temporary(path, lambda file: file.write(text.encode())), path)

@@ -3,7 +3,7 @@
 The file is what torch.save writes, followed by a line with the SHA-256 of all before it, so that any damage is
 noticed: torch.load itself misses most flipped bits. One rename commits both. A checkpoint holds
 
-    format      FORMAT, which tells ours from foreign files
+    format      FORMAT, which distinguishes our files from foreign ones
     model       state dict of the bare network: names equal torchvision's
     optimizer   state dict of the optimizer
     scaler      state dict of the loss scaler (empty unless fp16)
@@ -23,7 +23,6 @@ noticed: torch.load itself misses most flipped bits. One rename commits both. A 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import os
 import pickle
@@ -38,7 +37,7 @@ import torch
 from safetensors.torch import load_file as load_safetensors
 from safetensors.torch import save as to_safetensors
 
-from resnext_train.atomic_file import link_atomically, sync_folder, write_temporary
+from resnext_train.atomic_file import link_atomically, removed_on_error, sync_folder, write_temporary
 from resnext_train.errors import InputError
 
 FORMAT = "resnext-train checkpoint 2"
@@ -61,16 +60,12 @@ def save(state: dict[str, Any], path: Path, names: Sequence[str] = (), previous:
         OSError: the disk is full, or fails; `path` is as it was.
     """
     temporary = write_temporary(path, lambda file: _save_sealed({"format": FORMAT, **state}, file))
-    try:
+    with removed_on_error(temporary):
         for name in names:
             link_atomically(temporary, path.with_name(name))
         if previous is not None and path.is_file():
             link_atomically(path, path.with_name(previous))
         temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):  # the disk that failed may refuse this too
-            temporary.unlink(missing_ok=True)
-        raise
     sync_folder(path.parent)
 
 
@@ -108,9 +103,9 @@ def _seal(path: Path) -> bool:
             return False
         file.seek(0)
         digest, left = hashlib.sha256(), size - _SEAL_SIZE
-        while left and (block := file.read(min(left, 1 << 20))):
-            digest.update(block)
-            left -= len(block)
+        while left and (chunk := file.read(min(left, 1 << 20))):
+            digest.update(chunk)
+            left -= len(chunk)
     if seal != _SEAL + digest.hexdigest().encode() + b"\n":
         raise DamagedError(f"{path} is damaged: its content does not match its checksum")
     return True
@@ -206,8 +201,7 @@ def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint of this tool.
 
     Raises:
-        InputError: the file is something else.
-        DamagedError: it is damaged.
+        InputError: the file is something else, or damaged (DamagedError).
     """
     content = load_file(path)
     if not is_ours(content):

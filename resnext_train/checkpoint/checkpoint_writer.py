@@ -34,7 +34,7 @@ class CheckpointWriter:
 
     def __init__(self, folder: RunDir, keep: int) -> None:
         self._folder, self._keep = folder, keep
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint_writer")
         self._writing: Future[SaveOutcome] | None = None
         self.failures = 0
         """Checkpoints in a row that could not be written."""

@@ -1,7 +1,4 @@
-"""Decide whether a run starts fresh or resumes, and from which checkpoint.
-
-Imports no torch, so a refusal is immediate.
-"""
+"""Decide whether a run starts fresh or resumes, and from which checkpoint. No torch, so a refusal is immediate."""
 
 from __future__ import annotations
 

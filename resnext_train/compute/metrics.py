@@ -23,7 +23,7 @@ def target_rank(logits: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EvalCounts:
-    """The result of an evaluation: integer counts, and the summed cross-entropy."""
+    """The result of an evaluation: integer counts and the summed cross-entropy; accuracies are in per cent."""
 
     count: int
     top1_correct: int

@@ -30,7 +30,7 @@ class Precision:
         return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")
 
 
-def resolve_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Precision:
+def resolve_precision(requested: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Precision:
     """Return the precision of `train.precision` on this device.
 
     auto: bf16 where the device computes in it, else fp16 on CUDA and fp32 on a CPU.
@@ -38,10 +38,10 @@ def resolve_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: t
     Raises:
         InputError: fp16 on a CPU, where it is emulated and unusably slow.
     """
-    if wanted == "fp16" and device.type == "cpu":
+    if requested == "fp16" and device.type == "cpu":
         raise InputError("train.precision=fp16 needs a GPU; use auto, bf16 or fp32 on a CPU")
-    if wanted != "auto":
-        return Precision(wanted, device.type)
+    if requested != "auto":
+        return Precision(requested, device.type)
     if device.type == "cuda":
         return Precision("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16", device.type)
     return Precision("bf16" if _cpu_computes_bf16() else "fp32", device.type)

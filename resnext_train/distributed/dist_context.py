@@ -61,7 +61,7 @@ class DistContext:
         return values
 
     def run_on_all_ranks(self, work: Callable[[], T]) -> T:
-        """Run `work` on all ranks. If it raises InputError on one, raise that on all, so that none waits in vain.
+        """Run `work` on all ranks. If it raises InputError on one, raise that on all, so that none waits for it.
 
         `work` must not communicate.
         """

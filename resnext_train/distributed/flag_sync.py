@@ -29,10 +29,10 @@ class FlagSync:
         tensor = torch.tensor(flags)
         work = dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self._context.control, async_op=True)
         assert work is not None
-        fresh, ready = (tensor, work), self._before
+        current, ready = (tensor, work), self._before
         if self._context.device.type == "cpu":
-            ready = fresh
-        self._before = fresh
+            ready = current
+        self._before = current
         if ready is None:
             return self._none
         ready[1].wait()

@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnext_train.atomic_file import sync_folder, write_temporary
+from resnext_train.atomic_file import replace, sync_folder, write_temporary
 from resnext_train.data.pack.pack_format import (
     ALIGNMENT,
     COLUMNS,
@@ -54,7 +54,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         OSError: it cannot be written; nothing is left of it.
     """
     # With the process in its name, so that two processes never write to the same temporary file.
-    write_temporary(path, write, f"{os.getpid()}.new").replace(path)
+    replace(write_temporary(path, write, f"{os.getpid()}.new"), path)
     sync_folder(path.parent)
 
 

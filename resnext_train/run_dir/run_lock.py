@@ -57,8 +57,8 @@ class RunLock:
         except (BlockingIOError, PermissionError):
             return False
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise  # those are file systems without locks: nothing can be known there
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # of file systems without locks
+                raise
         return True
 
     def close(self) -> None:

@@ -38,9 +38,8 @@ class RunningStatistics:
         self._running = self._buffers.whole.clone()
         self._count = self._batches.whole.clone()
         self._micro_batches, self._size = micro_batches, self._running.numel()
-        self._shard = self._running.new_zeros(
-            self._size + micro_batches
-        )  # statistics, then the loss of each micro-batch
+        # One flat tensor for one all-reduce: the statistics, then the loss of each micro-batch.
+        self._shard = self._running.new_zeros(self._size + micro_batches)
         self._total = torch.zeros_like(self._shard)
         self._work: dist.Work | None = None
 

@@ -46,10 +46,10 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
         InputError: missing or unfit data, a class count that disagrees with it, or too little data for a step.
     """
     splits = context.local_rank0_first(lambda: build_splits(recipe.data))
-    wanted = recipe.model.num_classes
-    if wanted not in ("auto", len(splits.classes)):
+    requested = recipe.model.num_classes
+    if requested not in ("auto", len(splits.classes)):
         raise InputError(
-            f"model.num_classes is {wanted} but the data has {len(splits.classes)} classes; correct it or use auto"
+            f"model.num_classes is {requested} but the data has {len(splits.classes)} classes; correct it or use auto"
         )
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, splits.val, splits.classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=True))

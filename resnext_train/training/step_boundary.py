@@ -24,7 +24,7 @@ class StopRequested(Exception):  # noqa: N818 (no error)
 def until_stopped(run: TrainingRun, batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
     """Yield `batches` until the ranks agree to stop. A rank with fewer of them agrees as often as the others."""
     if run.setup.context.is_main:
-        _note_saved(run, wait=True)  # whether the best so far was saved decides what the best is
+        _note_saved(run, wait=True)  # a best one that could not be saved no longer counts as the best
     for _ in range(run.val_loader.sampler.rounds):  # type: ignore[attr-defined]
         sync_flags(run, may_save=False)
         if batch := next(batches, None):

@@ -38,11 +38,11 @@ class TrainMeter:
     same steps give the same sums on any number of ranks.
     """
 
-    def __init__(self, device: torch.device, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, device: torch.device, sum_over_ranks: Callable[[Tensor], Tensor]) -> None:
         self.window, self.epoch, self.run = Totals(), Totals(), Totals()
         self._pending = torch.zeros(4, dtype=torch.float64, device=device)
         self._step = torch.zeros_like(self._pending)
-        self._sum = sum_over_processes
+        self._sum = sum_over_ranks
 
     def add(self, loss_sum: Tensor, logits: Tensor, labels: Tensor, unreadable: int = 0) -> None:
         """Count one micro-batch without waiting for the device."""

@@ -19,7 +19,7 @@ def read_events(log: Path) -> Iterator[dict[str, Any]]:
 
 
 def compare_runs(whole: Path, killed: Path) -> tuple[int, list[str]]:
-    """Compare all of last.pt and the logged steps and epochs: how much was compared, and what differs, in words."""
+    """Compare all of last.pt and the logged steps and epochs; return how many items, and what differs in words."""
     import torch
 
     compared = 0

@@ -67,9 +67,7 @@ def run_trial(trial: Trial, folder: Path, print_line: Callable[[str], None]) -> 
             if target is None or ranks.ended():
                 ranks.wait()
                 break
-            time.sleep(
-                chance.uniform(0, 1.2) * ranks.step_seconds
-            )  # so that the kill falls anywhere within or after a step
+            time.sleep(chance.uniform(0, 1.2) * ranks.step_seconds)  # the kill falls anywhere in or after a step
             if not ranks.kill():
                 break
             gone = time.monotonic()
