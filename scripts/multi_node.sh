@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One training run on several hosts: start this once on each of them, with the same arguments everywhere.
-# What it is told by signals, and what it does then, is under "The loop" below.
+# Signals, and what the loop does on them, are under "The loop" below.
 set -u
 
 usage() {
@@ -22,10 +22,10 @@ The environment variable PYTHON names the interpreter (default python3).
 TEXT
 }
 
-say() { echo "multi_node.sh: $*" >&2; }
+announce() { echo "multi_node.sh: $*" >&2; }
 
 refuse() {
-    say "error: $*"
+    announce "error: $*"
     exit 2
 }
 
@@ -49,7 +49,7 @@ while (($#)); do
     esac
 done
 
-# ---- What is wrong with the arguments is said in one sentence.
+# ---- A mistake in the arguments ends in one sentence.
 
 range='^([1-9][0-9]*)(:([1-9][0-9]*))?$'
 [[ $nodes =~ $range ]] || refuse "--nodes takes a number of hosts or a range such as 1:4"
@@ -136,7 +136,7 @@ if ((gpus > 0)) && command -v numactl > /dev/null; then # which torchrun needs f
 fi
 command+=(-m resnext_train train "${train[@]}")
 
-# ---- A new run is checked first, by one process: torchrun would tell a mistake once per process and per restart.
+# ---- A new run is checked first, by one process: torchrun would print a mistake once per process and per restart.
 
 state=$out/state.json
 if [[ ! -e $state ]]; then
@@ -147,30 +147,30 @@ fi
 #
 # A signal to any process makes all of the run save together and end: the signal's own host has torchrun end, other
 # hosts' torchrun starts its processes again and waits for the missing host. All hosts then read "preempted" in
-# state.json. The host that was told to stop leaves, with 75. One that was only told to save comes back, as does one
+# state.json. A host that was asked to stop leaves, with 75. One that was only asked to save comes back, as does one
 # whose torchrun ended because the head's did. But "preempted" may also be from before torchrun started here: then
 # nothing was trained since, the reason is not a signal, and another start would end in the same way.
 
-child='' told='' stop=''
+child='' forwarded='' stop=''
 # shellcheck disable=SC2329  # the traps call it
-tell() {
+forward() {
     # Once: torchrun would leave its processes to themselves on a third signal. A terminal's Ctrl-C reaches only this
     # shell, since torchrun is in a session of its own.
-    [[ -n $told || -z $child ]] || kill -s "$1" "$child" 2> /dev/null
-    told=$1
+    [[ -n $forwarded || -z $child ]] || kill -s "$1" "$child" 2> /dev/null
+    forwarded=$1
 }
-trap 'stop=yes; tell TERM' TERM INT HUP
-trap 'tell USR1' USR1
+trap 'stop=yes; forward TERM' TERM INT HUP
+trap 'forward USR1' USR1
 
 field() { sed -n "s/.*\"$1\": *\"\{0,1\}\([a-z0-9]*\).*/\1/p" "$state" 2> /dev/null; }
 stamp() { stat -c '%i %y' "$state" 2> /dev/null; }
 
 while [[ -z $stop ]]; do
     before=$(stamp)
-    told=''
+    forwarded=''
     setsid "${command[@]}" &
     child=$!
-    [[ -z $stop ]] || kill "$child" # told between the last look and now
+    [[ -z $stop ]] || kill "$child" # arrived between the last look and now
     while wait "$child"; code=$?; ((code > 128)) && kill -0 "$child" 2> /dev/null; do :; done # a signal ends wait early
     wait "$child"
     code=$?
@@ -178,7 +178,7 @@ while [[ -z $stop ]]; do
     ((code == 0)) && exit 0
     [[ $(field status) == preempted ]] || exit "$code"
     [[ -n $stop || $(stamp) != "$before" ]] || exit "$code"
-    [[ -n $stop ]] || say "the run is saved after step $(field step); starting again"
+    [[ -n $stop ]] || announce "the run is saved after step $(field step); starting again"
 done
-say "the run is saved after step $(field step)"
+announce "the run is saved after step $(field step)"
 exit 75

@@ -42,7 +42,7 @@ srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per
     "$(dirname "$script")/multi_node.sh" --nodes "$SLURM_JOB_NUM_NODES" --head "$head:$port" "$@"
 code=$?
 
-# 75 is what multi_node.sh ends with when it was told to stop and the run is saved.
+# 75 is what multi_node.sh ends with when a signal stopped it and the run is saved.
 if ((code == 75)) && grep -q '"preempted"' "$out/state.json"; then
     echo "slurm.sh: the run in $out is saved; job $SLURM_JOB_ID goes back into the queue"
     scontrol requeue "$SLURM_JOB_ID" && exit 0

@@ -22,7 +22,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 try:
     from hypothesis import settings
-except ImportError:  # as on a lent GPU machine, where only `pytest -m gpu` runs
+except ImportError:  # as on a host without the developer's tools, where only scripts.gpu_check runs
     pass
 else:
     # Tests of properties try the same cases on every machine, so that what fails in one place fails in all. To search

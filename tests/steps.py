@@ -23,7 +23,7 @@ NETWORK = ModelSection(arch="resnext14_2x4d")
 
 
 def step_images(size: int, step: int) -> list[ImageBatch]:
-    """The groups of a step of `size` images."""
+    """The micro-batches of a step of `size` images."""
     g = torch.Generator().manual_seed(100 + step)
     images = torch.randint(0, 256, (size, 3, 32, 32), generator=g, dtype=torch.uint8)
     labels = torch.randint(0, 4, (size,), generator=g)

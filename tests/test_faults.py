@@ -241,8 +241,8 @@ def train_with_a_faulty_rank(context: DistContext, out: Path) -> dict[str, Any] 
     """Rank 2 computes one weight wrongly in its third step, by one bit."""
     step = TrainStep.__call__
 
-    def faulty(self: TrainStep, groups: Any, number: int, *more: Any) -> None:
-        step(self, groups, number, *more)
+    def faulty(self: TrainStep, micro_batches: Any, number: int, *more: Any) -> None:
+        step(self, micro_batches, number, *more)
         if number == 2:
             with torch.no_grad():
                 list(self.model.parameters())[-1].view(torch.int32)[0] ^= 1
@@ -259,10 +259,10 @@ def test_a_run_that_fails_while_it_saves_ends_as_failed(tmp_path: Path, monkeypa
         time.sleep(0.5)
         write(*arguments)
 
-    def fails(self: TrainStep, groups: Any, number: int, *more: Any) -> None:
+    def fails(self: TrainStep, micro_batches: Any, number: int, *more: Any) -> None:
         if number == 2:
             raise InputError("an image that cannot be read")
-        step(self, groups, number, *more)
+        step(self, micro_batches, number, *more)
 
     step = TrainStep.__call__
     monkeypatch.setattr(TrainStep, "__call__", fails)

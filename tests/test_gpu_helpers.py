@@ -1,4 +1,4 @@
-"""Tests of the CPU leave the GPUs alone, and tests of the GPU leave its settings as they were."""
+"""Tests of the CPU leave the GPUs alone, and forbidding syncs leaves torch's mode as it was."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_the_run_folder(single: Path) -> None:
     assert (start["steps_per_epoch"], start["total_steps"]) == (
         3,
         6,
-    )  # 52 images: 3 × 16, and 4 too few for 4 groups
+    )  # 52 images: 3 × 16, and 4 too few for 4 micro-batches
     steps = events(single, "step")
     assert [e["step"] for e in steps] == [2, 4, 6]
     assert [e["epoch"] for e in steps] == [1, 2, 2]
@@ -219,7 +219,7 @@ def test_a_user_can_prove_that_a_recipe_resumes_exactly(capfd: pytest.CaptureFix
     assert re.search(r"equal: all \d+ tensors, values and logged events of 5 steps on 2 processes", told)
 
 
-def test_a_branch_from_an_older_checkpoint_puts_what_it_gives_up_aside(tmp_path: Path) -> None:
+def test_a_branch_from_an_older_checkpoint_discards_the_later_ones(tmp_path: Path) -> None:
     out = tmp_path / "run"
     keep = [*RUN, "--out", str(out), "checkpoint.keep=5"]
     assert train([*keep, "train.epochs=3"]) == 0

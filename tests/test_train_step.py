@@ -214,7 +214,7 @@ def test_a_step_is_what_arithmetic_says(sizes: list[int], tolerance: float) -> N
 
 
 def test_two_processes_are_bit_identical_to_one(tmp_path: Path) -> None:
-    """fp32 on one thread each, three steps with an odd number of groups and a partial batch at the end."""
+    """fp32 on one thread each, three steps with an odd number of micro-batches and a partial batch at the end."""
     one = single(take_steps, torch.float32, [20, 20, 13])
     for two in run_ranks(take_steps, 2, tmp_path, torch.float32, [20, 20, 13]):
         assert all(torch.equal(one["state"][k], two["state"][k]) for k in one["state"])

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from resnext_train.bench import TIERS
-from resnext_train.bench.bench_images import Measured, Passes, Sample, Stored, evenly, file_bytes, find_images, packed
+from resnext_train.bench.bench_images import Measured, Passes, Stored, evenly, file_bytes, find_images, packed
 from resnext_train.bench.bench_results import InAll, PerCore, References, Result, compare, with_hand_over
 from resnext_train.bench.gpu_rates import needs
 from resnext_train.bench.interleaved_timing import Rate, Runner, in_turns, microseconds, on_one_core, one_thread
@@ -30,6 +30,7 @@ from resnext_train.data.batch_datasets import TrainBatches
 from resnext_train.data.build_loaders import build_color_transform
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.loader_workers import check_shared_memory, usable_cores, worker_count, worker_deaths_explained
+from resnext_train.data.sources.class_subset import ImageSubset
 from resnext_train.errors import InputError
 from resnext_train.prepare.pack_records import Tier, find_jpegtran
 
@@ -106,7 +107,7 @@ def _check_options(options: Options, kind: str, where: str) -> None:
         raise InputError(f"--baseline needs images as files, and {what}; give a folder of images by --data")
 
 
-def _tiers(sample: Sample, options: Options, folder: Path) -> tuple[dict[str, Stored], list[str]]:
+def _tiers(sample: ImageSubset, options: Options, folder: Path) -> tuple[dict[str, Stored], list[str]]:
     """Return the requested tiers, packed below `folder`, and notes for the report."""
     requested, jpegtran = list(options.tiers or TIERS), find_jpegtran()
     notes: list[str] = []

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resnext_train.config import DataSection, FolderData
 from resnext_train.data.build_sources import build_train, split_folder
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.decode.lazy_image import LazyImage
 from resnext_train.data.loader_workers import usable_cores
 from resnext_train.data.pack.pack_format import is_pack
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.data.rng import permutation
 from resnext_train.data.sampler import BatchIndices
+from resnext_train.data.sources.class_subset import ImageSubset
 from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.sources.packed_images import PackedImages
 from resnext_train.errors import InputError
@@ -35,24 +34,6 @@ class Stored(NamedTuple):
     source: ImageSource
     bytes_per_image: float | None
     """Mean; None: in memory."""
-
-
-class Sample:
-    """Some images of a source, in its order."""
-
-    def __init__(self, source: ImageSource, images: NDArray[np.int64]) -> None:
-        self.classes, self.storage = source.classes, source.storage
-        self.labels: NDArray[np.int64] = source.labels[images]
-        self._source, self._images = source, images
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def name(self, i: int) -> str:
-        return self._source.name(int(self._images[i]))
-
-    def image(self, i: int) -> LazyImage:
-        return self._source.image(int(self._images[i]))
 
 
 @dataclass(frozen=True)
@@ -73,6 +54,7 @@ class Measured:
     images: int
     """Images in a pass, with repetitions if there are fewer files."""
     group: int
+    """Images of a micro-batch, under its name in `--json`."""
     rounds: int
 
 
@@ -89,7 +71,7 @@ def find_images(section: DataSection) -> tuple[Stored, str]:
     return Stored(source, float(PackIndex(folder).length.mean()) if is_pack(folder) else None), str(folder)
 
 
-def evenly(source: ImageSource, count: int, skip: bool) -> tuple[Sample, int, tuple[float, float]]:
+def evenly(source: ImageSource, count: int, skip: bool) -> tuple[ImageSubset, int, tuple[float, float]]:
     """Return up to `count` evenly spaced readable images, the number of unreadable ones, and mean height and width.
 
     Each is decoded once, which also brings its file into the system's cache.
@@ -115,15 +97,15 @@ def evenly(source: ImageSource, count: int, skip: bool) -> tuple[Sample, int, tu
     if not good:
         raise InputError(f"none of {count} images can be read; `resnext-prepare check` lists what is wrong with them")
     height, width = np.mean(sizes, axis=0).tolist()
-    return Sample(source, np.array(good, np.int64)), count - len(good), (height, width)
+    return ImageSubset(source, np.array(good, np.int64)), count - len(good), (height, width)
 
 
-def file_bytes(sample: Sample) -> float:
+def file_bytes(sample: ImageSubset) -> float:
     """Return the mean file size of a folder's sample in bytes."""
     return sum(Path(sample.name(i)).stat().st_size for i in range(len(sample))) / len(sample)
 
 
-def packed(sample: Sample, tier: Tier, folder: Path, advance: Advance) -> Stored:
+def packed(sample: ImageSubset, tier: Tier, folder: Path, advance: Advance) -> Stored:
     """Pack a folder's sample into `folder`, with images in the same order.
 
     Raises:

@@ -62,7 +62,6 @@ class Result:
     measured: Measured
     workers: int
     cores: int
-    """Cores that this process may use."""
     pinned_core: int | None
     """The core of the rates per core; None: the system cannot pin a process."""
     per_core: dict[str, PerCore]

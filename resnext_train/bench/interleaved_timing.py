@@ -23,7 +23,6 @@ class Lap(NamedTuple):
     images: int
     seconds: float
     stages: Mapping[str, float]
-    """Seconds in each stage, where known."""
 
 
 Runner = Callable[[int], Lap]

@@ -25,10 +25,11 @@ from torchvision import transforms
 from torchvision.io import ImageReadMode
 from torchvision.transforms import v2
 
-from resnext_train.bench.bench_images import Passes, Sample
+from resnext_train.bench.bench_images import Passes
 from resnext_train.bench.interleaved_timing import Lap, Runner, time_of_items
 from resnext_train.bench.own_pipeline import batches_to_count, skipped
 from resnext_train.config import AreaAugment, Recipe
+from resnext_train.data.sources.class_subset import ImageSubset
 from resnext_train.errors import InputError
 
 PILLOW, PILLOW_COLOUR, IO, IO_COLOUR = "pillow", "pillow+colour", "io", "io+colour"
@@ -104,7 +105,7 @@ def open_with_torchvision(path: str) -> Tensor:
 class ReferenceImages(Dataset[tuple[Tensor, int]]):
     """A folder's sample through a reference pipeline."""
 
-    def __init__(self, sample: Sample, pipeline: Pipeline) -> None:
+    def __init__(self, sample: ImageSubset, pipeline: Pipeline) -> None:
         self._files = [sample.name(i) for i in range(len(sample))]
         self._labels: list[int] = sample.labels.tolist()
         self._pipeline = pipeline

@@ -20,7 +20,6 @@ class SaveOutcome:
     best_epoch: int
     """The epoch whose evaluation is the best, if this is best.pt, else 0."""
     seconds: float
-    """Time to write it, in the background."""
     problem: str | None
     """Why it could not be written, or None."""
 

@@ -98,3 +98,7 @@ def _write(path: Path, result: Result) -> None:
         path.write_text(to_json({**asdict(result), **environment()}, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"--json: {path} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -52,10 +52,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from resnext_train.config import load_recipe
     from resnext_train.models.architecture import check_model
 
-    overrides = [
-        *args.overrides,
-        *([] if args.data is None else ["data.source=folder", f"data.root={args.data}"]),
-    ]
+    overrides = [*args.overrides, *([] if args.data is None else ["data.source=folder", f"data.root={args.data}"])]
     recipe = load_recipe(args.config, overrides) if args.config else None
     if recipe:
         check_model(recipe.model)
@@ -190,3 +187,7 @@ def _report(result: dict[str, Any], json_file: str | None) -> None:
             Path(json_file).write_text(to_json(result, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise InputError(f"--json: {json_file} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

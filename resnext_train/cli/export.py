@@ -125,3 +125,7 @@ def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, s
         )
     count = sum(t.numel() for t in weights.values())
     announce(f"{target}: {count:,} numbers; read back into {reader}, its logits differ by {difference:.2g}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -212,3 +212,7 @@ def _reference(args: argparse.Namespace, section: ModelSection) -> Architecture:
             "(ResNeXt paper, Figure 4); give a network with bottlenecks, such as resnet50"
         )
     return reference
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

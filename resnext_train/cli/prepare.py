@@ -213,3 +213,7 @@ def _unpack(args: argparse.Namespace) -> bool:
 
     unpack(Path(args.source), Path(args.out), announce)
     return True
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

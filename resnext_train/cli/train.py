@@ -165,3 +165,7 @@ def _report(summary: dict[str, object], folder: object) -> None:
             f"({result['top1_correct']} and {result['top5_correct']} of {result['count']}), epoch {result['epoch']}"
         )
     announce(f"run folder: {folder}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

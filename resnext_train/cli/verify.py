@@ -67,3 +67,7 @@ def _verify(args: argparse.Namespace) -> None:
         f"equal: all {outcome.compared} tensors, values and logged events of {outcome.steps} steps on {args.processes} "
         f"process{'es' * (args.processes > 1)}, after {kills} kill{'s' * (kills > 1)}"
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

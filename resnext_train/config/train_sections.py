@@ -111,8 +111,7 @@ class ExponentialSchedule(_Schedule):
 
 
 ScheduleSection = Annotated[
-    StepSchedule | CosineSchedule | PlateauSchedule | ExponentialSchedule,
-    Field(discriminator="name"),
+    StepSchedule | CosineSchedule | PlateauSchedule | ExponentialSchedule, Field(discriminator="name")
 ]
 
 
@@ -137,7 +136,7 @@ class TrainSection(Section):
     max_skipped: Natural = 20
     """Steps in a row with a non-finite loss or gradient that are skipped; one more ends the run."""
     patience: AboveZero = 10.0
-    """Minutes without a sign of life from a process after which the others end the run."""
+    """Minutes that processes wait for another one before they end the run."""
     seed: Natural = 0
     """Seed of the initial weights, the order of images and their augmentation."""
 

@@ -110,7 +110,7 @@ def connect(patience: float = 600.0) -> Iterator[DistContext]:
                 f"start torchrun with --nproc_per_node={torch.cuda.device_count()}"
             )
         torch.cuda.set_device(device)
-        torch.backends.cudnn.benchmark = True  # image and group sizes are the same in all steps but an epoch's last
+        torch.backends.cudnn.benchmark = True  # sizes are the same in all steps but an epoch's last
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 and fp16 are not affected
     if context.world_size == 1:
         yield context

@@ -26,7 +26,7 @@ class Heartbeat:
         self.rank, self.world_size = rank, world_size
         self._end = threading.Event()
         self._beat(0)
-        threading.Thread(target=self._run, name="pulse", daemon=True).start()
+        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
     def stop(self) -> None:
         self._end.set()

@@ -21,7 +21,6 @@ from resnext_train.prepare.pack_images import PrintLine, print_odd, progress
 from resnext_train.prepare.pack_records import check_stream, find_jpegtran
 
 _CHUNK = 256
-"""Records in one task of a worker."""
 
 
 class _Findings(NamedTuple):

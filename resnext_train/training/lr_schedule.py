@@ -21,10 +21,7 @@ from resnext_train.config import (
 
 
 def build_schedule(
-    section: ScheduleSection,
-    optimizer: OptimizerSection,
-    steps_per_epoch: int,
-    total_steps: int,
+    section: ScheduleSection, optimizer: OptimizerSection, steps_per_epoch: int, total_steps: int
 ) -> Schedule:
     """Build the schedule of a recipe, with its durations converted to steps."""
     warmup = duration_in_steps(section.warmup, steps_per_epoch)

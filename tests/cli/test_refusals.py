@@ -63,7 +63,7 @@ def test_an_unreadable_image_is_named(image_root: Path, tmp_path: Path, refuses:
     assert f"{bad} cannot be read" in error
 
 
-def test_more_processes_than_groups(tmp_path: Path) -> None:
+def test_more_processes_than_micro_batches(tmp_path: Path) -> None:
     done = start_module("train", "--config", "smoke.yaml", *SMALL, "train.micro_batch=16", processes=2, cwd=tmp_path)
     assert done.returncode == 1  # torchrun's own
     assert done.stderr.count("2 processes but only 1 micro-batches in a step") == 1

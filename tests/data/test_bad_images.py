@@ -204,7 +204,7 @@ def test_photographs_are_far_below_the_limit() -> None:
 
 
 def loaders(root: Path, *overrides: str) -> tuple[list[ImageBatch], list[ImageBatch]]:
-    """All training groups of an epoch and all evaluation blocks."""
+    """All training micro-batches of an epoch and all evaluation batches."""
     where = [f"data.root={root}", "data.workers=0", "augment.size=32", "eval.batch_size=4"]
     recipe = load_recipe("resnet18.yaml", [*where, "train.batch_size=8", "train.micro_batch=4", *overrides])
     splits = build_splits(recipe.data)
@@ -266,7 +266,7 @@ def test_images_of_a_batch_without_a_readable_one_are_counted() -> None:
 
 def test_evaluation_leaves_out_what_it_cannot_read(image_root: Path) -> None:
     _, good = loaders(image_root)
-    for name in ("cat/1.JPEG", "emu/2.JPEG"):  # the second is alone in its block
+    for name in ("cat/1.JPEG", "emu/2.JPEG"):  # the second is alone in its batch
         (image_root / "val" / name).write_bytes(b"")
     _, skipped = loaders(image_root, "data.on_bad_image=skip")
     assert [len(block.labels) for block in skipped] == [3, 4, 0]

@@ -114,7 +114,7 @@ class Numbered(Dataset[ImageBatch | UnreadableImage]):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_memory_that_is_filled_again_never_shows_through(workers: int) -> None:
-    """A group holds until the next but one is asked for, from processes that are far quicker than who receives it."""
+    """A batch holds until the next but one is asked for, also from processes far quicker than the receiver."""
     sizes = [5 + (n * 7) % 3 for n in range(300)]
     numbers = [BatchIndices(0, np.array([n])) for n in range(len(sizes))]
     loader = build_loader(Numbered(sizes), numbers, LoaderOptions(workers, pin_memory=False))
@@ -134,7 +134,7 @@ def test_memory_that_is_filled_again_never_shows_through(workers: int) -> None:
 
 
 def test_a_loader_process_takes_no_new_memory_for_every_group() -> None:
-    """What it hands over lies in a few batches, however many groups there are."""
+    """What it hands over lies in a few batches, however many micro-batches there are."""
     numbers = [BatchIndices(0, np.array([n])) for n in range(40)]
     loader = build_loader(Numbered([8] * 40), numbers, LoaderOptions(1, pin_memory=False))
     handed_over = [micro_batch.images for micro_batch in loader if isinstance(micro_batch, ImageBatch)]

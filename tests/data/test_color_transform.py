@@ -68,7 +68,7 @@ def test_draws_have_the_papers_distributions() -> None:
 
 
 def test_colours_are_computed_outside_autocast() -> None:
-    """bf16 colours would be wrong by up to 0.05: a group must reach the network exactly as computed in fp32."""
+    """bf16 colours would be wrong by up to 0.05: a micro-batch must reach the network exactly as computed in fp32."""
     from resnext_train.compute.precision import Precision
     from resnext_train.config import SgdSection
     from resnext_train.data.image_batch import ImageBatch

@@ -41,7 +41,7 @@ def with_small_shared_memory(megabytes: int, tmp_path: Path, *overrides: str) ->
 
 @pytest.mark.skipif(not CAN_MOUNT, reason="needs the right to mount a small /dev/shm (root on Linux)")
 def test_a_small_dev_shm_is_noticed_before_the_first_step(tmp_path: Path) -> None:
-    # Groups of 4 and blocks of 64 images of 400 × 400 for each of two processes
+    # Groups of 4 and batches of 64 images of 400 × 400 for each of two processes
     large = ["augment.size=400", "eval.resize=400", "eval.crop=400", "eval.batch_size=64", "data.workers=2"]
     done = with_small_shared_memory(64, tmp_path, *large)
     assert done.returncode == 2
@@ -60,7 +60,7 @@ def test_a_run_within_a_small_dev_shm(tmp_path: Path) -> None:
 
 def test_room_is_what_the_arithmetic_says(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
-    check_shared_memory(free // 100, 10, tmp_path)  # 4 groups for each of 10 processes are 40 %
+    check_shared_memory(free // 100, 10, tmp_path)  # 4 micro-batches for each of 10 processes are 40 %
     check_shared_memory(10**15, 0, tmp_path)
     check_shared_memory(10**15, 8, tmp_path / "absent")
     with pytest.raises(InputError, match=r"but 50 loader processes need \d+ MB"):

@@ -48,7 +48,7 @@ def pack_of(root: Path, tier: str) -> Path:
 
 
 def micro_batches(root: Path, workers: int = 0) -> list[ImageBatch]:
-    """An epoch of training groups and all evaluation blocks."""
+    """An epoch of training micro-batches and all evaluation batches."""
     where = [f"data.root={root}", f"data.workers={workers}", "augment.size=32", "eval.batch_size=4"]
     recipe = load_recipe("resnet18.yaml", [*where, "train.batch_size=8", "train.micro_batch=4"])
     splits = build_splits(recipe.data)
@@ -63,7 +63,7 @@ def micro_batches(root: Path, workers: int = 0) -> list[ImageBatch]:
 
 
 @pytest.mark.parametrize(("tier", "workers"), [("exact", 0), ("exact", 2), ("raw", 0), ("raw", 2)])
-def test_groups_from_a_pack_are_those_from_the_folder(image_root: Path, tier: str, workers: int) -> None:
+def test_micro_batches_from_a_pack_are_those_from_the_folder(image_root: Path, tier: str, workers: int) -> None:
     """Raw too: the images have a short side under 256, so they are kept as they are."""
     for a, b in zip(micro_batches(image_root), micro_batches(pack_of(image_root, tier), workers), strict=True):
         assert torch.equal(a.images, b.images)

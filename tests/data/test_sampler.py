@@ -13,8 +13,8 @@ from resnext_train.errors import InputError
     [
         (1_281_167, 256, 8, 5005, 0),  # ImageNet: 5004 full steps and one of 143, which the paper's code uses
         (100, 20, 4, 5, 0),
-        (108, 20, 4, 6, 0),  # remainder 8: two in each of four groups
-        (107, 20, 4, 5, 7),  # remainder 7: a group would have one
+        (108, 20, 4, 6, 0),  # remainder 8: two in each of four micro-batches
+        (107, 20, 4, 5, 7),  # remainder 7: a micro-batch would have one
         (9, 20, 4, 1, 0),
     ],
 )
@@ -32,7 +32,7 @@ def test_too_few_images_for_one_step() -> None:
 @pytest.mark.parametrize(
     ("micro_batches", "world_size", "shards"), [(8, 3, [3, 3, 2]), (8, 8, [1] * 8), (8, 1, [8]), (7, 4, [2, 2, 2, 1])]
 )
-def test_groups_are_dealt_evenly_and_in_order(micro_batches: int, world_size: int, shards: list[int]) -> None:
+def test_shards_are_even_and_in_order(micro_batches: int, world_size: int, shards: list[int]) -> None:
     dealt = [shard_for_rank(micro_batches, world_size, rank) for rank in range(world_size)]
     assert [len(d) for d in dealt] == shards
     assert [g for d in dealt for g in d] == list(range(micro_batches))
@@ -41,7 +41,7 @@ def test_groups_are_dealt_evenly_and_in_order(micro_batches: int, world_size: in
 def steps_of(
     plan: StepPlan, world_size: int, start: int, stop: int, seed: int = 5
 ) -> list[tuple[int, list[list[int]]]]:
-    """For each step its epoch and its groups, put together from all processes' samplers."""
+    """For each step its epoch and its micro-batches, put together from all processes' samplers."""
     samplers = [
         iter(TrainSampler(plan, seed, shard_for_rank(plan.micro_batches, world_size, r), start, stop))
         for r in range(world_size)
@@ -71,13 +71,13 @@ def test_an_epoch_uses_each_image_once_in_an_order_of_its_own() -> None:
         assert min(sizes) >= 2
         assert max(sizes) - min(sizes) <= 1
         epochs.setdefault(epoch, []).extend(i for g in micro_batches for i in g)
-    assert [len(set(e)) for e in epochs.values()] == [1000, 1000]  # 3 are too few for 4 groups
+    assert [len(set(e)) for e in epochs.values()] == [1000, 1000]  # 3 are too few for 4 micro-batches
     assert epochs[0] != epochs[1]
 
 
 @pytest.mark.parametrize("images", [1, 7, 8, 9, 37])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_evaluation_takes_each_image_once_in_the_same_blocks(images: int, world_size: int) -> None:
+def test_evaluation_takes_each_image_once_in_the_same_batches(images: int, world_size: int) -> None:
     samplers = [EvalSampler(images, 8, world_size, r) for r in range(world_size)]
     blocks = [b.images.tolist() for s in samplers for b in s]
     assert sorted(blocks) == [list(range(a, min(a + 8, images))) for a in range(0, images, 8)]

@@ -1,4 +1,4 @@
-"""What holds for any numbers of images, groups, processes and restarts, told by sets and arithmetic alone."""
+"""What holds for any numbers of images, micro-batches, processes and restarts, by sets and arithmetic alone."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_every_image_comes_once_an_epoch_over_all_processes(case: Case) -> None:
 
 
 @given(cases())
-def test_groups_are_even_and_none_is_too_small_for_bn(case: Case) -> None:
+def test_micro_batches_are_even_and_none_is_too_small_for_bn(case: Case) -> None:
     for n, step in enumerate(steps(case, case.world_size, 0, case.per_epoch)):
         assert len(step.micro_batches) == case.micro_batches
         sizes = [len(micro_batch) for micro_batch in step.micro_batches]

@@ -41,7 +41,7 @@ def micro_batches(count: int, size: int, images: int = 3) -> list[ImageBatch]:
 def take_step(
     context: DistContext, arch: str, size: int, clip_norm: float | None = None, dtype: torch.dtype = torch.float32
 ) -> dict[str, Any]:
-    """One step of two groups: the gradient, the state after it and the loss."""
+    """One step of two micro-batches: the gradient, the state after it and the loss."""
     section = ModelSection(arch=arch)
     model = build_model(section, 6, seed=1).to(dtype).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(momentum=0.0, nesterov=False, weight_decay=0.0), model)

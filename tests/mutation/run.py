@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,11 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTS = Path(__file__).parent / "faults"
-LIMIT = 300.0
-"""Seconds that the tests of one fault may take."""
+LIMIT = 500.0
+"""Seconds that one run of tests may take."""
+
+CRASH = re.compile(r"^E +(NameError|AttributeError|ImportError|UnboundLocalError|SyntaxError): .*", re.MULTILINE)
+"""What a fault that was not adapted to renamed code ends in. A fault must compute wrongly instead."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def copy_checkout(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
     code = "import resnext_train; print(resnext_train.__file__)"
     done = subprocess.run(
-        [sys.executable, "-B", "-c", code], cwd=target, env=environment(target), capture_output=True, check=True
+        [sys.executable, "-B", "-c", code], cwd=target.parent, env=environment(target), capture_output=True, check=True
     )
     found = Path(os.fsdecode(done.stdout).strip()).resolve()
     if target.resolve() not in found.parents:
@@ -87,41 +91,57 @@ def plant(fault: Fault, copy: Path) -> str:
     return ""
 
 
-def judge(fault: Fault, checkout: Path, folder: Path) -> Verdict:
-    """Plant `fault` in a copy of `checkout` below `folder`, and run its tests there."""
-    copy = folder / fault.name
-    shutil.copytree(checkout, copy)
-    if why := plant(fault, copy):
-        return Verdict("ERROR", why)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *fault.tests]
-    began = time.monotonic()
-    with (folder / f"{fault.name}.txt").open("w+") as output:
+def run_tests(tests: Iterable[str], copy: Path) -> tuple[int | None, str]:
+    """Run `tests` in `copy` up to the first failure, and remove it; return pytest's exit code and output.
+
+    The code is None where they took longer than LIMIT.
+    """
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--basetemp={copy}/tmp", *tests]
+    with copy.with_suffix(".txt").open("w+") as output:
         process = subprocess.Popen(
-            [*command, f"--basetemp={copy}/tmp"],
-            cwd=copy,
-            env=environment(copy),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            command, cwd=copy, env=environment(copy), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             code = process.wait(LIMIT)
         except subprocess.TimeoutExpired:
-            return Verdict("ERROR", "timed out", LIMIT)
+            code = None
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # the tests, and what a failed one has left running
             process.wait()
             shutil.rmtree(copy, ignore_errors=True)
         output.seek(0)
-        text = output.read()
+        return code, output.read()
+
+
+def judge(fault: Fault, checkout: Path, folder: Path) -> Verdict:
+    """Plant `fault` in a copy of `checkout` below `folder`, and run its tests there."""
+    copy = folder / fault.name
+    shutil.copytree(checkout, copy)
+    if why := plant(fault, copy):
+        return Verdict("ERROR", why)
+    began = time.monotonic()
+    code, text = run_tests(fault.tests, copy)
     seconds = time.monotonic() - began
+    if code is None:
+        return Verdict("ERROR", "timed out", seconds)
     if code == 0:
         return Verdict("SURVIVED", f"{' '.join(fault.tests)} passed", seconds)
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", text, re.MULTILINE)
+    if crash := CRASH.search(text):
+        return Verdict("ERROR", f"the fault crashes instead of computing wrongly: {crash[0]}", seconds)
+    failed = re.search(r"^FAILED (\S+::.+?)(?: - .*)?$", text, re.MULTILINE)
     if code != 1 or not failed:
         return Verdict("ERROR", f"pytest ended with code {code}: {text.strip()[-300:]}", seconds)
     return Verdict("caught", failed[1], seconds)
+
+
+def check_unplanted(faults: Iterable[Fault], checkout: Path, folder: Path) -> Verdict:
+    """Run the tests of all faults without a fault: they must pass, or their failing proves nothing."""
+    copy, began = folder / "unplanted", time.monotonic()
+    shutil.copytree(checkout, copy)
+    code, text = run_tests(sorted({test for fault in faults for test in fault.tests}), copy)
+    seconds = time.monotonic() - began
+    return Verdict("passed", "", seconds) if code == 0 else Verdict("ERROR", text.strip()[-300:], seconds)
 
 
 def main() -> int:
@@ -145,12 +165,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutation-") as name, ThreadPoolExecutor(args.jobs) as pool:
         folder = Path(name)
         copy_checkout(folder / "checkout")
-        jobs = {pool.submit(judge, fault, folder / "checkout", folder): fault for fault in chosen}
+        jobs = {pool.submit(check_unplanted, chosen, folder / "checkout", folder): "(no fault)"}
+        jobs |= {pool.submit(judge, fault, folder / "checkout", folder): fault.name for fault in chosen}
+        caught = 0
         for job in as_completed(jobs):
             verdict = job.result()
-            bad += verdict.kind != "caught"
-            print(f"{verdict.kind:8} {jobs[job].name:28} {verdict.seconds:5.1f} s  {verdict.why}", flush=True)
-    print(f"{len(chosen) - bad} of {len(chosen)} faults caught in {time.monotonic() - began:.0f} s")
+            caught += verdict.kind == "caught"
+            bad += verdict.kind not in ("caught", "passed")
+            print(f"{verdict.kind:8} {jobs[job]:28} {verdict.seconds:5.1f} s  {verdict.why}", flush=True)
+    print(f"{caught} of {len(chosen)} faults caught in {time.monotonic() - began:.0f} s")
     return int(bad > 0)
 
 

@@ -50,7 +50,6 @@ class PackHeader(NamedTuple):
     id: str
     """16 random bytes in hexadecimal, which are also in every shard."""
     tier: str
-    """exact, resized or raw."""
     settings: dict[str, Any]
     """How the records were made: size, quality, interpolation, jpegtran."""
     classes: list[str]
@@ -64,7 +63,6 @@ class PackHeader(NamedTuple):
     columns: dict[str, dict[str, Any]]
     """dtype, offset in the file and shape of each column."""
     bytes: int
-    """Length of the index file."""
     digest: str
     """blake2b-128 of all columns in order, in hexadecimal."""
 

@@ -1,4 +1,4 @@
-"""Restrict a source to some classes, and label its images by the network's classes."""
+"""Some images of a source, or those of some classes, labelled by the network's classes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.errors import InputError
 
 
-class ClassImages:
-    """The images of `source` whose class is in `classes`, in the source's order, labelled by position in `classes`."""
+class ImageSubset:
+    """The images of `source` with these numbers, in this order."""
 
-    def __init__(self, source: ImageSource, classes: tuple[str, ...]) -> None:
-        position = {name: i for i, name in enumerate(classes)}
-        labels = np.array([position.get(name, -1) for name in source.classes], np.int64)[source.labels]
-        self.classes, self.storage = classes, source.storage
-        self._source, self._images = source, np.flatnonzero(labels >= 0)
-        self.labels: NDArray[np.int64] = labels[self._images]
+    def __init__(self, source: ImageSource, images: NDArray[np.int64]) -> None:
+        self.classes, self.storage = source.classes, source.storage
+        self.labels: NDArray[np.int64] = source.labels[images]
+        self._source, self._images = source, images
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -32,6 +30,16 @@ class ClassImages:
 
     def image(self, i: int) -> LazyImage:
         return self._source.image(int(self._images[i]))
+
+
+class ClassImages(ImageSubset):
+    """The images of `source` whose class is in `classes`, in the source's order, labelled by position in `classes`."""
+
+    def __init__(self, source: ImageSource, classes: tuple[str, ...]) -> None:
+        position = {name: i for i, name in enumerate(classes)}
+        labels = np.array([position.get(name, -1) for name in source.classes], np.int64)[source.labels]
+        super().__init__(source, np.flatnonzero(labels >= 0))
+        self.classes, self.labels = classes, labels[self._images]
 
 
 def read_class_names(path: Path, what: str) -> list[str]:

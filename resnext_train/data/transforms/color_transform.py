@@ -24,11 +24,7 @@ GRAY = (0.299, 0.587, 0.114)
 """Weights of R, G, B in gray (ITU-R BT.601)."""
 
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
-EIGENVECTORS = (
-    (-0.5675, 0.7192, 0.4009),
-    (-0.5808, -0.0045, -0.8140),
-    (-0.5836, -0.6948, 0.4203),
-)
+EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 """Principal components of ImageNet's colours on a scale of 0 to 1, from fb.resnet.torch; rows are R, G, B."""
 
 ORDERS = tuple(itertools.permutations(range(3)))

@@ -31,11 +31,7 @@ class Box(NamedTuple):
 
 
 def sample_box(
-    draws: NDArray[np.float64],
-    height: int,
-    width: int,
-    area: tuple[float, float],
-    aspect: tuple[float, float],
+    draws: NDArray[np.float64], height: int, width: int, area: tuple[float, float], aspect: tuple[float, float]
 ) -> Box:
     """Return the random crop of the papers' code (fb.resnet.torch, RandomSizedCrop) for an image of `height` × `width`.
 
