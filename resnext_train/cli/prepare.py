@@ -75,8 +75,12 @@ def _add_imagenet(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--tier", choices=["exact", "resized", "raw"], default="exact", help="see below (default: exact)")
-    p.add_argument("--size", type=int, metavar="N", help=f"resized, raw: short side in pixels (default: {DEFAULT_SIZE})")
-    p.add_argument("--quality", type=int, metavar="Q", help=f"resized: JPEG quality, 1 to 100 (default: {DEFAULT_QUALITY})")
+    p.add_argument(
+        "--size", type=int, metavar="N", help=f"resized, raw: short side in pixels (default: {DEFAULT_SIZE})"
+    )
+    p.add_argument(
+        "--quality", type=int, metavar="Q", help=f"resized: JPEG quality, 1 to 100 (default: {DEFAULT_QUALITY})"
+    )
     p.add_argument(
         "--verify",
         default="all",
