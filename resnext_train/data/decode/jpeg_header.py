@@ -24,7 +24,6 @@ class JpegHeader(NamedTuple):
     kind: int
     """Code of the frame's marker: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, from 0xC9 on arithmetic-coded."""
     precision: int
-    """Bits per sample."""
     sampling: tuple[tuple[int, int], ...]
     """Horizontal and vertical sampling factor of each component."""
     interval: int
@@ -34,7 +33,6 @@ class JpegHeader(NamedTuple):
     scan: int
     """Offset of the first scan's data in bytes."""
     scan_components: int
-    """Components in the first scan."""
 
     @property
     def mcu_height(self) -> int:
