@@ -1,4 +1,4 @@
-"""Measure how fast this machine loads training images, and which GPUs that rate can feed."""
+"""Measure how fast this machine loads training images."""
 
 TIERS = ("folder", "exact", "resized", "raw")
 """Storage of a folder's images: unpacked, and the three tiers of packs."""

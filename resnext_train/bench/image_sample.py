@@ -1,4 +1,4 @@
-"""Sample a recipe's training images, pack the sample, and order it in passes."""
+"""Sample training images, pack the sample, and order it in passes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from resnext_train.config import DataSection, FolderData
-from resnext_train.data.build_sources import build_train, split_folder
 from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.loader_workers import usable_cores
-from resnext_train.data.pack.pack_format import is_pack
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.data.rng import permutation
 from resnext_train.data.sampler import BatchIndices
@@ -28,49 +24,6 @@ from resnext_train.prepare.pack_split import pack_split
 from resnext_train.prepare.worker_pool import Advance
 
 
-class Stored(NamedTuple):
-    """Images in one form of storage."""
-
-    source: ImageSource
-    bytes_per_image: float | None
-    """Mean; None: in memory."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The images that are measured."""
-
-    where: str
-    """Folder or pack; "": in memory."""
-    storage: str
-    """Storage of the images: folder, exact, resized, raw or memory."""
-    files: int
-    unreadable: int
-    height: float
-    width: float
-    """Mean size in pixels."""
-    crop: int
-    """Height and width of the crops in pixels."""
-    images: int
-    """Images in a pass, with repetitions if there are fewer files."""
-    group: int
-    """Images of a micro-batch, under its name in `--json`."""
-    rounds: int
-
-
-def find_images(section: DataSection) -> tuple[Stored, str]:
-    """Return the training images of a recipe and their folder or pack ("": in memory).
-
-    Raises:
-        InputError: see `build_train`.
-    """
-    source = build_train(section)
-    if not isinstance(section, FolderData) or source.storage.kind == "memory":
-        return Stored(source, None), ""
-    folder = split_folder(section, "train")
-    return Stored(source, float(PackIndex(folder).length.mean()) if is_pack(folder) else None), str(folder)
-
-
 def evenly(source: ImageSource, count: int, skip: bool) -> tuple[ImageSubset, int, tuple[float, float]]:
     """Return up to `count` evenly spaced readable images, the number of unreadable ones, and mean height and width.
 
@@ -80,47 +33,45 @@ def evenly(source: ImageSource, count: int, skip: bool) -> tuple[ImageSubset, in
         InputError: an image cannot be read and `skip` is not set, or none can be read.
     """
     count = min(count, len(source))
-    good: list[int] = []
-    sizes: list[tuple[int, int]] = []
+    sizes: dict[int, tuple[int, int]] = {}
     for i in (np.arange(count, dtype=np.int64) * len(source) // count).tolist():
         try:
             image = source.image(i)
             image.region(0, 0, image.height, image.width)
+            sizes[i] = image.height, image.width
         except (BadImageError, OSError) as error:
             if not skip:
                 raise InputError(
                     f"{source.name(i)} cannot be read: {error}; replace or remove it, or set data.on_bad_image=skip"
                 ) from error
-            continue
-        good.append(i)
-        sizes.append((image.height, image.width))
-    if not good:
+    if not sizes:
         raise InputError(f"none of {count} images can be read; `resnext-prepare check` lists what is wrong with them")
-    height, width = np.mean(sizes, axis=0).tolist()
-    return ImageSubset(source, np.array(good, np.int64)), count - len(good), (height, width)
+    height, width = np.mean(list(sizes.values()), axis=0).tolist()
+    return ImageSubset(source, np.array(list(sizes), np.int64)), count - len(sizes), (height, width)
 
 
-def file_bytes(sample: ImageSubset) -> float:
-    """Return the mean file size of a folder's sample in bytes."""
-    return sum(Path(sample.name(i)).stat().st_size for i in range(len(sample))) / len(sample)
+def bytes_per_image(sample: ImageSubset, pack: Path) -> float | None:
+    """Return the mean size of a sample's files, or of all images of the pack it is from; None: in memory."""
+    kind = sample.storage.kind
+    if kind == "folder":
+        return sum(Path(sample.name(i)).stat().st_size for i in range(len(sample))) / len(sample)
+    return None if kind == "memory" else float(PackIndex(pack).length.mean())
 
 
-def packed(sample: ImageSubset, tier: Tier, folder: Path, advance: Advance) -> Stored:
+def packed(sample: ImageSubset, tier: Tier, folder: Path, advance: Advance) -> ImageSubset:
     """Pack a folder's sample into `folder`, with images in the same order.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    listed = []
-    for i, label in enumerate(sample.labels.tolist()):
-        path = Path(sample.name(i)).absolute()
-        listed.append(Item(f"{i:08d}-{path.name}", label, str(path)))
+    paths = [Path(sample.name(i)).absolute() for i in range(len(sample))]
+    listed = [Item(f"{i:08d}-{path.name}", int(sample.labels[i]), str(path)) for i, path in enumerate(paths)]
     split = ListedSplit("the sample", sample.classes, listed)
     # Packing is not measured here: compare only one image per shard with its original.
     pack_split(split, folder, tier, len(sample), usable_cores(), advance)
     images = PackedImages(folder)
     assert np.array_equal(images.labels, sample.labels)
-    return Stored(images, float(PackIndex(folder).length.mean()))
+    return ImageSubset(images, np.arange(len(images)))
 
 
 @dataclass(frozen=True)

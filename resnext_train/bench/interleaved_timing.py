@@ -5,20 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import forkserver
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypedDict, TypeVar
 
 import torch
+from tqdm import tqdm
 
 Key = TypeVar("Key")
 
 
 class Lap(NamedTuple):
-    """One pass over some images."""
+    """One pass over some images; `stages` in seconds."""
 
     images: int
     seconds: float
@@ -29,19 +29,18 @@ Runner = Callable[[int], Lap]
 """Makes the pass with a given number; the number determines images and crops."""
 
 
-@dataclass(frozen=True)
-class Rate:
+class Rate(TypedDict):
     """Images per second."""
 
     median: float
     lowest: float
     highest: float
-    rounds: tuple[float, ...]
+    rounds: list[float]
 
-    @staticmethod
-    def of(laps: list[Lap]) -> Rate:
-        rounds = tuple(lap.images / lap.seconds for lap in laps)
-        return Rate(statistics.median(rounds), min(rounds), max(rounds), rounds)
+
+def rate_of(laps: list[Lap]) -> Rate:
+    rounds = [lap.images / lap.seconds for lap in laps]
+    return {"median": statistics.median(rounds), "lowest": min(rounds), "highest": max(rounds), "rounds": rounds}
 
 
 def microseconds(laps: list[Lap], stage: str | None = None) -> float:
@@ -49,35 +48,23 @@ def microseconds(laps: list[Lap], stage: str | None = None) -> float:
     return statistics.median(1e6 * (lap.stages[stage] if stage else lap.seconds) / lap.images for lap in laps)
 
 
-def in_turns(
-    runners: Mapping[Key, Runner], rounds: int, advance: Callable[[], object], discarded: int = 0
-) -> dict[Key, list[Lap]]:
-    """Run each runner once per round, for `discarded` warm-up rounds and `rounds` more; `advance` follows every lap."""
+@contextmanager
+def progress(total: int, what: str, unit: str) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar on stderr; if that is no terminal, print a line every 30 s."""
+    terminal = sys.stderr.isatty()
+    with tqdm(total=total, desc=what, unit=unit, mininterval=0.2 if terminal else 30.0, leave=not terminal) as bar:
+        yield bar.update
+
+
+def in_turns(what: str, runners: Mapping[Key, Runner], rounds: int, discarded: int = 0) -> dict[Key, list[Lap]]:
+    """Run each runner once per round, for `discarded` warm-up rounds and `rounds` more; `what` names the progress."""
     laps: dict[Key, list[Lap]] = {key: [] for key in runners}
-    for number in range(discarded + rounds):
-        for key, run in runners.items():
-            lap = run(number)
-            if number >= discarded:
-                laps[key].append(lap)
-            advance()
-    return laps
-
-
-def time_of_items(items: Iterable[Any], skipped: int, count: int) -> float:
-    """Return the seconds in which `count` of `items` arrive, after the first `skipped`."""
-    arriving = iter(items)
-    for _ in range(skipped):
-        next(arriving)
-    started = time.perf_counter()
-    for _ in range(count):
-        next(arriving)
-    return time.perf_counter() - started
-
-
-def pin(core: int | None) -> None:
-    """Pin this process and those it starts from now on to a core; None: do nothing."""
-    if core is not None:
-        os.sched_setaffinity(0, {core})
+    with progress(len(runners) * (discarded + rounds), what, "pass") as advance:
+        for number in range(discarded + rounds):
+            for key, run in runners.items():
+                laps[key].append(run(number))
+                advance(1)
+    return {key: of_key[discarded:] for key, of_key in laps.items()}
 
 
 @contextmanager
@@ -90,7 +77,7 @@ def on_one_core() -> Iterator[int | None]:
         forkserver.ensure_running()  # started below, the server and all its later children would stay pinned
     before = os.sched_getaffinity(0)
     core = max(before)  # the first cores run most of the system's own work
-    pin(core)
+    os.sched_setaffinity(0, {core})
     try:
         yield core
     finally:

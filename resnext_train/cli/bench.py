@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from resnext_train.bench import TIERS
 from resnext_train.cli.run_command import announce, run_command
 from resnext_train.errors import InputError
-
-if TYPE_CHECKING:
-    from resnext_train.bench.bench_results import Result
 
 NAME = "resnext-bench"
 
@@ -22,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog=NAME,
         description="Measure how fast this machine reads a recipe's training images, from a folder and packed, per "
-        "core and with all loader processes, and list the GPUs that this rate can feed.",
+        "core and with all loader processes.",
         epilog=f"example: {NAME} data --config resnext50_32x4d.yaml --data /path/to/imagenet --baseline",
     )
     p.add_argument("what", choices=["data"], help="what to measure: data, the input pipeline")
@@ -54,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _bench(args: argparse.Namespace) -> None:
     from resnext_train.config import load_recipe
-    from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
 
     words = args.tiers or []  # argparse gives --tiers the overrides that follow it, too
     tiers, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w] + args.overrides
@@ -67,12 +62,10 @@ def _bench(args: argparse.Namespace) -> None:
     if args.json and not Path(args.json).absolute().parent.is_dir():
         raise InputError(f"--json: the folder of {args.json} does not exist; make it first")
 
-    from resnext_train.bench.bench_data import Options, measure
+    from resnext_train.bench.bench_data import measure
     from resnext_train.bench.bench_report import report
 
-    chosen = tuple(dict.fromkeys(tiers)) or None
-    options = Options(args.images, args.rounds, chosen, args.baseline, DEFAULT_SIZE, DEFAULT_QUALITY)
-    result = measure(recipe, options)
+    result = measure(recipe, args.images, args.rounds, list(dict.fromkeys(tiers)), args.baseline)
     for line in report(result).split("\n"):
         announce(line)
     if args.json:
@@ -90,12 +83,12 @@ def _check(args: argparse.Namespace, tiers: list[str]) -> None:
         raise InputError(f"--tiers names no tier; name some of {', '.join(TIERS)}")
 
 
-def _write(path: Path, result: Result) -> None:
+def _write(path: Path, result: dict[str, Any]) -> None:
     from resnext_train.run_dir.environment import environment
     from resnext_train.run_dir.jsonl_sink import to_json
 
     try:
-        path.write_text(to_json({**asdict(result), **environment()}, indent=1) + "\n")
+        path.write_text(to_json({**result, **environment()}, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"--json: {path} cannot be written: {error.strerror}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,25 +11,16 @@ import pytest
 import torch
 from packs import JPEGTRAN, needs_jpegtran
 
-from resnext_train.bench.bench_images import Measured, Passes, evenly, packed
+from resnext_train.bench import TIERS, timed_pipelines
 from resnext_train.bench.bench_report import report
-from resnext_train.bench.bench_results import STAGES, InAll, PerCore, Result, compare, with_hand_over
-from resnext_train.bench.gpu_rates import APPETITE, NETWORKS, Need, cores_for, needs
-from resnext_train.bench.interleaved_timing import Lap, Rate, in_turns, microseconds, on_one_core, time_of_items
-from resnext_train.bench.own_pipeline import (
-    ReadyBatches,
-    batches_to_count,
-    copied,
-    handed_over,
-    on_this_core,
-    through_loader,
-    train_batches,
-)
-from resnext_train.bench.reference_pipelines import TITLES
+from resnext_train.bench.image_sample import Passes, bytes_per_image, evenly, packed
+from resnext_train.bench.interleaved_timing import Lap, in_turns, microseconds, on_one_core, rate_of
+from resnext_train.bench.timed_pipelines import REFERENCES, ReadyBatches, batches_to_count, timed, train_batches
 from resnext_train.config import load_recipe
-from resnext_train.data.build_loaders import build_color_transform
+from resnext_train.data.batch_datasets import TrainBatches
 from resnext_train.data.decode.lazy_image import LazyImage
 from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.sampler import BatchIndices
 from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.errors import InputError
 from resnext_train.prepare.pack_records import Tier
@@ -56,19 +48,27 @@ def test_rounds_are_in_turns_and_the_first_ones_may_not_count() -> None:
 
         return run
 
-    told: list[None] = []
-    laps = in_turns({"a": runner("a"), "b": runner("b")}, 2, lambda: told.append(None), discarded=1)  # type: ignore[dict-item]
+    laps = in_turns("test", {"a": runner("a"), "b": runner("b")}, 2, discarded=1)  # type: ignore[dict-item]
     assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
-    assert len(told) == 6
-    assert Rate.of(laps["a"]) == Rate(2.5, 2.0, 3.0, (3.0, 2.0))
+    assert rate_of(laps["a"]) == {"median": 2.5, "lowest": 2.0, "highest": 3.0, "rounds": [3.0, 2.0]}
     assert microseconds(laps["b"], "read") == pytest.approx(50_000)
     assert microseconds(laps["b"]) == pytest.approx(2.5e6 / 6)
 
 
-def test_only_what_comes_after_the_first_items_is_timed() -> None:
-    arriving = iter(range(10))
-    assert time_of_items(arriving, 3, 4) >= 0
-    assert next(arriving) == 7
+def test_only_what_comes_after_the_first_items_is_timed(image_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = train_batches(RECIPE, ImageFolder(image_root / "train"))
+    arrived = 0
+
+    def here(dataset: TrainBatches, sampler: Iterator[BatchIndices], options: object) -> Iterator[object]:
+        nonlocal arrived
+        for indices in sampler:
+            arrived += 1
+            yield dataset[indices]
+
+    monkeypatch.setattr(timed_pipelines, "build_loader", here)
+    monkeypatch.setattr(timed_pipelines.time, "perf_counter", lambda: float(arrived))
+    lap = timed(dataset, Passes(24, 4, 6, 0), workers=1)(0)
+    assert (lap.seconds, lap.images, arrived) == (6, 24, 4 + 6)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot keep a process on one core")
@@ -128,9 +128,9 @@ def test_every_tier_sees_the_same_images_and_crops(image_root: Path, tmp_path: P
     sample, _, _ = evenly(ImageFolder(image_root / "train"), 7, skip=False)
     told: list[int] = []
     stored = packed(sample, Tier("exact", None, None, JPEGTRAN), tmp_path / "exact", told.append)
-    assert stored.bytes_per_image is not None
+    assert bytes_per_image(stored, tmp_path / "exact") is not None
     assert sum(told) == 7
-    files, pack = train_batches(RECIPE, sample), train_batches(RECIPE, stored.source)
+    files, pack = train_batches(RECIPE, sample), train_batches(RECIPE, stored)
     for indices in Passes(7, 4, 3, 0).micro_batches_of(1):
         one, other = files[indices], pack[indices]
         assert isinstance(one, ImageBatch)
@@ -142,8 +142,8 @@ def test_every_tier_sees_the_same_images_and_crops(image_root: Path, tmp_path: P
 @pytest.mark.parametrize("colour", [False, True])
 def test_a_lap_makes_as_many_images_as_it_says(colour: bool, image_root: Path) -> None:
     source = Counting(image_root / "train")
-    color_transform = build_color_transform(RECIPE) if colour else None
-    lap = on_this_core(train_batches(RECIPE, source), Passes(24, 4, 2, 0), color_transform)(1)
+    dataset = train_batches(RECIPE, source)
+    lap = timed(dataset, Passes(24, 4, 2, 0), 0, dataset.color_transform if colour else None)(1)
     assert lap.images == source.asked == 8
     assert set(lap.stages) == {"read", "decode", "resize", "colour"}
     assert (lap.stages["colour"] > 0) == colour
@@ -157,7 +157,7 @@ def test_every_loader_process_makes_as_many_micro_batches(workers: int, micro_ba
 
 def test_micro_batches_through_the_loader_are_counted(image_root: Path) -> None:
     dataset = train_batches(RECIPE, ImageFolder(image_root / "train"))
-    lap = through_loader(dataset, Passes(24, 4, 2, 0), 0)(0)
+    lap = timed(dataset, Passes(24, 4, 2, 0), 1)(0)
     assert lap.images == 16
     assert lap.seconds > 0
 
@@ -167,36 +167,38 @@ def test_what_is_handed_over_is_a_copy_of_a_batch(image_root: Path) -> None:
     indices = passes.micro_batches_of(0)[0]
     ready = train_batches(RECIPE, ImageFolder(image_root / "train"))[indices]
     assert isinstance(ready, ImageBatch)
-    copy = ReadyBatches(ready)[indices]
+    copies = ReadyBatches(ready, None)
+    copy = copies[indices]
     assert torch.equal(copy.images, ready.images)
     assert copy.images.stride() == ready.images.stride()
     assert copy.images.data_ptr() != ready.images.data_ptr()
-    assert copied(ready, passes)(0).images == handed_over(ready, passes, None)(0).images == 8
-
-
-def test_cores_that_a_host_needs() -> None:
-    assert cores_for(13_700, 1_300) == 11  # 10.54
-    assert cores_for(13_000, 1_300) == 10
-    assert with_hand_over(1_000, 250) == pytest.approx(800)  # 1000 + 250 µs an image
-    assert with_hand_over(1_000, -3) == pytest.approx(1_000)
-    found = needs({"exact": 1_300.0, "raw": 7_000.0}, {"exact": 4_100.0, "raw": 14_000.0})
-    assert len(found) == 9
-    assert found[2] == Need("8 × V100-16G", "ResNeXt-101 32×4d", 4_100, {"exact": 4, "raw": 1}, ("exact", "raw"))
-    assert found[4] == Need("8 × A100-80G", "ResNeXt-50 32×4d", 13_700, {"exact": 11, "raw": 2}, ("raw",))
-    assert found[8].fed_by == ()
-    assert {len(row) for row in APPETITE.values()} == {len(NETWORKS)}
+    assert timed(copies, passes, 0)(0).images == 8
+    assert timed(copies, passes, 1)(0).images == 16
 
 
 def test_the_report_fits_into_100_columns() -> None:
-    rate = Rate(12_345.6, 11_234.5, 13_456.7, (12_345.6,))
-    core = PerCore(rate, rate, dict.fromkeys(STAGES, 1_234.5), 9_876.5, 258_033.0)
-    tiers = ("folder", "exact", "resized", "raw")
-    per_core = dict.fromkeys(tiers, core)
-    in_all = dict.fromkeys(tiers, InAll(rate, rate, 1.0))
-    references = compare(per_core, in_all, dict.fromkeys(TITLES, rate), dict.fromkeys(TITLES, rate))
-    gpus = needs(dict.fromkeys(tiers, 9_876.5), dict.fromkeys(tiers, 12_345.6))
-    measured = Measured("/data/imagenet/train", "folder", 512, 0, 375.0, 500.0, 224, 512, 32, 5)
-    lines = report(Result(measured, 90, 96, 95, per_core, in_all, references, gpus, ())).split("\n")
+    rate = {"median": 12_345.6, "lowest": 11_234.5, "highest": 13_456.7, "rounds": [12_345.6]}
+    stages = dict.fromkeys(("read", "decode", "resize", "colour", "hand_over"), 1_234.5)
+    core = {"uint8": rate, "normalised": rate, "stages": stages, "loader_core": 9_876.5, "bytes_per_image": 258_033.0}
+    ratios = dict.fromkeys(TIERS, dict.fromkeys(REFERENCES, 12.34))
+    measured = {"where": "/data/imagenet/train", "storage": "folder", "files": 512, "unreadable": 0}
+    measured |= {"height": 375.0, "width": 500.0, "crop": 224, "images": 512, "group": 32, "rounds": 5}
+    lines = report(
+        {
+            "measured": measured,
+            "workers": 90,
+            "cores": 96,
+            "per_core": dict.fromkeys(TIERS, core),
+            "in_all": {tier: {"rate": rate, "one_process": rate, "scaling": 1.0} for tier in TIERS},
+            "references": {
+                "per_core": dict.fromkeys(REFERENCES, rate),
+                "in_all": dict.fromkeys(REFERENCES, rate),
+                "ratios_per_core": ratios,
+                "ratios_in_all": ratios,
+            },
+            "notes": [],
+        }
+    ).split("\n")
     assert max(map(len, lines)) <= 100
-    assert not any("Mind that" in line for line in lines)
-    assert "8 × V100-16G ResNet-50 8,300 1* 1* 1* 1*" in [" ".join(line.split()) for line in lines]
+    rows = [" ".join(line.split()) for line in lines]
+    assert "raw 12,346 11,234-13,457 9,876 12,346 11,234-13,457 × 1.00" in rows

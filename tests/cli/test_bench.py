@@ -41,12 +41,6 @@ def check_rates(result: dict[str, Any], tiers: list[str]) -> None:
         assert all(core["stages"][stage] > 0 for stage in ("read", "decode", "resize", "colour"))
         made = 1e6 / core["uint8"]["median"]
         assert 1e6 / core["loader_core"] == pytest.approx(made + max(0, core["stages"]["hand_over"]))
-    for need in result["gpus"]:
-        for tier in tiers:
-            rate = result["per_core"][tier]["loader_core"]
-            assert (need["cores"][tier] - 1) * rate < need["images_per_s"] <= need["cores"][tier] * rate
-            fed = result["in_all"][tier]["rate"]["median"] >= need["images_per_s"]
-            assert (tier in need["fed_by"]) == fed
 
 
 def check_ratios(result: dict[str, Any]) -> None:
@@ -91,8 +85,8 @@ def test_a_folder_in_every_tier_beside_the_references(
         "a pass: 12 images in micro-batches of 4; median of 1 pass",
         "from 2 loader processes",
         "torchvision.io + v2 + ColorJitter",
-        "The hosts' rates are published estimates",
-        "8 × A100-80G                   ResNet-50            16,600",
+        "crops: 32 × 32 pixels",
+        "docs/gpu-rates.md",
     ):
         assert told in out
 
@@ -118,7 +112,7 @@ def test_synthetic_images_without_loader_processes(tmp_path: Path, capsys: pytes
     assert "images: in memory\nsample: 10 different ones, 40 × 40 pixels" in out
     assert "from the training process itself" in out
     assert "scaling" not in out, "there are no processes to compare"
-    assert "Mind that the crops measured here are of 32." in out
+    assert "crops: 32 × 32 pixels" in out
 
 
 def test_without_jpegtran_tier_exact_is_left_out(
