@@ -7,29 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from resnext_train.bench import TIERS
-from resnext_train.bench.image_sample import Passes, bytes_per_image, evenly, packed
-from resnext_train.bench.interleaved_timing import (
-    Lap,
-    Runner,
-    in_turns,
-    microseconds,
-    on_one_core,
-    one_thread,
-    progress,
-    rate_of,
-)
+from resnext_train.bench.image_sample import NO_JPEGTRAN, Passes, evenly, in_tiers
+from resnext_train.bench.interleaved_timing import Lap, Runner, in_turns, microseconds, on_one_core, one_thread, rate_of
 from resnext_train.bench.timed_pipelines import ReadyBatches, ReferenceBatches, build_references, timed, train_batches
 from resnext_train.config import FolderData, Recipe
 from resnext_train.data.batch_datasets import TrainBatches
 from resnext_train.data.build_sources import build_train, split_folder
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.loader_workers import check_shared_memory, usable_cores, worker_count, worker_deaths_explained
-from resnext_train.data.sources.class_subset import ImageSubset
 from resnext_train.errors import InputError
-from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
-from resnext_train.prepare.pack_records import Tier, find_jpegtran
 
-NO_JPEGTRAN = "tier exact is left out: it needs jpegtran, which is not installed (libjpeg-turbo has it)"
 NO_AFFINITY = "this system cannot pin a process to a core: rates per core are those of one process"
 
 COMPARED = {"pillow": "uint8", "pillow+colour": "float", "io+colour": "float"}
@@ -70,18 +57,14 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
     skip = isinstance(data, FolderData) and data.on_bad_image == "skip"
     sample, unreadable, (height, width) = evenly(source, images, skip)
     passes = Passes(len(sample), micro_batch, -(-images // micro_batch), recipe.train.seed)
-    with tempfile.TemporaryDirectory(prefix="resnext-bench-") as packs, one_thread(), worker_deaths_explained():
-        wanted = (tiers or list(TIERS)) if kind == "folder" else [str(kind)]
-        stored = _in_tiers(sample, wanted, Path(packs)) if kind == "folder" else {kind: sample}
-        ours = {tier: train_batches(recipe, tier_sample) for tier, tier_sample in stored.items()}
+    with tempfile.TemporaryDirectory(prefix="resnext-bench-") as scratch, one_thread(), worker_deaths_explained():
+        stored = in_tiers(sample, Path(where), tiers or TIERS, Path(scratch))
+        ours = {tier: train_batches(recipe, s.images) for tier, s in stored.items()}
         theirs = {name: ReferenceBatches(sample, reference) for name, reference in references.items()}
         with on_one_core() as core:
             laps = in_turns("per core", _core_runners(ours, theirs, passes, core), rounds, discarded=1)
         laps |= in_turns("in all", _loader_runners(ours, theirs, passes, workers), rounds)
-        per_core = {tier: _per_core(laps, tier) for tier in stored}
-        for tier, tier_sample in stored.items():
-            pack = Path(packs, tier) if kind == "folder" else Path(where)
-            per_core[tier]["bytes_per_image"] = bytes_per_image(tier_sample, pack)
+    no_jpegtran = kind == "folder" and "exact" in (tiers or TIERS) and "exact" not in stored
     return {
         "measured": {
             "where": where,
@@ -98,10 +81,12 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
         "workers": workers,
         "cores": usable_cores(),
         "pinned_core": core,
-        "per_core": per_core,
+        "per_core": {
+            tier: {**_per_core(laps, tier), "bytes_per_image": s.bytes_per_image} for tier, s in stored.items()
+        },
         "in_all": {tier: _in_all(laps, tier) for tier in stored},
         "references": _references(laps, list(stored), list(theirs)) if baseline else None,
-        "notes": [NO_JPEGTRAN] * (len(stored) < len(wanted)) + [NO_AFFINITY] * (core is None),
+        "notes": [NO_JPEGTRAN] * no_jpegtran + [NO_AFFINITY] * (core is None),
     }
 
 
@@ -113,24 +98,6 @@ def _check_options(kind: str, where: str, tiers: list[str], baseline: bool) -> N
         raise InputError(f"--tiers is for a folder of images, and {what}, which is measured alone; leave it out")
     if baseline:
         raise InputError(f"--baseline needs images as files, and {what}; give a folder of images by --data")
-
-
-def _in_tiers(sample: ImageSubset, tiers: list[str], folder: Path) -> dict[str, ImageSubset]:
-    """Return a folder's sample in each of `tiers`, packed below `folder`; without jpegtran not in tier exact."""
-    jpegtran = find_jpegtran()
-    settings = {
-        "exact": Tier("exact", None, None, jpegtran),
-        "resized": Tier("resized", DEFAULT_SIZE, DEFAULT_QUALITY, jpegtran),
-        "raw": Tier("raw", DEFAULT_SIZE, None, jpegtran),
-    }
-    possible = [tier for tier in tiers if tier != "exact" or jpegtran]
-    if not possible:
-        raise InputError(f"nothing is left to measure: {NO_JPEGTRAN}")
-    with progress(len(sample) * len(set(possible) - {"folder"}), "packing", "image") as advance:
-        return {
-            tier: sample if tier == "folder" else packed(sample, settings[tier], folder / tier, advance)
-            for tier in possible
-        }
 
 
 def _core_runners(

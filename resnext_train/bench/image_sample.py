@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from resnext_train.bench.interleaved_timing import progress
 from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.loader_workers import usable_cores
 from resnext_train.data.pack.pack_index import PackIndex
@@ -18,10 +20,20 @@ from resnext_train.data.sources.class_subset import ImageSubset
 from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.sources.packed_images import PackedImages
 from resnext_train.errors import InputError
+from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
 from resnext_train.prepare.image_splits import Item, ListedSplit
-from resnext_train.prepare.pack_records import Tier
+from resnext_train.prepare.pack_records import Tier, find_jpegtran
 from resnext_train.prepare.pack_split import pack_split
-from resnext_train.prepare.worker_pool import Advance
+
+NO_JPEGTRAN = "tier exact is left out: it needs jpegtran, which is not installed (libjpeg-turbo has it)"
+
+
+class Stored(NamedTuple):
+    """Images in one form of storage."""
+
+    images: ImageSource
+    bytes_per_image: float | None
+    """Mean; None: in memory."""
 
 
 def evenly(source: ImageSource, count: int, skip: bool) -> tuple[ImageSubset, int, tuple[float, float]]:
@@ -50,28 +62,41 @@ def evenly(source: ImageSource, count: int, skip: bool) -> tuple[ImageSubset, in
     return ImageSubset(source, np.array(list(sizes), np.int64)), count - len(sizes), (height, width)
 
 
-def bytes_per_image(sample: ImageSubset, pack: Path) -> float | None:
-    """Return the mean size of a sample's files, or of all images of the pack it is from; None: in memory."""
-    kind = sample.storage.kind
-    if kind == "folder":
-        return sum(Path(sample.name(i)).stat().st_size for i in range(len(sample))) / len(sample)
-    return None if kind == "memory" else float(PackIndex(pack).length.mean())
+def in_tiers(sample: ImageSubset, where: Path, tiers: Sequence[str], folder: Path) -> dict[str, Stored]:
+    """Return a folder's sample in each of `tiers`, packed below `folder`; without jpegtran not in tier exact.
 
-
-def packed(sample: ImageSubset, tier: Tier, folder: Path, advance: Advance) -> ImageSubset:
-    """Pack a folder's sample into `folder`, with images in the same order.
+    A sample of the pack `where` or of images in memory is returned as it is.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: no tier is left, or `folder` cannot be written.
     """
-    paths = [Path(sample.name(i)).absolute() for i in range(len(sample))]
-    listed = [Item(f"{i:08d}-{path.name}", int(sample.labels[i]), str(path)) for i, path in enumerate(paths)]
-    split = ListedSplit("the sample", sample.classes, listed)
-    # Packing is not measured here: compare only one image per shard with its original.
-    pack_split(split, folder, tier, len(sample), usable_cores(), advance)
-    images = PackedImages(folder)
-    assert np.array_equal(images.labels, sample.labels)
-    return ImageSubset(images, np.arange(len(images)))
+    kind, jpegtran = sample.storage.kind, find_jpegtran()
+    if kind != "folder":
+        return {kind: Stored(sample, None if kind == "memory" else _mean_record(where))}
+    possible = [tier for tier in tiers if tier != "exact" or jpegtran]
+    if not possible:
+        raise InputError(f"nothing is left to measure: {NO_JPEGTRAN}")
+    packs = {
+        "exact": Tier("exact", None, None, jpegtran),
+        "resized": Tier("resized", DEFAULT_SIZE, DEFAULT_QUALITY, jpegtran),
+        "raw": Tier("raw", DEFAULT_SIZE, None, jpegtran),
+    }
+    files = [Path(sample.name(i)).absolute() for i in range(len(sample))]
+    items = [Item(f"{i:08d}-{file.name}", int(sample.labels[i]), str(file)) for i, file in enumerate(files)]
+    split = ListedSplit("the sample", sample.classes, items)
+    stored = {"folder": Stored(sample, sum(file.stat().st_size for file in files) / len(files))}
+    to_pack = [tier for tier in possible if tier in packs]
+    with progress(len(sample) * len(to_pack), "packing", "image") as advance:
+        for tier in to_pack:
+            # Packing is not measured here: compare only one image per shard with its original.
+            pack_split(split, folder / tier, packs[tier], len(sample), usable_cores(), advance)
+            stored[tier] = Stored(PackedImages(folder / tier), _mean_record(folder / tier))
+            assert np.array_equal(stored[tier].images.labels, sample.labels), "the images are in the same order"
+    return {tier: stored[tier] for tier in possible}
+
+
+def _mean_record(pack: Path) -> float:
+    return float(PackIndex(pack).length.mean())
 
 
 @dataclass(frozen=True)

@@ -109,12 +109,9 @@ REFERENCES = {
 }
 """Titles of the reference pipelines."""
 
-Reference = Callable[[str], Tensor]
-"""Turns a file into a normalised float crop (3, size, size)."""
 
-
-def build_references(recipe: Recipe) -> dict[str, Reference]:
-    """Return the reference pipelines with the sizes, ranges and strengths of a recipe.
+def build_references(recipe: Recipe) -> dict[str, Callable[[str], Tensor]]:
+    """Return functions from a file to a normalised float crop (3, S, S), with the sizes and strengths of a recipe.
 
     Raises:
         InputError: the recipe has another kind of crop.
@@ -167,7 +164,7 @@ class ReferenceBatches(Dataset[Any]):
     Only loader processes collate the images; in this process that would take longer still.
     """
 
-    def __init__(self, sample: ImageSubset, reference: Reference) -> None:
+    def __init__(self, sample: ImageSubset, reference: Callable[[str], Tensor]) -> None:
         self._files = [sample.name(i) for i in range(len(sample))]
         self._labels: list[int] = sample.labels.tolist()
         self._reference = reference

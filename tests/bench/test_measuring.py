@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from packs import JPEGTRAN, needs_jpegtran
+from packs import needs_jpegtran
 
 from resnext_train.bench import TIERS, timed_pipelines
 from resnext_train.bench.bench_report import report
-from resnext_train.bench.image_sample import Passes, bytes_per_image, evenly, packed
+from resnext_train.bench.image_sample import Passes, evenly, in_tiers
 from resnext_train.bench.interleaved_timing import Lap, in_turns, microseconds, on_one_core, rate_of
 from resnext_train.bench.timed_pipelines import REFERENCES, ReadyBatches, batches_to_count, timed, train_batches
 from resnext_train.config import load_recipe
@@ -23,7 +23,6 @@ from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import BatchIndices
 from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.errors import InputError
-from resnext_train.prepare.pack_records import Tier
 
 RECIPE = load_recipe("resnet18.yaml", ["augment.size=32", "train.batch_size=8", "train.micro_batch=4"])
 
@@ -126,11 +125,10 @@ def test_bad_images_are_refused_or_left_out(image_root: Path) -> None:
 @needs_jpegtran
 def test_every_tier_sees_the_same_images_and_crops(image_root: Path, tmp_path: Path) -> None:
     sample, _, _ = evenly(ImageFolder(image_root / "train"), 7, skip=False)
-    told: list[int] = []
-    stored = packed(sample, Tier("exact", None, None, JPEGTRAN), tmp_path / "exact", told.append)
-    assert bytes_per_image(stored, tmp_path / "exact") is not None
-    assert sum(told) == 7
-    files, pack = train_batches(RECIPE, sample), train_batches(RECIPE, stored)
+    stored = in_tiers(sample, image_root, ["folder", "exact"], tmp_path)
+    assert list(stored) == ["folder", "exact"]
+    assert all(size and size > 0 for _, size in stored.values())
+    files, pack = (train_batches(RECIPE, images) for images, _ in stored.values())
     for indices in Passes(7, 4, 3, 0).micro_batches_of(1):
         one, other = files[indices], pack[indices]
         assert isinstance(one, ImageBatch)

@@ -118,7 +118,7 @@ def test_synthetic_images_without_loader_processes(tmp_path: Path, capsys: pytes
 def test_without_jpegtran_tier_exact_is_left_out(
     image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resnext_train.bench.bench_data.find_jpegtran", lambda: None)
+    monkeypatch.setattr("resnext_train.bench.image_sample.find_jpegtran", lambda: None)
     arguments = [*FOLDER, "--data", str(image_root), "--tiers", "exact", "raw", "data.workers=0", "train.seed=3"]
     check_rates(bench_to_json(tmp_path / "out.json", *arguments), ["raw"])
     assert "tier exact is left out: it needs jpegtran" in capsys.readouterr().out
@@ -165,7 +165,7 @@ def test_refusals_that_depend_on_the_images(
     folder = [*FOLDER, "--data", str(image_root)]
     padded = ["--config", "cifar/resnet20.yaml", "--data", str(image_root), "--baseline"]
     assert "the recipe has augment.crop=pad" in refuses(bench, "data", *padded)
-    monkeypatch.setattr("resnext_train.bench.bench_data.find_jpegtran", lambda: None)
+    monkeypatch.setattr("resnext_train.bench.image_sample.find_jpegtran", lambda: None)
     assert "nothing is left to measure: tier exact" in refuses(bench, *folder, "--tiers", "exact")
     packed(FolderSplit(image_root / "train"), tmp_path / "pack", pack_records.Tier("raw", 24, None, None))
     pack = [*FOLDER, "--data", str(tmp_path / "pack")]
