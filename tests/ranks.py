@@ -15,6 +15,7 @@ import torch
 
 from resnext_train.config import load_recipe
 from resnext_train.distributed.dist_context import DistContext, connect
+from resnext_train.distributed.rank import Rank
 from resnext_train.errors import FaultError, Preempted
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training.setup import set_up
@@ -92,4 +93,4 @@ def _rank(work: Work, rank: int, world_size: int, port: int, result: Path, argum
 def single(work: Work, *arguments: Any) -> Any:
     """`work` on one process, in this one."""
     torch.set_num_threads(1)
-    return work(DistContext(0, 1, 0, 1, torch.device("cpu")), *arguments)
+    return work(DistContext(Rank(), torch.device("cpu")), *arguments)

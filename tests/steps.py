@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from resnext_train.compute.loss import TrainingLoss
 from resnext_train.compute.precision import Precision
@@ -14,12 +16,34 @@ from resnext_train.data.sampler import shard_for_rank
 from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.models.build_model import build_model
-from resnext_train.training.optimizer import build_optimizer
+from resnext_train.training.forward_pass import ForwardPass
+from resnext_train.training.optimizer import FiniteOptimizer, build_optimizer
 from resnext_train.training.train_step import TrainStep
 
 MICRO_BATCHES = 5
 NORMALISE = ColorTransform(0.4, 0.4, 0.4, 0.1, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 NETWORK = ModelSection(arch="resnext14_2x4d")
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    context: DistContext,
+    *,
+    micro_batches: int = MICRO_BATCHES,
+    colors: ColorTransform = NORMALISE,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    loss: TrainingLoss = TrainingLoss(),  # noqa: B008 (frozen)
+    clip_norm: float | None = None,
+    seed: int = 0,
+) -> TrainStep:
+    """The step of a run, for a network that the test throws away: its BatchNorm modules are not given back."""
+    number_format = Precision(precision, context.device.type)
+    forward = ForwardPass(model, colors, number_format, loss, context)
+    finite_optimizer = FiniteOptimizer(model, optimizer, number_format.scaler(), clip_norm)
+    step = TrainStep(forward, finite_optimizer, context, micro_batches, seed)
+    step.statistics.__enter__()
+    return step
 
 
 def step_images(size: int, step: int) -> list[ImageBatch]:
@@ -39,9 +63,7 @@ def take_steps(context: DistContext, dtype: torch.dtype, sizes: list[int]) -> di
     """Steps of the given sizes; the last gradient, all weights and buffers, and the summed loss."""
     model = build_model(NETWORK, 4, seed=1).to(dtype).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(lr=0.05), model)
-    step = TrainStep(
-        model, optimizer, NORMALISE, Precision("fp32", "cpu"), context, MICRO_BATCHES, loss=TrainingLoss(0.1)
-    )
+    step = train_step(model, optimizer, context, loss=TrainingLoss(0.1))
     for n, size in enumerate(sizes):
         micro_batches = step_images(size, n)
         step(

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from ranks import run_ranks
 
 from resnext_train.distributed.dist_context import DistContext, connect
-from resnext_train.distributed.flag_sync import FlagSync
+from resnext_train.distributed.flag_sync import FlagSync, StepFlags
 from resnext_train.distributed.heartbeat import Heartbeat
 from resnext_train.errors import InputError
 
@@ -49,13 +49,22 @@ def test_the_first_of_a_host_works_before_the_others(tmp_path: Path) -> None:
 
 def flags_of_one(context: DistContext) -> list[list[int]]:
     """What is agreed on where each flag is set by another rank, and then by none."""
-    flag_sync = FlagSync(context, 3)
-    flags = [5 if i == context.rank else 0 for i in range(3)]
-    return [flag_sync.all_reduce_max(flags), flag_sync.all_reduce_max([0, 0, 0])]
+    context.start_training(20.0)
+    none = StepFlags(0, save=False, best_lost=0, saves_failing=False)
+    mine = [none._replace(stop_signal=15), none._replace(save=True, best_lost=7), none._replace(saves_failing=True)]
+    return [list(context.all_reduce_flags(mine[context.rank])), list(context.all_reduce_flags(none))]
+
+
+def late_flags(context: DistContext) -> list[list[int]]:
+    """The same one call late, as on GPUs."""
+    context.flag_sync = FlagSync(context.control, one_call_late=True)
+    flags = [StepFlags(n if context.rank else 0, save=False, best_lost=0, saves_failing=False) for n in (0, 15, 0, 2)]
+    return [list(context.all_reduce_flags(f)) for f in flags]
 
 
 def test_a_flag_of_one_rank_reaches_all(tmp_path: Path) -> None:
-    assert run_ranks(flags_of_one, 3, tmp_path) == [[[5, 5, 5], [0, 0, 0]]] * 3
+    assert run_ranks(flags_of_one, 3, tmp_path) == [[[15, 1, 7, 1], [0, 0, 0, 0]]] * 3
+    assert [[f[0] for f in flags] for flags in run_ranks(late_flags, 2, tmp_path)] == [[0, 0, 15, 0]] * 2
 
 
 def test_only_a_rank_without_a_heartbeat_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:

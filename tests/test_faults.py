@@ -21,7 +21,7 @@ from disks import fill, needs_mount, small_disk
 from ranks import returned, start_ranks, train_ranks
 
 from resnext_train.checkpoint import checkpoint_file
-from resnext_train.checkpoint.checkpoint_writer import CheckpointWriter, SaveOutcome
+from resnext_train.checkpoint.checkpointer import Checkpointer, SaveOutcome
 from resnext_train.cli.train import main as train
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
@@ -290,18 +290,18 @@ def test_a_disk_that_is_full_for_a_while(
 ) -> None:
     """Checkpoints fail, training goes on; when there is room again, so do they, and the log has no gap."""
     with small_disk(tmp_path / "disk", 115) as disk:
-        outcome = CheckpointWriter.outcome
+        write = Checkpointer._write
 
-        def meanwhile(self: CheckpointWriter, wait: bool) -> SaveOutcome | None:
-            saved = outcome(self, wait)
-            if saved and saved.step == 1:
+        def meanwhile(self: Checkpointer, *arguments: Any) -> SaveOutcome:
+            saved = write(self, *arguments)
+            if saved.step == 1:
                 fill(disk / "filler")
-            if saved and saved.step == 3:
+            if saved.step == 3:
                 assert saved.problem == "No space left on device"
                 (disk / "filler").unlink()
             return saved
 
-        monkeypatch.setattr(CheckpointWriter, "outcome", meanwhile)
+        monkeypatch.setattr(Checkpointer, "_write", meanwhile)
         out = disk / "run"
         assert train([*RUN, "--out", str(out), "log.every=1", "checkpoint.every_steps=1", "log.tensorboard=true"]) == 0
         told = capsys.readouterr().err
@@ -311,7 +311,7 @@ def test_a_disk_that_is_full_for_a_while(
         assert [e["step"] for e in events(out, "checkpoint")] == [1, 4, 5, 6]
         assert checkpoint_file.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 6
         best = checkpoint_file.load(out / "checkpoints" / "best.pt")
-        assert best["progress"]["best"] == json.loads((out / "summary.json").read_text())["best"]
+        assert best["checkpointer"]["best"] == json.loads((out / "summary.json").read_text())["best"]
         assert not list(out.rglob("*.new"))
 
 
@@ -328,7 +328,7 @@ def test_a_best_checkpoint_that_is_not_written_is_none(tmp_path: Path, monkeypat
     assert train([*RUN, "--out", str(out), "optimizer.lr=1e30"]) == 0
     assert [e["step"] for e in events(out, "checkpoint_failed")] == [3]
     assert json.loads((out / "summary.json").read_text())["best"]["epoch"] == 2
-    assert checkpoint_file.load(out / "checkpoints" / "best.pt")["progress"]["best"]["epoch"] == 2
+    assert checkpoint_file.load(out / "checkpoints" / "best.pt")["checkpointer"]["best"]["epoch"] == 2
 
 
 @needs_mount
@@ -336,15 +336,15 @@ def test_a_disk_that_stays_full_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with small_disk(tmp_path / "disk", 115) as disk:
-        outcome = CheckpointWriter.outcome
+        write = Checkpointer._write
 
-        def meanwhile(self: CheckpointWriter, wait: bool) -> SaveOutcome | None:
-            saved = outcome(self, wait)
-            if saved and saved.step == 2:
+        def meanwhile(self: Checkpointer, *arguments: Any) -> SaveOutcome:
+            saved = write(self, *arguments)
+            if saved.step == 2:
                 fill(disk / "filler")
             return saved
 
-        monkeypatch.setattr(CheckpointWriter, "outcome", meanwhile)
+        monkeypatch.setattr(Checkpointer, "_write", meanwhile)
         out = disk / "run"
         options = ["checkpoint.every_steps=1", "checkpoint.max_failures=1"]
         assert train([*RUN, "--out", str(out), *LONG, *options]) == 1
@@ -362,7 +362,7 @@ def test_a_disk_that_is_too_small_or_read_only_is_refused_before_the_first_step(
     with small_disk(tmp_path / "disk", 50) as disk:
         told = refuses(train, *RUN, "--out", str(disk / "run"))
         assert "50 MB free" in told or "52 MB free" in told
-        assert "checkpoints of 25 MB each need 100 MB" in told
+        assert "checkpoints of 25 MB each need 99 MB" in told
         assert not (disk / "run").exists()
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         assert "cannot be written: Read-only file system" in refuses(train, *RUN, "--out", str(disk / "other"))

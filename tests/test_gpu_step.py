@@ -8,17 +8,16 @@ import pytest
 import torch
 from gpu import gpu_syncs_forbidden, needs_gpu
 from ranks import single
-from steps import MICRO_BATCHES, NETWORK, NORMALISE, step_images, take_steps
+from steps import NETWORK, step_images, take_steps, train_step
 from torch.nn import functional as F
 
 from resnext_train.compute.loss import TrainingLoss
-from resnext_train.compute.precision import Precision
 from resnext_train.config import SgdSection
-from resnext_train.data.batch_loader import on_device
+from resnext_train.data.device_loader import on_device
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.rank import Rank
 from resnext_train.models.build_model import build_model
 from resnext_train.training.optimizer import build_optimizer
-from resnext_train.training.train_step import TrainStep
 
 
 @needs_gpu
@@ -26,29 +25,22 @@ from resnext_train.training.train_step import TrainStep
 def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     reference = single(take_steps, torch.float64, [20])["gradients"]
-    context = DistContext(0, 1, 0, 1, torch.device("cuda", 0))
+    context = DistContext(Rank(), torch.device("cuda", 0))
     model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
-    step = TrainStep(
-        model,
-        build_optimizer(SgdSection(), model),
-        NORMALISE,
-        Precision(precision, "cuda"),
-        context,
-        MICRO_BATCHES,
-        TrainingLoss(0.1),
-    )
+    step = train_step(model, build_optimizer(SgdSection(), model), context, precision=precision, loss=TrainingLoss(0.1))
+    step.statistics.begin()
     step.compute_gradients(on_device(step_images(20, 0), context.device), 0, 20)
-    gradient = model.fc.weight.grad.double().cpu().flatten() / step.scaler.get_scale()
+    gradient = model.fc.weight.grad.double().cpu().flatten() / step.optimizer.scaler.get_scale()
     assert F.cosine_similarity(gradient, reference["fc.weight"].flatten(), dim=0) > 0.99
 
 
 @needs_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
-    context = DistContext(0, 1, 0, 1, torch.device("cuda", 0))
+    context = DistContext(Rank(), torch.device("cuda", 0))
     model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(), model)
-    step = TrainStep(model, optimizer, NORMALISE, Precision(precision, "cuda"), context, MICRO_BATCHES)
+    step = train_step(model, optimizer, context, precision=precision)
     micro_batches = list(on_device(step_images(20, 0), context.device))
     for n in range(3):  # the first copies constants and makes the loss scale
         step(iter(micro_batches), n, 20, lr=0.01)
@@ -58,11 +50,11 @@ def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
 
 @needs_gpu
 def test_an_overflow_in_the_first_fp16_step_is_skipped_cleanly() -> None:
-    context = DistContext(0, 1, 0, 1, torch.device("cuda", 0))
+    context = DistContext(Rank(), torch.device("cuda", 0))
     model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(), model)
-    step = TrainStep(model, optimizer, NORMALISE, Precision("fp16", "cuda"), context, MICRO_BATCHES)
-    step.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
+    step = train_step(model, optimizer, context, precision="fp16")
+    step.optimizer.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
     before = model.fc.weight.detach().clone()
     step(on_device(step_images(20, 0), context.device), 0, 20, lr=0.01)
     assert torch.equal(model.fc.weight, before)

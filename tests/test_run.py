@@ -20,8 +20,9 @@ import yaml
 from conftest import SMALL, events, run_module, tensors
 from ranks import run_ranks, start_ranks, train_ranks
 
+from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpoint_file import load_first
-from resnext_train.checkpoint.resume import branch_from, resume_point
+from resnext_train.checkpoint.resume import branch_from, choose_checkpoint
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
 from resnext_train.cli.verify import main as verify
@@ -118,7 +119,7 @@ def test_the_checkpoint_is_plain_and_complete(single: Path) -> None:
             "recipe",
             "classes",
         ),
-        *("version", "plan", "images", "skipped"),
+        *("version", "plan", "images", "skipped", "checkpointer"),
     }
     assert state["classes"] == ["class_0000", "class_0001", "class_0002", "class_0003"]
     assert not any(k.startswith(("module.", "_orig_mod.")) for k in state["model"])
@@ -225,8 +226,8 @@ def test_a_branch_from_an_older_checkpoint_discards_the_later_ones(tmp_path: Pat
     assert train([*keep, "train.epochs=3"]) == 0
     first = out / "checkpoints" / "epoch_0001.pt"
     branch_from(RunDir(out), first, 1)  # and killed before the branch's first checkpoint
-    point = resume_point(RunDir(out), load_recipe(str(out / "recipe.yaml")), "auto")
-    assert load_first(point.checkpoints)[0]["progress"]["step"] == 3
+    found = choose_checkpoint(RunDir(out), load_recipe(str(out / "recipe.yaml")), "auto")
+    assert load_first(found)[0]["progress"]["step"] == 3
     assert load_first((out / "checkpoints" / "discarded.pt",))[0]["progress"]["step"] == 9
     assert train([*keep, "--resume", str(first), "train.epochs=2", "optimizer.lr=0.01"]) == 0
     state = {p.name: torch.load(p, weights_only=True) for p in (out / "checkpoints").glob("*.pt")}
@@ -265,7 +266,7 @@ def test_a_proof_finds_what_differs(tmp_path: Path, single: Path) -> None:
     last = runs[1] / "checkpoints" / "last.pt"
     state = torch.load(last, weights_only=True)
     state["model"]["fc.bias"].view(torch.int32)[2] ^= 1
-    state["progress"]["best"]["loss"] *= 1 + 1e-15
+    state["checkpointer"]["best"]["loss"] *= 1 + 1e-15
     torch.save(state, last)
     log = runs[1] / "log.jsonl"
     lines = [line for line in log.read_text().splitlines() if '"step", "step": 4' not in line]
@@ -273,9 +274,9 @@ def test_a_proof_finds_what_differs(tmp_path: Path, single: Path) -> None:
     _, differences = compare_runs(*runs)
     assert differences == [
         "log.jsonl, step 6 is logged twice in killed",
+        "checkpointer/best/loss differs",
         "log.jsonl, step 4 is missing in one run",
         "model/fc.bias differs",
-        "progress/best/loss differs",
     ]
 
 
@@ -307,6 +308,25 @@ def kill_after_a_checkpoint(arguments: list[str], out: Path) -> None:
     assert first < 6, "killed too late to prove anything"
 
 
+def test_a_checkpoint_of_format_2_continues(single: Path, tmp_path: Path) -> None:
+    """Written before the checkpointer had a state: the best evaluation is part of the progress."""
+    torch.set_num_threads(1)
+    out = tmp_path / "run"
+    arguments, checkpoints = [*RUN, "--out", str(out), "checkpoint.keep=2"], out / "checkpoints"
+    assert train(arguments) == 0
+    state = checkpoint_file.load(checkpoints / "epoch_0001.pt")
+    state["progress"]["best"] = state.pop("checkpointer")["best"]
+    shutil.rmtree(checkpoints)
+    checkpoints.mkdir()
+    checkpoint_file.save({**state, "format": "resnext-train checkpoint 2"}, checkpoints / "last.pt", ["best.pt"])
+    assert train(arguments) == 0
+    one, two = final_tensors(single), final_tensors(out)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (out, single)]
+    assert summaries[0]["best"] == summaries[1]["best"]
+
+
 def test_a_finished_run_is_left_as_it_is(single: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = final_tensors(single)
     assert train([*RUN, "--out", str(single), "data.workers=1", "log.every=1"]) == 0
@@ -323,7 +343,7 @@ def test_a_finished_run_without_a_best_or_with_a_loss_that_is_no_number(
     arguments = [*RUN, "--out", str(out), "train.epochs=1", "optimizer.lr=1e30"]
     assert train(arguments) == 0
     best = out / "checkpoints" / "best.pt"
-    assert math.isnan(torch.load(best, weights_only=True)["progress"]["best"]["loss"])
+    assert math.isnan(torch.load(best, weights_only=True)["checkpointer"]["best"]["loss"])
     capsys.readouterr()
     assert train(arguments) == 0
     assert "best  top-1 0.00 %" in capsys.readouterr().out

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 from ranks import run_ranks, single
-from steps import MICRO_BATCHES, NETWORK, NORMALISE, step_images, take_steps
+from steps import MICRO_BATCHES, NETWORK, NORMALISE, step_images, take_steps, train_step
 from torch.nn import functional as F
 
 from resnext_train.checkpoint.checkpoint_file import load_file, save, snapshot
 from resnext_train.compute.loss import TrainingLoss
-from resnext_train.compute.precision import Precision
 from resnext_train.config import OptimizerSection, RmspropSection, SgdSection
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import shard_for_rank
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.rank import Rank
 from resnext_train.models.build_model import build_model
 from resnext_train.training.optimizer import build_optimizer
 from resnext_train.training.train_step import TrainStep
@@ -67,16 +67,7 @@ def take_spoilt_steps(context: DistContext, optimizer: OptimizerSection, clip_no
     """A step that is spoilt, a good one, a spoilt one, and the bits of all weights, momentum and buffers after each."""
     model = build_model(NETWORK, 4, seed=1).to(memory_format=torch.channels_last)
     built = build_optimizer(optimizer, model)
-    step = TrainStep(
-        model,
-        built,
-        NORMALISE,
-        Precision("fp32", "cpu"),
-        context,
-        MICRO_BATCHES,
-        TrainingLoss(0.1),
-        clip_norm=clip_norm,
-    )
+    step = train_step(model, built, context, loss=TrainingLoss(0.1), clip_norm=clip_norm)
     states = [snapshot(bits(model, built))]
     for n, bad in enumerate([True, False, True]):
         micro_batches = spoilt(step_images(20, n), 3) if bad else step_images(20, n)
@@ -130,8 +121,8 @@ def test_all_processes_skip_what_one_finds_not_finite(tmp_path: Path) -> None:
 def test_a_gradient_that_overflows_is_skipped_though_all_losses_are_finite() -> None:
     model = build_model(NETWORK, 4, seed=1)
     optimizer = build_optimizer(SgdSection(), model)
-    context = DistContext(0, 1, 0, 1, torch.device("cpu"))
-    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), context, MICRO_BATCHES)
+    context = DistContext(Rank(), torch.device("cpu"))
+    step = train_step(model, optimizer, context)
     before = snapshot(bits(model, optimizer))
     model.fc.weight.register_hook(lambda gradient: gradient * 1e38 * 1e38)
     step(iter(step_images(20, 0)), 0, 20, lr=0.05)
@@ -161,14 +152,13 @@ def continue_with_a_third(context: DistContext, path: Path) -> dict[str, Any]:
     state = load_file(path)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    step.statistics.reload()
     return third_step(context, model, step)
 
 
 def fp64_step(context: DistContext) -> tuple[torch.nn.Module, torch.optim.Optimizer, TrainStep]:
     model = build_model(NETWORK, 4, seed=1).double().to(memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(lr=0.05), model)
-    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), context, MICRO_BATCHES)
+    step = train_step(model, optimizer, context)
     step.warm_up_ddp_buckets(4, 32)
     return model, optimizer, step
 
@@ -237,15 +227,8 @@ def test_statistics_move_once_a_step_whatever_the_number_of_groups() -> None:
     """The same images in every group: the result must be that of one plain pass over one group."""
     model = build_model(NETWORK, 4, seed=1)
     plain = copy.deepcopy(model)
-    context = DistContext(0, 1, 0, 1, torch.device("cpu"))
-    step = TrainStep(
-        model,
-        build_optimizer(SgdSection(), model),
-        NORMALISE,
-        Precision("fp32", "cpu"),
-        context,
-        MICRO_BATCHES,
-    )
+    context = DistContext(Rank(), torch.device("cpu"))
+    step = train_step(model, build_optimizer(SgdSection(), model), context)
     micro_batch = step_images(20, 0)[0]
     step(iter([micro_batch] * MICRO_BATCHES), 0, 4 * MICRO_BATCHES, lr=1e-9)
     plain(NORMALISE(micro_batch.images, micro_batch.jitter))
@@ -253,19 +236,39 @@ def test_statistics_move_once_a_step_whatever_the_number_of_groups() -> None:
         torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-6, msg=name)
 
 
+def test_the_network_is_an_ordinary_one_within_the_run_and_after_it() -> None:
+    """Against plain torch, with a module of another momentum and one that takes the mean over all steps (None)."""
+    model = build_model(NETWORK, 4, seed=1).double()
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    norms[1].momentum, norms[2].momentum = 0.3, None
+    plain = copy.deepcopy(model)
+    stock = torch.optim.SGD(plain.parameters(), 0.05, 0.9, nesterov=True, weight_decay=1e-4)
+    momenta, buffers = [m.momentum for m in norms], list(model.buffers())
+    context = DistContext(Rank(), torch.device("cpu"))
+    step = train_step(model, build_optimizer(SgdSection(lr=0.05), model), context, micro_batches=1)
+    for n in range(3):
+        images, labels, jitter = (torch.cat([b[k] for b in step_images(20, n)]) for k in range(3))  # type: ignore[arg-type]
+        step(iter([ImageBatch(images, labels, jitter)]), n, 20, lr=0.05)
+        stock.zero_grad()
+        (F.cross_entropy(plain(NORMALISE(images, jitter, torch.float64)), labels)).backward()
+        stock.step()
+        ours, expected = model.state_dict(), plain.state_dict()
+        assert list(ours) == list(expected)
+        assert {k: (t.dtype, t.shape) for k, t in ours.items()} == {k: (t.dtype, t.shape) for k, t in expected.items()}
+        assert ours["bn1.num_batches_tracked"] == n + 1
+        assert largest_difference(ours, expected) < 1e-7
+        assert all(t.untyped_storage().nbytes() == t.nbytes for t in ours.values()), "memory is shared"
+    assert {m.momentum for m in norms} == {1.0}
+    step.statistics.__exit__(None, None, None)
+    assert [m.momentum for m in norms] == momenta
+    assert all(a is b for a, b in zip(model.buffers(), buffers, strict=True))
+
+
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_autocast_keeps_weights_statistics_and_gradients_in_fp32(precision: Any) -> None:
     model = build_model(NETWORK, 4, seed=1)
-    context = DistContext(0, 1, 0, 1, torch.device("cpu"))
-    step = TrainStep(
-        model,
-        build_optimizer(SgdSection(), model),
-        NORMALISE,
-        Precision(precision, "cpu"),
-        context,
-        MICRO_BATCHES,
-        TrainingLoss(0.1),
-    )
+    context = DistContext(Rank(), torch.device("cpu"))
+    step = train_step(model, build_optimizer(SgdSection(), model), context, precision=precision, loss=TrainingLoss(0.1))
     step(iter(step_images(20, 0)), 0, 20, lr=0.01)
     assert {t.dtype for t in model.state_dict().values()} == {torch.float32, torch.int64}
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())

@@ -12,7 +12,7 @@ import itertools
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 import torchvision.io
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 from torchvision import transforms
 from torchvision.io import ImageReadMode
 from torchvision.transforms import v2
@@ -30,8 +30,8 @@ from resnext_train.bench.image_sample import Passes
 from resnext_train.bench.interleaved_timing import Lap, Runner
 from resnext_train.config import AreaAugment, Recipe
 from resnext_train.data.batch_datasets import PREFETCH, BatchBuffers, TrainBatches
-from resnext_train.data.batch_loader import LoaderOptions, build_loader, readable_batches
 from resnext_train.data.build_loaders import build_color_transform, build_crop_transform
+from resnext_train.data.device_loader import DeviceLoader
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import BatchIndices
 from resnext_train.data.sources.class_subset import ImageSubset
@@ -50,8 +50,7 @@ def timed(dataset: Dataset[Any], passes: Passes, workers: int, colours: ColorTra
     skipped, count = 2 * PREFETCH * workers, batches_to_count(passes, workers)
 
     def run(number: int) -> Lap:
-        loader = build_loader(dataset, passes.from_(number), LoaderOptions(workers, pin_memory=False))
-        batches = iter(loader) if isinstance(dataset, ReferenceBatches) else readable_batches(loader)
+        batches = _loaded(dataset, passes.from_(number), workers)
         for _ in range(skipped):
             next(batches)
         stages = dict.fromkeys(("read", "decode", "resize", "colour"), 0.0)
@@ -68,6 +67,13 @@ def timed(dataset: Dataset[Any], passes: Passes, workers: int, colours: ColorTra
         return Lap(count * passes.micro_batch, time.perf_counter() - started, stages)
 
     return run
+
+
+def _loaded(dataset: Dataset[Any], sampler: Iterable[BatchIndices], workers: int) -> Iterator[Any]:
+    """Return the batches of a new loader: of training's for our own, of torch's as it is for references."""
+    if isinstance(dataset, ReferenceBatches):
+        return iter(DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=workers))
+    return iter(DeviceLoader(dataset, sampler, workers, torch.device("cpu"), lambda unreadable: None))
 
 
 def batches_to_count(passes: Passes, workers: int) -> int:

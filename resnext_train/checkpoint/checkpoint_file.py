@@ -13,7 +13,8 @@ noticed: torch.load itself misses most flipped bits. One rename commits both. A 
     rng         state of torch's CPU generator. What a step draws does not depend on it: augmentation follows from
                 (seed, epoch, image), and the forward pass of a micro-batch is seeded by (seed, step, micro-batch)
     skipped     steps that were not finite: all, and those in a row up to now
-    progress    finished steps, whether the evaluation of that step is still due, seconds, best and last evaluation
+    progress    finished steps, whether the evaluation of that step is still due, seconds, last evaluation
+    checkpointer  the best evaluation
     recipe      the recipe, as plain types
     classes     class names by output
     images      how the images of each split are stored, for people
@@ -40,7 +41,9 @@ from safetensors.torch import save as to_safetensors
 from resnext_train.atomic_file import link_atomically, removed_on_error, sync_folder, write_temporary
 from resnext_train.errors import InputError
 
-FORMAT = "resnext-train checkpoint 2"
+FORMAT = "resnext-train checkpoint 3"
+_FORMATS = (FORMAT, "resnext-train checkpoint 2")
+"""Those that this version reads. Format 2 has the best evaluation in `progress`."""
 
 _SEAL = b"\nresnext-train sha256 "
 _SEAL_SIZE = len(_SEAL) + hashlib.sha256().digest_size * 2 + 1
@@ -132,6 +135,15 @@ def snapshot(value: Any) -> Any:
     return [snapshot(v) for v in value] if isinstance(value, list) else value
 
 
+def approximate_bytes(value: Any) -> int:
+    """Return about how large the file of a state is."""
+    if isinstance(value, torch.Tensor):
+        return int(value.numel()) * int(value.element_size()) + 300
+    if isinstance(value, dict):
+        return sum(approximate_bytes(v) for v in value.values()) + 100
+    return sum(approximate_bytes(v) for v in value) if isinstance(value, list) else 100
+
+
 def load_file(path: Path) -> Any:
     """Read the tensors and plain types of a file to the CPU; nothing in it is ever executed.
 
@@ -193,8 +205,8 @@ def _reason(error: Exception) -> str:
 
 
 def is_ours(content: Any) -> bool:
-    """Return whether a loaded file is a checkpoint of this tool, in the format that it reads."""
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    """Return whether a loaded file is a checkpoint of this tool, in a format that it reads."""
+    return isinstance(content, dict) and content.get("format") in _FORMATS
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -211,6 +223,8 @@ def load(path: Path) -> dict[str, Any]:
     kinds = {"model": dict, "recipe": dict, "classes": list, "progress": dict}
     if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
         raise InputError(f"{path} was not written by this tool: it has no {' and no '.join(wrong)}")
+    if "checkpointer" not in content:  # format 2
+        content["checkpointer"] = {"best": content["progress"].pop("best", None)}
     return content  # type: ignore[no-any-return]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,30 @@ _MAY_CHANGE = (
 """Keys, or beginnings of keys, that do not change what a resumed run computes from readable images."""
 
 
-@dataclass(frozen=True)
-class ResumePoint:
-    """The checkpoints that a run may resume from: it takes the first that is not damaged. Empty: it starts fresh."""
+def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
+    """Refuse early what `choose_checkpoint` would refuse, and a new run from weights that are not there.
 
-    checkpoints: tuple[Path, ...] = ()
+    Raises:
+        InputError: refused, see `choose_checkpoint`; or model.weights is no file.
+    """
+    if not choose_checkpoint(folder, recipe, resume):
+        check_weights(recipe)
 
 
-def resume_point(folder: RunDir, recipe: Recipe, resume: str) -> ResumePoint:
-    """Decide what `--resume auto|never|PATH` means for a run folder.
+def check_weights(recipe: Recipe) -> None:
+    """Refuse a recipe whose model.weights is no file.
 
-    In this order:
+    Raises:
+        InputError: it is not.
+    """
+    if recipe.model.weights and not Path(recipe.model.weights).expanduser().is_file():
+        raise InputError(f"model.weights: {recipe.model.weights} not found")
+
+
+def choose_checkpoint(folder: RunDir, recipe: Recipe, resume: str) -> tuple[Path, ...]:
+    """Return the checkpoints to resume from, the first that is not damaged; none for a new run.
+
+    `resume` is auto, never or a path. In this order:
 
     1. PATH: that checkpoint, even if the recipe has changed since; the differences are printed. Refused where the
        folder holds another run than that of PATH.
@@ -38,6 +50,8 @@ def resume_point(folder: RunDir, recipe: Recipe, resume: str) -> ResumePoint:
        data.on_bad_image, log.*, checkpoint.*, train.max_skipped, train.patience): its last.pt, or if that is damaged
        its previous.pt, or from the start if it ended before its first checkpoint.
     5. auto, and the folder holds a run of another recipe: refused.
+
+    Only under the folder's lock does the answer last: another run may be writing checkpoints there.
 
     Raises:
         InputError: refused, or PATH is not a file.
@@ -49,9 +63,9 @@ def resume_point(folder: RunDir, recipe: Recipe, resume: str) -> ResumePoint:
             raise InputError(f"--resume: checkpoint {path} not found")
         if holds_run and path.resolve().parent != folder.checkpoints.resolve():
             raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
-        return ResumePoint((path,))
+        return (path,)
     if not holds_run:
-        return ResumePoint()
+        return ()
     if resume == "never":
         raise InputError(f"{folder.path} already holds a run; choose another --out, or remove the folder")
     changed = fixed_differences(load_recipe(str(folder.recipe)), recipe)
@@ -60,7 +74,7 @@ def resume_point(folder: RunDir, recipe: Recipe, resume: str) -> ResumePoint:
             f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
             f"continue it with these changes by --resume {folder.last}"
         )
-    return ResumePoint(tuple(path for path in (folder.last, folder.previous) if path.is_file()))
+    return tuple(path for path in (folder.last, folder.previous) if path.is_file())
 
 
 def fixed_differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:

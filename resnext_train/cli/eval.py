@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnext_train.cli.run_command import announce, is_main, run_command
+from resnext_train.cli.run_command import announce, run_command
+from resnext_train.distributed.rank import this_rank
 from resnext_train.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     with connect() as context:
         result = _result(path, recipe, overrides, context, args.classes)
-    if is_main():
+    if this_rank().is_main:
         _report(result, args.json)
 
 
@@ -79,7 +80,6 @@ def _result(
 
     from resnext_train.checkpoint import checkpoint_file
     from resnext_train.compute.precision import resolve_precision
-    from resnext_train.data.batch_loader import on_device, readable_batches, report_unreadable
     from resnext_train.data.build_loaders import (
         build_color_transform,
         build_eval_loader,
@@ -108,14 +108,11 @@ def _result(
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, source, classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=False))
-    loader = build_eval_loader(recipe, evaluation.images, context)
-    batches = on_device(
-        report_unreadable(readable_batches(loader), lambda text: print(text, file=sys.stderr)), context.device
-    )
+    loader = build_eval_loader(recipe, evaluation.images, context, lambda text: print(text, file=sys.stderr))
     precision = resolve_precision(recipe.train.precision, context.device)
     started = time.perf_counter()
     with worker_deaths_explained():
-        counts = evaluate(model, batches, build_color_transform(recipe), precision, context, evaluation.outputs)
+        counts = evaluate(model, loader, build_color_transform(recipe), precision, context, evaluation.outputs)
     seconds = time.perf_counter() - started
     return {
         **counts.to_dict(),

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from resnext_train.distributed.rank import this_rank
 from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, printable
 
 
@@ -34,7 +35,7 @@ def run_command(name: str, command: Callable[[], None]) -> int:
             _print_last_line(f"{name}: ended, because nobody reads its output any more")
         return 141  # 128 + SIGPIPE, as a shell reports it
     except InputError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, LocalInputError):
+        if this_rank().is_first_on_host or isinstance(error, LocalInputError):
             _print_last_line(f"{name}: error: {error}")
         else:
             time.sleep(5)  # torchrun kills all ranks when one exits: let local rank 0 print first
@@ -45,15 +46,15 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         _print_last_line(f"{name}: error: a name of {len(str(error.filename))} characters is too long for a path")
         return 2
     except FaultError as error:
-        if is_main() or error.report_here:
+        if this_rank().is_main or error.report_here:
             _print_last_line(f"{name}: error: {error}")
         return 1
     except Preempted as stop:
-        if is_main():
+        if this_rank().is_main:
             _print_last_line(f"{name}: {stop}")
         return 75
     except KeyboardInterrupt:
-        if is_main():
+        if this_rank().is_main:
             _print_last_line(f"{name}: interrupted")
         return 130
     return 0
@@ -74,12 +75,7 @@ def _reader_has_gone() -> bool:
     return gone
 
 
-def is_main() -> bool:
-    """Return whether this is rank 0, which prints for the run."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def announce(text: str = "") -> None:
     """Print a line on rank 0 only, with control characters in it escaped (see `printable`)."""
-    if is_main():
+    if this_rank().is_main:
         print(printable(text), flush=True)

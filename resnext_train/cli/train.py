@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnext_train.cli.run_command import announce, is_main, run_command
+from resnext_train.cli.run_command import announce, run_command
+from resnext_train.distributed.rank import this_rank
 from resnext_train.distributed.stop_signals import TORCHRUN
 from resnext_train.errors import InputError
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(args: argparse.Namespace) -> None:
     # Checks that need no torch come first: most mistakes are reported in a fraction of a second.
 
-    from resnext_train.checkpoint.resume import ResumePoint, resume_point
+    from resnext_train.checkpoint.resume import check_resume, check_weights
     from resnext_train.config import load_recipe, run_name
     from resnext_train.models.architecture import check_model
     from resnext_train.run_dir.run_paths import RunDir
@@ -60,15 +60,16 @@ def _train(args: argparse.Namespace) -> None:
     check_model(recipe.model)
     _check_processes(recipe)
     folder = RunDir(Path(args.out) if args.out else Path("runs") / run_name(args.config))
-    resume = ResumePoint() if args.dry_run else resume_point(folder, recipe, args.resume)  # fails early
-    if not resume.checkpoints:
-        _check_weights(recipe)
+    if args.dry_run:
+        check_weights(recipe)
+    else:
+        check_resume(folder, recipe, args.resume)
 
     from resnext_train.distributed.dist_context import connect
     from resnext_train.training.setup import set_up
     from resnext_train.training.trainer import train
 
-    with connect(60 * recipe.train.patience) as context:
+    with connect(recipe.train.patience_seconds) as context:
         setup = set_up(recipe, context)
         if context.is_main:
             print(_describe(setup), flush=True)
@@ -76,17 +77,12 @@ def _train(args: argparse.Namespace) -> None:
         if args.dry_run:
             return
         summary = train(setup, folder, args.resume)
-    if is_main():
+    if context.is_main:
         _report(summary, folder.path)
 
 
-def _check_weights(recipe: Recipe) -> None:
-    if recipe.model.weights and not Path(recipe.model.weights).expanduser().is_file():
-        raise InputError(f"model.weights: {recipe.model.weights} not found")
-
-
 def _check_processes(recipe: Recipe) -> None:
-    world_size, micro_batches = int(os.environ.get("WORLD_SIZE", "1")), recipe.train.micro_batches
+    world_size, micro_batches = this_rank().world_size, recipe.train.micro_batches
     if world_size > micro_batches:
         raise InputError(
             f"{world_size} processes but only {micro_batches} micro-batches in a step (train.batch_size "

@@ -70,6 +70,11 @@ class CheckpointSection(Section):
     max_failures: Natural = 3
     """Failed saves in a row, as on a full disk, that are tolerated; one more ends the run."""
 
+    @property
+    def every_seconds(self) -> float | None:
+        """`every_minutes` in seconds."""
+        return None if self.every_minutes is None else 60 * self.every_minutes
+
 
 class LogSection(Section):
     """Logging."""

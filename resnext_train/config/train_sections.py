@@ -151,6 +151,11 @@ class TrainSection(Section):
         return self
 
     @property
+    def patience_seconds(self) -> float:
+        """`patience` in seconds."""
+        return 60 * self.patience
+
+    @property
     def micro_batches(self) -> int:
         """Micro-batches per step."""
         return self.batch_size // self.micro_batch

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from resnext_train.config import EvalSection, FolderData, PadAugment, Recipe, ScaleAugment
 from resnext_train.data.batch_datasets import EvalBatches, TrainBatches
-from resnext_train.data.batch_loader import LoaderOptions, build_loader
 from resnext_train.data.build_sources import first_few, missing_from
-from resnext_train.data.image_batch import ImageBatch, UnreadableImage
+from resnext_train.data.device_loader import DeviceLoader
 from resnext_train.data.loader_workers import check_shared_memory, worker_count
 from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, shard_for_rank
 from resnext_train.data.sources.class_subset import ClassImages, read_class_names
@@ -28,6 +27,9 @@ from resnext_train.data.transforms.crop_transforms import (
 )
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
+
+Report = Callable[[str], None]
+"""Takes one sentence about an image that cannot be read."""
 
 
 def build_color_transform(recipe: Recipe) -> ColorTransform:
@@ -50,15 +52,15 @@ def build_crop_transform(recipe: Recipe) -> CropTransform:
 
 
 def build_train_loader(
-    recipe: Recipe, source: ImageSource, plan: StepPlan, context: DistContext, start: int, stop: int
-) -> DataLoader[ImageBatch | UnreadableImage]:
-    """Return the loader of this rank's micro-batches of steps `start` to `stop`."""
+    recipe: Recipe, source: ImageSource, plan: StepPlan, context: DistContext, steps: range, report: Report
+) -> DeviceLoader:
+    """Return the loader of this rank's micro-batches of `steps`; `report` hears of images that cannot be read."""
     transform, color_transform = build_crop_transform(recipe), build_color_transform(recipe)
     largest = -(-plan.batch_size // plan.micro_batches)
     dataset = TrainBatches(source, transform, color_transform, recipe.train.seed, largest, _skips(recipe))
     shard = shard_for_rank(plan.micro_batches, context.world_size, context.rank)
-    sampler = TrainSampler(plan, recipe.train.seed, shard, start, stop)
-    return build_loader(dataset, sampler, _options(recipe, context))
+    sampler = TrainSampler(plan, recipe.train.seed, shard, steps.start, steps.stop)
+    return DeviceLoader(dataset, sampler, _workers(recipe, context), context.device, report)
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,12 @@ def _restricted(section: EvalSection, path: Path, source: ImageSource, classes: 
     return Evaluation(images, outputs, f"{section.protocol}, among {len(outputs)} of {len(classes)} classes")
 
 
-def build_eval_loader(
-    recipe: Recipe, images: ImageSource, context: DistContext
-) -> DataLoader[ImageBatch | UnreadableImage]:
-    """Return the loader of this rank's batches of `images`."""
+def build_eval_loader(recipe: Recipe, images: ImageSource, context: DistContext, report: Report) -> DeviceLoader:
+    """Return the loader of this rank's batches of `images`; `report` hears of those that cannot be read."""
     e = recipe.eval
     dataset = EvalBatches(images, EvalTransform(e.resize, e.crop, e.interpolation), e.batch_size, _skips(recipe))
     sampler = EvalSampler(len(images), e.batch_size, context.world_size, context.rank)
-    return build_loader(dataset, sampler, _options(recipe, context))
+    return DeviceLoader(dataset, sampler, _workers(recipe, context), context.device, report)
 
 
 def check_memory(recipe: Recipe, context: DistContext, train: bool) -> None:
@@ -112,7 +112,7 @@ def check_memory(recipe: Recipe, context: DistContext, train: bool) -> None:
     Raises:
         InputError: it is too small for them.
     """
-    workers = worker_count(recipe.data.workers, context.local_world_size) * context.local_world_size
+    workers = _workers(recipe, context) * context.local_world_size
     pixels = recipe.eval.batch_size * recipe.eval.crop**2
     if train:
         pixels += recipe.train.micro_batch * recipe.augment.size**2
@@ -123,5 +123,5 @@ def _skips(recipe: Recipe) -> bool:
     return isinstance(recipe.data, FolderData) and recipe.data.on_bad_image == "skip"
 
 
-def _options(recipe: Recipe, context: DistContext) -> LoaderOptions:
-    return LoaderOptions(worker_count(recipe.data.workers, context.local_world_size), context.device.type == "cuda")
+def _workers(recipe: Recipe, context: DistContext) -> int:
+    return worker_count(recipe.data.workers, context.local_world_size)

@@ -61,6 +61,11 @@ class StepPlan:
         position = step % self.steps_per_epoch * self.batch_size
         return min(self.batch_size, self.images - self.dropped - position)
 
+    def images_until(self, step: int) -> int:
+        """Return the number of images in the steps before step `step`."""
+        epochs, steps = divmod(step, self.steps_per_epoch)
+        return epochs * (self.images - self.dropped) + steps * self.batch_size
+
     def micro_batches_of(self, step: int, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Return the micro-batches of step `step`, given its epoch's `order`; their sizes differ by at most one."""
         position = step % self.steps_per_epoch * self.batch_size
@@ -106,20 +111,18 @@ class TrainSampler:
 
 
 class EvalSampler:
-    """Yields consecutive batches of all images, batch b on rank b mod world_size: each image once in all."""
+    """Yields consecutive batches of all images, batch b on rank b mod world_size: each image once in all.
+
+    All ranks yield equally many, because they meet in collectives between them; the last of some is empty.
+    """
 
     def __init__(self, images: int, batch_size: int, world_size: int, rank: int) -> None:
         self.images, self.batch_size, self.world_size, self.rank = images, batch_size, world_size, rank
-        self._batches = -(-images // batch_size)
-
-    @property
-    def rounds(self) -> int:
-        """Batches of the rank with most, for collectives that all ranks must enter equally often."""
-        return -(-self._batches // self.world_size)
 
     def __len__(self) -> int:
-        return len(range(self.rank, self._batches, self.world_size))
+        return -(-self.images // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[BatchIndices]:
-        for start in range(self.rank * self.batch_size, self.images, self.world_size * self.batch_size):
+        for turn in range(len(self)):
+            start = (turn * self.world_size + self.rank) * self.batch_size
             yield BatchIndices(0, np.arange(start, min(start + self.batch_size, self.images)))

@@ -1,50 +1,68 @@
-"""This rank among those that torchrun started: its place, its device, and what ranks do together."""
+"""This rank among those that torchrun started: its device, and what ranks do together."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from resnext_train.distributed.heartbeat import Heartbeat
+from resnext_train.distributed.flag_sync import FlagSync, StepFlags
+from resnext_train.distributed.heartbeat import Heartbeat, dead_ranks_named
+from resnext_train.distributed.rank import Rank, this_rank
 from resnext_train.errors import InputError, Preempted
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
 class DistContext:
-    """This rank's place among all of a run; a single process is rank 0 of 1.
+    """This rank, its device, and what it does together with the others. A single process is rank 0 of 1.
 
     Gradients travel on the default process group. `control` is a Gloo group for all else: it needs no GPU, and so never
     waits for one.
     """
 
-    rank: int
-    world_size: int
-    local_rank: int
-    local_world_size: int
+    place: Rank
     device: torch.device
     control: dist.ProcessGroup | None = None
     heartbeat: Heartbeat | None = None
+    flag_sync: FlagSync = field(default_factory=lambda: FlagSync(None, one_call_late=False))
 
-    def in_training(self, patience: float) -> DistContext:
-        """Return the context for after the set-up, in which ranks wait at most `patience` seconds for each other."""
-        if self.world_size == 1:
-            return self
-        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=patience))
-        return replace(self, control=group)  # type: ignore[arg-type]
+    @property
+    def rank(self) -> int:
+        return self.place.rank
+
+    @property
+    def world_size(self) -> int:
+        return self.place.world_size
+
+    @property
+    def local_world_size(self) -> int:
+        return self.place.local_world_size
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes the run folder and prints to the user."""
-        return self.rank == 0
+        return self.place.is_main
+
+    def start_training(self, patience: float) -> None:
+        """End the set-up, which may take hours: from here on ranks wait at most `patience` seconds for each other."""
+        if self.world_size > 1:
+            group = dist.new_group(backend="gloo", timeout=timedelta(seconds=patience))
+            self.control = group  # type: ignore[assignment]
+            self.flag_sync = FlagSync(self.control, one_call_late=self.device.type == "cuda")
+
+    def dead_ranks_named(self) -> AbstractContextManager[None]:
+        """Return a context in which the error of a collective that lost a rank becomes a FaultError that names it."""
+        return dead_ranks_named(self.heartbeat)
+
+    def all_reduce_flags(self, flags: StepFlags) -> StepFlags:
+        """Return the largest of each flag over all ranks, see FlagSync.all_reduce_max."""
+        return self.flag_sync.all_reduce_max(flags)
 
     def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum `tensor` over all ranks, in place."""
@@ -76,9 +94,13 @@ class DistContext:
             raise InputError(first) from problem
         return result  # type: ignore[return-value]
 
+    def run_on_main(self, work: Callable[[], T]) -> T:
+        """Run `work` on rank 0 and return its result, which must be picklable, on all ranks; so with an InputError."""
+        return self.gather(self.run_on_all_ranks(lambda: work() if self.is_main else None))[0]  # type: ignore[return-value]
+
     def local_rank0_first(self, work: Callable[[], T]) -> T:
         """Like `run_on_all_ranks`, but each host's other ranks wait for its first, and find its caches warm."""
-        if self.local_rank == 0:
+        if self.place.is_first_on_host:
             result = self.run_on_all_ranks(work)
             self.run_on_all_ranks(lambda: None)
             return result
@@ -100,9 +122,9 @@ def connect(patience: float = 600.0) -> Iterator[DistContext]:
     Raises:
         InputError: more processes on this host than GPUs.
     """
-    env = {k: int(os.environ.get(k, d)) for k, d in _ENVIRONMENT.items()}
-    device = pick_device(env["LOCAL_RANK"])
-    context = DistContext(env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], device)
+    place = this_rank()
+    device = pick_device(place.local_rank)
+    context = DistContext(place, device)
     if device.type == "cuda":
         if context.local_world_size > torch.cuda.device_count():
             raise InputError(
@@ -128,7 +150,7 @@ def connect(patience: float = 600.0) -> Iterator[DistContext]:
     control = dist.new_group(backend="gloo", timeout=_SET_UP)
     heartbeat = Heartbeat(store, rank, world_size)
     try:
-        yield replace(context, control=control, heartbeat=heartbeat)  # type: ignore[arg-type]
+        yield DistContext(place, device, control, heartbeat)  # type: ignore[arg-type]
     except Preempted:  # all ranks leave at the same step
         _disconnect(heartbeat)
         raise
@@ -143,6 +165,3 @@ _SET_UP = timedelta(hours=2)
 def _disconnect(heartbeat: Heartbeat) -> None:
     heartbeat.stop()
     dist.destroy_process_group()
-
-
-_ENVIRONMENT = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}

@@ -23,6 +23,13 @@ TORCHRUN = f"torchrun --standalone --nproc_per_node={{}} --signals-to-handle={',
 """How to start torchrun on one host. It dies of a signal that it does not forward, and leaves orphans."""
 
 
+class StopRequested(Exception):  # noqa: N818 (no error)
+    """All ranks have agreed to stop, because one of them received a signal."""
+
+    def __init__(self, number: int) -> None:
+        self.signal_name = signal.Signals(number).name
+
+
 class StopSignals:
     """While inside, the signals in STOPPING are noted instead of ending the process; a second SIGINT ends it."""
 

@@ -13,6 +13,7 @@ Epochs are counted from 1. A step is a finished optimizer step; in state.json of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from resnext_train.errors import InputError
@@ -26,29 +27,33 @@ from resnext_train.run_dir.tensorboard_sink import TensorBoardSink
 class RunLogger:
     """Hands events to all sinks; without sinks, as on every rank but the first, it does nothing."""
 
-    def __init__(self, sinks: tuple[Sink, ...] = ()) -> None:
-        self.sinks = sinks
+    def __init__(self, sinks: Sequence[Sink] = ()) -> None:
+        self._sinks = tuple(sinks)
+
+    def open(self, sinks: Sequence[Sink]) -> None:
+        """Hand events to `sinks` from here on."""
+        self._sinks = tuple(sinks)
 
     def write(self, event: str, **fields: Any) -> None:
-        for sink in self.sinks:
+        for sink in self._sinks:
             sink.write({"event": event, **fields})
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
-        for sink in self.sinks:
+        for sink in self._sinks:
             sink.tick(epoch, step_in_epoch)
 
     def close(self) -> None:
-        for sink in self.sinks:
+        for sink in self._sinks:
             sink.close()
 
 
-def open_log(
+def open_sinks(
     folder: RunDir, tensorboard: bool, step: int, epochs: int, steps_per_epoch: int, total_steps: int
-) -> RunLogger:
-    """Open the log of rank 0, continued after `step` finished steps.
+) -> list[Sink]:
+    """Open the sinks of rank 0, continued after `step` finished steps.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: one cannot be written.
     """
     try:
         sinks: list[Sink] = [JsonlSink(folder.log, step), ConsoleSink(epochs, steps_per_epoch, total_steps, step)]
@@ -56,4 +61,4 @@ def open_log(
             sinks.append(TensorBoardSink(folder.path / "tensorboard", step))
     except OSError as error:
         raise InputError(f"the log in {folder.path} cannot be written: {error.strerror}") from error
-    return RunLogger(tuple(sinks))
+    return sinks

@@ -8,7 +8,7 @@ Event = dict[str, Any]
 
 
 class Sink(Protocol):
-    """A destination of logged events. A new one is a class with these methods and a line in `open_log`."""
+    """A destination of logged events. A new one is a class with these methods and a line in `open_sinks`."""
 
     def write(self, event: Event) -> None:
         """Write one event."""

@@ -10,56 +10,58 @@ import torch
 from torch import nn
 
 from resnext_train.data.rng import permutation
+from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import FaultError
+from resnext_train.training.setup import Setup
 from resnext_train.training.train_metrics import Skipped
-from resnext_train.training.training_run import TrainingRun
 
 
-def check_health(run: TrainingRun) -> None:
-    """Synchronise with the device and check the run: metrics, skipped steps, equal weights on all ranks.
-
-    Raises:
-        FaultError: too many steps were skipped in a row, or the ranks' weights differ.
-    """
-    run.step.meter.read()
-    for skipped in run.step.watch.read():
-        run.log.write("skipped", **_skipped_event(skipped, run))
-        limit = run.setup.recipe.train.max_skipped
-        if skipped.in_a_row > limit:
-            first, last = skipped.step + 2 - skipped.in_a_row, skipped.step + 1
-            raise FaultError(
-                f"stopped after step {run.progress.step}: steps {first} to {last} were not finite (learning rate "
-                f"{run.schedule.lr(skipped.step):g}; log.jsonl has their images), and the weights before may be spoilt "
-                "as well; start a new run with another --out and a lower optimizer.lr, or continue from an older "
-                "checkpoint by --resume PATH"
-            )
-    if run.setup.context.world_size > 1:
-        sums = run.setup.context.gather(weights_sum(run.model))
-        common, votes = Counter(sums).most_common(1)[0]
-        if other := [str(rank) for rank, weights in enumerate(sums) if weights != common]:
-            named = f"of process {' and '.join(other)} of {len(sums)} (counted from 0) differ from the others'"
-            if 2 * votes <= len(sums):
-                named = f"of the {len(sums)} processes differ, and it is unknown which are right"
-            raise FaultError(
-                f"stopped at step {run.progress.step}: the weights {named}, as faulty hardware makes them; the same "
-                "command continues from the last checkpoint"
-            )
-
-
-def _skipped_event(skipped: Skipped, run: TrainingRun) -> dict[str, Any]:
+def skipped_event(skipped: Skipped, setup: Setup, lr: float) -> dict[str, Any]:
     """Return the event of a skipped step, with the images of the micro-batches at fault, or of all."""
-    setup = run.setup
-    seed, plan = setup.recipe.train.seed, setup.plan
-    micro_batches = plan.micro_batches_of(
-        skipped.step, permutation(seed, skipped.step // plan.steps_per_epoch, plan.images)
-    )
+    plan = setup.plan
+    order = permutation(setup.recipe.train.seed, skipped.step // plan.steps_per_epoch, plan.images)
+    micro_batches = plan.micro_batches_of(skipped.step, order)
     images = [int(i) for number in skipped.micro_batches or range(plan.micro_batches) for i in micro_batches[number]]
     at_fault = len(skipped.micro_batches)
     what = f"the loss of {at_fault} of {plan.micro_batches} micro-batches" if at_fault else "the gradient"
-    lr = run.schedule.lr(skipped.step)
     names = ", ".join(setup.splits.train.name(i) for i in images[:2])
     text = f"step {skipped.step + 1} was skipped: {what} is not finite (learning rate {lr:g}; images {names}, ...)"
     return {"step": skipped.step + 1, "lr": lr, "groups": skipped.micro_batches, "images": images, "text": text}
+
+
+def check_skipped(skipped: Skipped, limit: int, lr: float, step: int) -> None:
+    """End a run, after `step` steps, where more than `limit` steps in a row were skipped.
+
+    Raises:
+        FaultError: they were.
+    """
+    if skipped.in_a_row > limit:
+        first, last = skipped.step + 2 - skipped.in_a_row, skipped.step + 1
+        raise FaultError(
+            f"stopped after step {step}: steps {first} to {last} were not finite (learning rate {lr:g}; log.jsonl has "
+            "their images), and the weights before may be spoilt as well; start a new run with another --out and a "
+            "lower optimizer.lr, or continue from an older checkpoint by --resume PATH"
+        )
+
+
+def check_equal_weights(model: nn.Module, context: DistContext, step: int) -> None:
+    """End a run, after `step` steps, where the ranks' weights differ.
+
+    Raises:
+        FaultError: they do; with the ranks at fault, if most agree.
+    """
+    if context.world_size == 1:
+        return
+    sums = context.gather(weights_sum(model))
+    common, votes = Counter(sums).most_common(1)[0]
+    if other := [str(rank) for rank, weights in enumerate(sums) if weights != common]:
+        named = f"of process {' and '.join(other)} of {len(sums)} (counted from 0) differ from the others'"
+        if 2 * votes <= len(sums):
+            named = f"of the {len(sums)} processes differ, and it is unknown which are right"
+        raise FaultError(
+            f"stopped at step {step}: the weights {named}, as faulty hardware makes them; the same command continues "
+            "from the last checkpoint"
+        )
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -1,9 +1,12 @@
-"""The optimizer."""
+"""The optimizer, and its step where everything is finite."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, Optimizer, RMSprop
 
 from resnext_train.config import OptimizerSection, RmspropSection, SgdSection
@@ -30,23 +33,70 @@ def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
     return optimizer
 
 
-def step_where(all_finite: Tensor, optimizer: Optimizer) -> None:
-    """Take the step where `all_finite` (bool, on the device) is true, else leave weights and momentum as they are.
+class FiniteOptimizer:
+    """An optimizer that takes a step only where its gradient is finite, and clips the gradient's norm first.
 
-    The host does not wait for the device.
+    The device decides; the host does not wait for it.
     """
-    if isinstance(optimizer, SGD):  # the fused update skips by itself on this flag, as for loss scaling
-        optimizer.found_inf = (~all_finite).float()  # type: ignore[attr-defined]
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler, clip_norm: float | None = None
+    ) -> None:
+        self._parameters = list(model.parameters())
+        self.optimizer, self.scaler, self._clip_norm = optimizer, scaler, clip_norm
+
+    def gradients(self) -> list[Tensor]:
+        return [p.grad for p in self._parameters if p.grad is not None]
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, scaled for fp16."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, lr: float, finite: Tensor) -> Tensor:
+        """Take a step where `finite` (bool) and the gradient's norm is; return whether (bool)."""
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = lr
+        self.scaler.unscale_(self.optimizer)
+        norm = get_total_norm(self.gradients())
+        all_finite = finite & norm.isfinite()
+        if self._clip_norm is not None:
+            clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
+        self._step_where(all_finite)
+        self.scaler.update()
+        return all_finite
+
+    def _step_where(self, all_finite: Tensor) -> None:
+        """Take the step where `all_finite` is true, else leave weights and momentum as they are."""
+        optimizer = self.optimizer
+        if isinstance(optimizer, SGD):  # the fused update skips by itself on this flag, as for loss scaling
+            optimizer.found_inf = (~all_finite).float()  # type: ignore[attr-defined]
+            optimizer.step()
+            del optimizer.found_inf  # type: ignore[attr-defined]
+            return
+        tensors = [p for p in self._parameters if p.grad is not None]
+        tensors += [t for state in optimizer.state.values() for t in state.values() if t.dim()]
+        before = [t.detach().clone() for t in tensors]
         optimizer.step()
-        del optimizer.found_inf  # type: ignore[attr-defined]
-        return
-    tensors = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    tensors += [t for state in optimizer.state.values() for t in state.values() if t.dim()]
-    before = [t.detach().clone() for t in tensors]
-    optimizer.step()
-    with torch.no_grad():
-        for tensor, old in zip(tensors, before, strict=True):
-            torch.where(all_finite, tensor, old, out=tensor)
+        with torch.no_grad():
+            for tensor, old in zip(tensors, before, strict=True):
+                torch.where(all_finite, tensor, old, out=tensor)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the momentum but keep the settings: those are the recipe's, which may have been changed on purpose."""
+        groups = self.optimizer.param_groups
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+        self.optimizer.load_state_dict(state)
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
+            for parameter in group["params"] if group.get("momentum") else ():
+                # Momentum that was off until now starts from zero, as in a new run.
+                self.optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 
 def _sgd(section: SgdSection, groups: list[dict[str, object]]) -> Optimizer:

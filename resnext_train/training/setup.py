@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+
+from resnext_train import __version__
 from resnext_train.compute.precision import Precision, resolve_precision
 from resnext_train.config import Recipe
 from resnext_train.data.build_loaders import Evaluation, build_evaluation, check_memory
@@ -23,20 +27,53 @@ class Setup:
     splits: Splits
     evaluation: Evaluation
     plan: StepPlan
-    total_steps: int
     precision: Precision
 
     @property
     def num_classes(self) -> int:
         return len(self.splits.classes)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.plan.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        train = self.recipe.train
+        total = train.epochs * self.steps_per_epoch
+        return min(total, train.max_steps or total)
+
     def schedule(self) -> Schedule:
         r = self.recipe
-        return build_schedule(r.schedule, r.optimizer, self.plan.steps_per_epoch, self.total_steps)
+        return build_schedule(r.schedule, r.optimizer, self.steps_per_epoch, self.total_steps)
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch, counted from 1, of step number `step`."""
-        return step // self.plan.steps_per_epoch + 1
+        return step // self.steps_per_epoch + 1
+
+    def effective(self) -> dict[str, Any]:
+        """Return the recipe's effective values on this machine, for the start event."""
+        return {
+            "world_size": self.context.world_size,
+            "device": str(self.context.device),
+            "precision": self.precision.name,
+            "threads": torch.get_num_threads(),
+            "images": self.splits.storage,
+            "batch_size": self.plan.batch_size,
+            "groups": self.plan.micro_batches,
+            "steps_per_epoch": self.steps_per_epoch,
+            "total_steps": self.total_steps,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of its run's recipe and data."""
+        return {
+            "plan": {"images": self.plan.images, "steps_per_epoch": self.steps_per_epoch},
+            "recipe": self.recipe.to_dict(),
+            "classes": list(self.splits.classes),
+            "images": self.splits.storage,
+            "version": __version__,
+        }
 
 
 def set_up(recipe: Recipe, context: DistContext) -> Setup:
@@ -54,7 +91,4 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, splits.val, splits.classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=True))
     plan = StepPlan(len(splits.train), recipe.train.batch_size, recipe.train.micro_batches)
-    total = recipe.train.epochs * plan.steps_per_epoch
-    total = min(total, recipe.train.max_steps or total)
-    precision = resolve_precision(recipe.train.precision, context.device)
-    return Setup(recipe, context, splits, evaluation, plan, total, precision)
+    return Setup(recipe, context, splits, evaluation, plan, resolve_precision(recipe.train.precision, context.device))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from resnext_train.data.image_batch import ImageBatch, LoadReport
+from resnext_train.data.loader_workers import worker_count
 from resnext_train.data.slow_loader import NOTICEABLE, WINDOW, Workers, slow_stage
-from resnext_train.data.sources.image_source import Storage
+from resnext_train.training.setup import Setup
 
 
 class Lap(NamedTuple):
@@ -29,8 +30,9 @@ class Clock:
         self._steps, self._images, self._waited, self._lap = 0, 0, 0.0, now
         self._reports: list[LoadReport] = []
 
-    def timed(self, micro_batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
-        """Yield `micro_batches` and count the time spent waiting for each."""
+    def timed(self, batches: Iterable[ImageBatch]) -> Iterator[ImageBatch]:
+        """Yield `batches` and count the time spent waiting for each."""
+        micro_batches = iter(batches)
         while True:
             asked = time.perf_counter()
             micro_batch = next(micro_batches, None)
@@ -55,8 +57,10 @@ class Clock:
 class DataWait:
     """Watches how long steps wait for their images."""
 
-    def __init__(self, workers: Workers, storage: Storage) -> None:
-        self._workers, self._storage = workers, storage
+    def __init__(self, setup: Setup) -> None:
+        requested = setup.recipe.data.workers
+        self._workers = Workers(*(worker_count(w, setup.context.local_world_size) for w in (requested, "auto")))
+        self._storage = setup.splits.train.storage
         self._reported: set[str] = set()
         self._laps: list[Lap] = []
         self._started = False

@@ -67,6 +67,22 @@ class TrainMeter:
             totals.seen += int(seen)
             totals.unreadable += int(unreadable)
 
+    def take_window(self) -> Totals:
+        """Return the sums since the last log line, and begin the next window."""
+        window, self.window = self.window, Totals()
+        return window
+
+    def end_epoch(self, is_whole: bool) -> None:
+        """Begin the next window; after a whole epoch, the next epoch, too."""
+        self.window = Totals()
+        if is_whole:
+            self.epoch = Totals()
+
+    @property
+    def unreadable(self) -> int:
+        """Images of the run that could not be read."""
+        return self.run.unreadable
+
     def state_dict(self) -> dict[str, Any]:
         return {"window": asdict(self.window), "epoch": asdict(self.epoch), "run": asdict(self.run)}
 

@@ -1,37 +1,37 @@
-"""A training run, from its first step to its last. Read this file first."""
+"""A training run, from its first step to its last. Read this file first.
+
+`train` is the entrance: it locks the run folder, finds the checkpoint to continue from, and builds a `Trainer`.
+`Trainer.train` is the loop: load, step, log, evaluate, save, stop.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any, NoReturn
 
-from torch.utils.data import DataLoader
-
-from resnext_train.checkpoint.resume import ResumePoint, resume_point
-from resnext_train.data.batch_loader import on_device, readable_batches, report_unreadable
-from resnext_train.data.build_loaders import build_color_transform, build_train_loader
-from resnext_train.data.image_batch import ImageBatch, UnreadableImage
+from resnext_train.checkpoint import checkpoint_file
+from resnext_train.checkpoint.checkpointer import Checkpointer
+from resnext_train.checkpoint.resume import branch_from
+from resnext_train.compute.metrics import EvalCounts
+from resnext_train.data.build_loaders import build_color_transform, build_eval_loader, build_train_loader
+from resnext_train.data.device_loader import DeviceLoader
+from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.loader_workers import worker_deaths_explained
-from resnext_train.distributed.heartbeat import dead_ranks_named
-from resnext_train.distributed.stop_signals import StopSignals
-from resnext_train.errors import Preempted
+from resnext_train.distributed.flag_sync import StepFlags
+from resnext_train.distributed.stop_signals import StopRequested, StopSignals
+from resnext_train.errors import InputError, Preempted
 from resnext_train.evaluation.evaluate import evaluate
+from resnext_train.run_dir.console import print_line
+from resnext_train.run_dir.environment import environment
+from resnext_train.run_dir.run_logger import RunLogger, open_sinks
 from resnext_train.run_dir.run_paths import RunDir
-from resnext_train.training.build_run import build_run
-from resnext_train.training.health import check_health, weights_digest
+from resnext_train.training.build_step import build_train_step
+from resnext_train.training.health import check_equal_weights, check_skipped, skipped_event, weights_digest
+from resnext_train.training.progress import Progress, TorchRng
+from resnext_train.training.saved_run import SavedRun, load_saved_run
 from resnext_train.training.setup import Setup
-from resnext_train.training.step_boundary import (
-    StopRequested,
-    run_summary,
-    save,
-    save_and_exit,
-    sync_flags,
-    until_stopped,
-    wait_saved,
-)
-from resnext_train.training.training_run import TrainingRun
+from resnext_train.training.throughput import Clock, DataWait, Lap
 
 
 @worker_deaths_explained()
@@ -47,154 +47,288 @@ def train(setup: Setup, folder: RunDir, resume: str) -> dict[str, Any]:
         FaultError: a rank is gone, the ranks' weights differ, too many steps in a row were not finite, or checkpoints
             cannot be written.
     """
-    context = setup.context.in_training(60 * setup.recipe.train.patience)
-    setup = replace(setup, context=context)
-    lock = context.run_on_all_ranks(lambda: folder.lock() if context.is_main else None)
-    try:
-        with StopSignals(announce=context.is_main) as signals:
-            with dead_ranks_named(context.heartbeat):
-                # Chosen under the lock: no other run can be writing checkpoints in the folder.
-                point = context.run_on_all_ranks(
-                    lambda: resume_point(folder, setup.recipe, resume) if context.is_main else ResumePoint()
-                )
-                run = build_run(setup, folder, context.gather(point)[0], signals)
-            with _record_end(run), dead_ranks_named(context.heartbeat):
-                return _take_steps(run)
-    finally:
-        if lock:
-            lock.close()
+    context, section = setup.context, setup.recipe.train
+    context.start_training(section.patience_seconds)
+    with ExitStack() as stack:
+        if lock := context.run_on_all_ranks(lambda: folder.lock() if context.is_main else None):
+            stack.enter_context(closing(lock))
+        signals = stack.enter_context(StopSignals(announce=context.is_main))
+        with context.dead_ranks_named():
+            # Under the lock: no other run can be writing checkpoints in the folder.
+            trainer = Trainer(setup, folder, load_saved_run(setup, folder, resume), signals)
+        return trainer.train()
 
 
-@contextmanager
-def _record_end(run: TrainingRun) -> Iterator[None]:
-    """Record in state.json and the log how the run ends, and finish the checkpoint that is being written."""
-    try:
+class Trainer:
+    """A run on this rank. The ranks do everything together; only rank 0 writes to the run folder."""
+
+    def __init__(self, setup: Setup, folder: RunDir, saved: SavedRun | None, signals: StopSignals) -> None:
+        """Build all parts of a run, as saved or new; then prepare the run folder and log the start.
+
+        Raises:
+            InputError: the checkpoint holds another network, or the run folder cannot be written.
+        """
+        recipe, context = setup.recipe, setup.context
+        self.setup, self.folder, self.signals, self.context = setup, folder, signals, context
+        self.log = RunLogger()
+        self.checkpointer = Checkpointer(folder, recipe.checkpoint, self.log, writes=context.is_main)
+        self.step = build_train_step(setup, fine_tune=saved is None)
+        self._model, self._statistics = self.step.model, self.step.statistics
+        self._meter, self._watch = self.step.meter, self.step.watch
+        self.schedule = setup.schedule()
+        self.progress = Progress()
+        self._parts = {
+            **self.step.stateful_parts(),
+            "schedule": self.schedule,
+            "progress": self.progress,
+            "checkpointer": self.checkpointer,
+            "rng": TorchRng(),
+        }
+        if saved:
+            context.run_on_all_ranks(lambda: self.load_state_dict(saved.state))
+        self._clock, self._data_wait = Clock(), DataWait(setup)
+        self._val_loader = build_eval_loader(recipe, setup.evaluation.images, context, self._log_unreadable)
+        context.run_on_main(lambda: self._prepare_folder(saved))
+        self.log.write("start", step=self.progress.step, **environment(), **setup.effective())
+
+    def _prepare_folder(self, saved: SavedRun | None) -> None:
+        setup, recipe, folder = self.setup, self.setup.recipe, self.folder
+        log, train = recipe.log, recipe.train
+        folder.check_room(checkpoint_file.approximate_bytes(self.state_dict()), recipe.checkpoint.keep)
+        if saved:
+            branch_from(folder, saved.path, setup.epoch_of(self.progress.step) - 1)
+        folder.create(recipe.to_yaml())
+        logged = saved.step if saved else 0
+        per_epoch, total = setup.steps_per_epoch, setup.total_steps
+        self.log.open(open_sinks(folder, log.tensorboard, logged, train.epochs, per_epoch, total))
+        folder.write_state("running", self.progress.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the content of a checkpoint, see checkpoint_file.py."""
+        return {name: part.state_dict() for name, part in self._parts.items()} | self.setup.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put every part that `state` has into its state.
+
+        Raises:
+            InputError: it is the state of another network.
+        """
         try:
-            yield
-        except StopRequested as stop:
-            save_and_exit(run, stop.signal)
-    except Preempted:
-        raise
-    except BaseException as error:
-        run.checkpoint_writer.close()  # first: a checkpoint that is still being written ends by writing state.json, too
-        run.log.write("failed", step=run.progress.step, text=str(error) or type(error).__name__)
-        if run.setup.context.is_main:
-            run.folder.write_state("failed", run.progress.step)
-        raise
-    finally:
-        run.checkpoint_writer.close()
-        run.log.close()
+            for name, part in self._parts.items():
+                if name in state:
+                    part.load_state_dict(state[name])
+        except RuntimeError as error:
+            recipe = self.setup.recipe
+            raise InputError(f"the checkpoint holds another network than the recipe's {recipe.model.arch}") from error
 
+    def train(self) -> dict[str, Any]:
+        """Train from where the run is to its end, and return the summary. Raises what the function `train` does."""
+        setup, progress, recipe = self.setup, self.progress, self.setup.recipe
+        with self._end_recorded(), self.context.dead_ranks_named(), self._statistics:
+            self.step.warm_up_ddp_buckets(recipe.train.micro_batch, recipe.augment.size)
+            if progress.epoch_is_open:  # the run was stopped during this epoch's evaluation
+                self._end_epoch()
+            micro_batches = self._clock.timed(self._train_loader())
+            while progress.step < setup.total_steps:
+                self._take_step(micro_batches)
+                at_end = progress.step == setup.total_steps
+                if at_end or progress.step % recipe.log.every == 0:
+                    self._log_step()
+                if at_end or progress.step % setup.steps_per_epoch == 0:
+                    self._end_epoch()
+                elif self.checkpointer.is_due_after_step(progress.step):
+                    self._save()
+                if not at_end:
+                    self._sync_flags()
+            return self._finish()
 
-def _take_steps(run: TrainingRun) -> dict[str, Any]:
-    """Load, step, log, evaluate, save and stop, from where `run` is to its end; return the summary."""
-    setup, section = run.setup, run.setup.recipe.checkpoint
-    if run.progress.epoch_is_open:  # the run was stopped during this epoch's evaluation
-        _end_epoch(run)
-    loader = build_train_loader(
-        setup.recipe, setup.splits.train, setup.plan, setup.context, run.progress.step, setup.total_steps
-    )
-    micro_batches = run.clock.timed(_batches_on_device(run, loader))
-    while run.progress.step < setup.total_steps:
-        _take_step(run, micro_batches)
-        step = run.progress.step
-        at_end = step == setup.total_steps
-        if at_end or step % setup.recipe.log.every == 0:
-            _log_step(run)
-        if at_end or step % setup.plan.steps_per_epoch == 0:
-            _end_epoch(run)
-        elif section.every_steps and step % section.every_steps == 0:
-            save(run)
-        if not at_end:
-            sync_flags(run, may_save=True)
-    return _finish(run)
+    def _train_loader(self) -> DeviceLoader:
+        setup, steps = self.setup, range(self.progress.step, self.setup.total_steps)
+        images, report = setup.splits.train, self._log_unreadable
+        return build_train_loader(setup.recipe, images, setup.plan, self.context, steps, report)
 
+    def _log_unreadable(self, text: str) -> None:
+        """Log an image that could not be read; ranks without the log print it."""
+        if self.context.is_main:
+            self.log.write("unreadable", step=self.progress.step, text=text)
+        else:
+            print_line(f"process {self.context.rank}: {text}")
 
-def _batches_on_device(run: TrainingRun, loader: DataLoader[ImageBatch | UnreadableImage]) -> Iterator[ImageBatch]:
-    """Yield the batches of `loader` on this rank's device, and log images that cannot be read."""
-    return on_device(report_unreadable(readable_batches(loader), run.log_unreadable), run.setup.context.device)
+    def _take_step(self, micro_batches: Iterator[ImageBatch]) -> None:
+        setup, step = self.setup, self.progress.step
+        size = setup.plan.step_size(step)
+        self.step(micro_batches, step, size, self.schedule.lr(step))
+        self._clock.took(size)
+        self.progress.step += 1
+        self.log.tick(setup.epoch_of(step), step % setup.steps_per_epoch + 1)
 
+    def _log_step(self) -> None:
+        """Log the mean over the steps since the last step line, or since the epoch's start."""
+        self._check_health()
+        window, lap = self._meter.take_window(), self._lap()
+        step = self.progress.step
+        self.log.write(
+            "step",
+            step=step,
+            epoch=self.setup.epoch_of(step - 1),
+            loss=window.mean_loss,
+            lr=self.schedule.lr(step - 1),
+            top1=window.top1,
+            images_per_s=lap.images / lap.seconds,
+            data_wait=lap.waited / lap.seconds,
+        )
+        if slow := self._data_wait.add(lap):
+            self.log.write("slow_data", step=step, **slow)
 
-def _take_step(run: TrainingRun, micro_batches: Iterator[ImageBatch]) -> None:
-    step = run.progress.step
-    size = run.setup.plan.step_size(step)
-    run.step(micro_batches, step, size, run.schedule.lr(step))
-    run.clock.took(size)
-    run.progress.step += 1
-    run.log.tick(run.setup.epoch_of(step), step % run.setup.plan.steps_per_epoch + 1)
+    def _lap(self) -> Lap:
+        """Return the clock's lap that ends now, and add its time to the run's."""
+        lap = self._clock.lap()
+        self.progress.seconds += lap.seconds
+        return lap
 
+    def _check_health(self) -> None:
+        """Wait for the device; log skipped steps; end the run where they are too many or the ranks' weights differ."""
+        step, recipe = self.progress.step, self.setup.recipe
+        for skipped in self.step.read_metrics():
+            lr = self.schedule.lr(skipped.step)
+            self.log.write("skipped", **skipped_event(skipped, self.setup, lr))
+            check_skipped(skipped, recipe.train.max_skipped, lr, step)
+        check_equal_weights(self._model, self.context, step)
 
-def _log_step(run: TrainingRun) -> None:
-    """Log the mean over the steps since the last step line, or since the epoch's start."""
-    check_health(run)
-    window = run.step.meter.window
-    lap = run.clock.lap()
-    run.progress.seconds += lap.seconds
-    step = run.progress.step - 1
-    run.log.write(
-        "step",
-        step=step + 1,
-        epoch=run.setup.epoch_of(step),
-        loss=window.mean_loss,
-        lr=run.schedule.lr(step),
-        top1=window.top1,
-        images_per_s=lap.images / lap.seconds,
-        data_wait=lap.waited / lap.seconds,
-    )
-    if slow := run.data_wait.add(lap):
-        run.log.write("slow_data", step=step + 1, **slow)
-    run.step.meter.window = type(window)()
+    def _end_epoch(self) -> None:
+        """Evaluate if the recipe asks for it after this epoch, log the epoch, and save."""
+        progress, setup, recipe = self.progress, self.setup, self.setup.recipe
+        epoch = setup.epoch_of(progress.step - 1)
+        at_end = progress.step == setup.total_steps
+        self._check_health()
+        counts, is_best = None, False
+        if at_end or epoch % recipe.eval.every_epochs == 0:
+            progress.epoch_is_open = True
+            counts = self.evaluate()
+            progress.epoch_is_open = False
+            self.schedule.observe(100 - counts.top1)
+            progress.last = {"epoch": epoch, **counts.to_dict()}
+            is_best = self.checkpointer.is_best(progress.last)
+        self._lap()
+        self._log_epoch(epoch, counts)
+        # Where max_steps cut the epoch short, more of it may follow in a longer run.
+        self._meter.end_epoch(is_whole=progress.step % setup.steps_per_epoch == 0)
+        progress.epoch_began = progress.seconds
+        if at_end or is_best or self.checkpointer.is_due_after_epoch(epoch):
+            self._save(is_best, epoch)
 
+    def evaluate(self) -> EvalCounts:
+        """Evaluate the network on the validation images, see `evaluate` in evaluation/.
 
-def _end_epoch(run: TrainingRun) -> None:
-    """Evaluate if the epoch asks for it, log the epoch, note the best, and save."""
-    recipe = run.setup.recipe
-    step = run.progress.step
-    at_end = step == run.setup.total_steps
-    epoch = run.setup.epoch_of(step - 1)
-    check_health(run)
-    totals = run.step.meter.epoch
-    counts = None
-    if at_end or epoch % recipe.eval.every_epochs == 0:
-        run.progress.epoch_is_open = True
-        batches = until_stopped(run, _batches_on_device(run, run.val_loader))
-        normalise, setup = build_color_transform(recipe), run.setup
-        counts = evaluate(run.model, batches, normalise, setup.precision, setup.context, setup.evaluation.outputs)
-        run.progress.epoch_is_open = False
-        run.schedule.observe(100 - counts.top1)
-        run.progress.last = {"epoch": epoch, **counts.to_dict()}
-    is_best = counts is not None and counts.top1_correct > (run.progress.best or {"top1_correct": -1})["top1_correct"]
-    if is_best:
-        run.best_before, run.progress.best = run.progress.best, run.progress.last
-    run.progress.seconds += run.clock.lap().seconds
-    run.log.write(
-        "epoch",
-        step=step,
-        epoch=epoch,
-        train_loss=totals.mean_loss,
-        train_top1=totals.top1,
-        train_unreadable=totals.unreadable,
-        val_count=counts and counts.count,
-        val_top1_correct=counts and counts.top1_correct,
-        val_top5_correct=counts and counts.top5_correct,
-        val_loss=counts and counts.loss,
-        val_unreadable=counts and counts.unreadable,
-        seconds=run.progress.seconds - run.progress.epoch_began,
-    )
-    run.progress.epoch_began = run.progress.seconds
-    run.step.meter.window = type(totals)()
-    if step % run.setup.plan.steps_per_epoch == 0:  # else max_steps cut the epoch short, and more epochs may follow
-        run.step.meter.epoch = type(totals)()
-    if at_end or is_best or epoch % recipe.checkpoint.every_epochs == 0:
-        save(run, is_best, epoch)
+        Raises:
+            StopRequested: a rank received a signal.
+            InputError: no image can be read.
+        """
+        self.checkpointer.report(wait=True)  # a best one that could not be saved no longer counts as the best
+        setup, batches = self.setup, self._until_stopped(self._val_loader)
+        normalise = build_color_transform(setup.recipe)
+        return evaluate(self._model, batches, normalise, setup.precision, self.context, setup.evaluation.outputs)
 
+    def _until_stopped(self, batches: Iterable[ImageBatch]) -> Iterator[ImageBatch]:
+        for batch in batches:
+            self._sync_flags(may_save=False)
+            yield batch
 
-def _finish(run: TrainingRun) -> dict[str, Any]:
-    """Wait for the last checkpoint, then write the end event, summary.json and state.json."""
-    wait_saved(run)
-    summary = run_summary(run)
-    run.log.write("end", step=run.progress.step, weights_sha256=weights_digest(run.model), **summary)
-    if run.setup.context.is_main:
-        run.folder.write_summary(summary)
-        run.folder.write_state("done", run.progress.step)
-    return summary
+    def _log_epoch(self, epoch: int, counts: EvalCounts | None) -> None:
+        totals, progress = self._meter.epoch, self.progress
+        self.log.write(
+            "epoch",
+            step=progress.step,
+            epoch=epoch,
+            train_loss=totals.mean_loss,
+            train_top1=totals.top1,
+            train_unreadable=totals.unreadable,
+            val_count=counts and counts.count,
+            val_top1_correct=counts and counts.top1_correct,
+            val_top5_correct=counts and counts.top5_correct,
+            val_loss=counts and counts.loss,
+            val_unreadable=counts and counts.unreadable,
+            seconds=progress.seconds - progress.epoch_began,
+        )
+
+    def _sync_flags(self, may_save: bool = True) -> None:
+        """Agree with the other ranks on the flags of all, and act on them: stop, save, or withdraw a lost best."""
+        saves = self.checkpointer
+        saves.report()
+        due = may_save and saves.is_due_by_time()
+        flags = StepFlags(self.signals.received, due, saves.best_lost, saves.is_failing)
+        agreed = self.context.all_reduce_flags(flags)
+        if agreed.saves_failing:
+            raise saves.fault(self.progress.step)
+        saves.withdraw_best(agreed.best_lost)
+        if agreed.stop_signal:
+            raise StopRequested(agreed.stop_signal)
+        if agreed.save and may_save:
+            self._save()
+
+    def _save(self, is_best: bool = False, epoch: int | None = None) -> None:
+        """Begin to write last.pt in the background, also under the names best.pt and epoch_NNNN.pt where they apply."""
+        self._check_health()
+        self.checkpointer.save(self.state_dict(), self.summary(), is_best, epoch)
+        self._lap()
+
+    def _wait_saved(self) -> None:
+        """Wait until the last checkpoint is safely on the disk, or end the run because it cannot be written."""
+        self.checkpointer.report(wait=True)
+        if any(self.context.gather(self.checkpointer.failures)):
+            raise self.checkpointer.fault(self.progress.step)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the content of summary.json."""
+        progress, plan, seconds = self.progress, self.setup.plan, self.progress.seconds
+        return {
+            "best": self.checkpointer.best,
+            "last": progress.last,
+            "epochs": progress.step // self.setup.steps_per_epoch,
+            "steps": progress.step,
+            "seconds": seconds,
+            "images_per_s": plan.images_until(progress.step) / seconds if seconds else None,
+            "unreadable": self._meter.unreadable,
+            "skipped_steps": self._watch.total,
+        }
+
+    def _finish(self) -> dict[str, Any]:
+        """Wait for the last checkpoint, then write the end event, summary.json and state.json."""
+        self._wait_saved()
+        summary, step = self.summary(), self.progress.step
+        self.log.write("end", step=step, weights_sha256=weights_digest(self._model), **summary)
+        if self.context.is_main:
+            self.folder.write_summary(summary)
+            self.folder.write_state("done", step)
+        return summary
+
+    @contextmanager
+    def _end_recorded(self) -> Iterator[None]:
+        """Record in state.json and the log how the run ends, and finish the checkpoint that is being written."""
+        try:
+            try:
+                yield
+            except StopRequested as stop:
+                self._save_and_exit(stop.signal_name)
+        except Preempted:
+            raise
+        except BaseException as error:
+            self.checkpointer.close()  # first: a checkpoint that is still being written ends by writing state.json, too
+            self.log.write("failed", step=self.progress.step, text=str(error) or type(error).__name__)
+            if self.context.is_main:
+                self.folder.write_state("failed", self.progress.step)
+            raise
+        finally:
+            self.checkpointer.close()
+            self.log.close()
+
+    def _save_and_exit(self, signal_name: str) -> NoReturn:
+        """Save the run and end it in order, by Preempted."""
+        self._save()
+        self._wait_saved()
+        step = self.progress.step
+        self.log.write("preempted", step=step, signal=signal_name)
+        if self.context.is_main:
+            self.folder.write_state("preempted", step, signal=signal_name)
+        self.context.run_on_all_ranks(lambda: None)  # torchrun ends all processes when the first one leaves
+        raise Preempted(f"{signal_name}: saved at step {step} and stopped; the same command continues from there")

@@ -58,13 +58,13 @@ def test_only_what_comes_after_the_first_items_is_timed(image_root: Path, monkey
     dataset = train_batches(RECIPE, ImageFolder(image_root / "train"))
     arrived = 0
 
-    def here(dataset: TrainBatches, sampler: Iterator[BatchIndices], options: object) -> Iterator[object]:
+    def here(dataset: TrainBatches, sampler: Iterator[BatchIndices], workers: int) -> Iterator[object]:
         nonlocal arrived
         for indices in sampler:
             arrived += 1
             yield dataset[indices]
 
-    monkeypatch.setattr(timed_pipelines, "build_loader", here)
+    monkeypatch.setattr(timed_pipelines, "_loaded", here)
     monkeypatch.setattr(timed_pipelines.time, "perf_counter", lambda: float(arrived))
     lap = timed(dataset, Passes(24, 4, 6, 0), workers=1)(0)
     assert (lap.seconds, lap.images, arrived) == (6, 24, 4 + 6)

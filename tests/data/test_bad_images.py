@@ -26,7 +26,6 @@ from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
 from resnext_train.compute.precision import Precision
 from resnext_train.config import load_recipe
-from resnext_train.data.batch_loader import readable_batches
 from resnext_train.data.build_loaders import build_eval_loader, build_train_loader
 from resnext_train.data.build_sources import build_splits
 from resnext_train.data.decode.jpeg_header import BadImageError
@@ -38,10 +37,11 @@ from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.crop_transforms import CropTransform, EvalTransform, PadTransform
 from resnext_train.data.transforms.random_draws import BOX_DRAWS, CropDraws
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.rank import Rank
 from resnext_train.errors import LocalInputError
 from resnext_train.evaluation.evaluate import evaluate as count_correct
 
-ONE = DistContext(0, 1, 0, 1, torch.device("cpu"))
+ONE = DistContext(Rank(), torch.device("cpu"))
 
 
 def photo(width: int = 40, height: int = 30) -> Image.Image:
@@ -209,8 +209,8 @@ def loaders(root: Path, *overrides: str) -> tuple[list[ImageBatch], list[ImageBa
     recipe = load_recipe("resnet18.yaml", [*where, "train.batch_size=8", "train.micro_batch=4", *overrides])
     splits = build_splits(recipe.data)
     plan = StepPlan(len(splits.train), 8, 2)
-    micro_batches = build_train_loader(recipe, splits.train, plan, ONE, 0, plan.steps_per_epoch)
-    return list(readable_batches(micro_batches)), list(readable_batches(build_eval_loader(recipe, splits.val, ONE)))
+    micro_batches = build_train_loader(recipe, splits.train, plan, ONE, range(plan.steps_per_epoch), print)
+    return list(micro_batches), list(build_eval_loader(recipe, splits.val, ONE, print))
 
 
 def test_error_names_the_path_the_reason_and_what_to_do(image_root: Path) -> None:

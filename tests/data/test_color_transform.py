@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from steps import train_step
 
 from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
 from resnext_train.data.transforms.random_draws import image_draws
@@ -73,9 +74,9 @@ def test_colours_are_computed_outside_autocast() -> None:
     from resnext_train.config import SgdSection
     from resnext_train.data.image_batch import ImageBatch
     from resnext_train.distributed.dist_context import DistContext
+    from resnext_train.distributed.rank import Rank
     from resnext_train.evaluation.evaluate import evaluate
     from resnext_train.training.optimizer import build_optimizer
-    from resnext_train.training.train_step import TrainStep
 
     seen: list[torch.Tensor] = []
 
@@ -90,8 +91,10 @@ def test_colours_are_computed_outside_autocast() -> None:
 
     jitter = torch.from_numpy(PAPER.draw_jitter(image_draws(0, 0, np.arange(24))[1]))
     block = ImageBatch(micro_batch(), torch.arange(24) % 4, jitter)
-    context, bf16, model = DistContext(0, 1, 0, 1, torch.device("cpu")), Precision("bf16", "cpu"), Network()
-    step = TrainStep(model, build_optimizer(SgdSection(), model), PAPER, bf16, context, micro_batches=1)
+    context, bf16, model = DistContext(Rank(), torch.device("cpu")), Precision("bf16", "cpu"), Network()
+    step = train_step(
+        model, build_optimizer(SgdSection(), model), context, micro_batches=1, colors=PAPER, precision="bf16"
+    )
     step(iter([block]), 0, 24, lr=0.1)
     evaluate(model, [block], PAPER, bf16, context)
     assert torch.equal(seen[0], PAPER(block.images, jitter))

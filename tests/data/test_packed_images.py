@@ -17,7 +17,6 @@ from packs import JPEGTRAN, packed
 from resnext_train.cli.eval import main as evaluate
 from resnext_train.cli.train import main as train
 from resnext_train.config import load_recipe
-from resnext_train.data.batch_loader import readable_batches
 from resnext_train.data.build_loaders import build_eval_loader, build_train_loader
 from resnext_train.data.build_sources import build_splits, open_images
 from resnext_train.data.decode.jpeg_header import BadImageError
@@ -26,11 +25,12 @@ from resnext_train.data.sampler import StepPlan
 from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.data.sources.packed_images import PackedImages
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.rank import Rank
 from resnext_train.errors import InputError
 from resnext_train.prepare.image_splits import FolderSplit
 from resnext_train.prepare.pack_records import Tier
 
-ONE = DistContext(0, 1, 0, 1, torch.device("cpu"))
+ONE = DistContext(Rank(), torch.device("cpu"))
 
 
 TIERS = {
@@ -53,13 +53,9 @@ def micro_batches(root: Path, workers: int = 0) -> list[ImageBatch]:
     recipe = load_recipe("resnet18.yaml", [*where, "train.batch_size=8", "train.micro_batch=4"])
     splits = build_splits(recipe.data)
     plan = StepPlan(len(splits.train), 8, 2)
-    train = build_train_loader(recipe, splits.train, plan, ONE, 0, plan.steps_per_epoch)
-    loaders = (train, build_eval_loader(recipe, splits.val, ONE))
-    return [
-        micro_batch._replace(images=micro_batch.images.clone())
-        for loader in loaders
-        for micro_batch in readable_batches(loader)
-    ]
+    train = build_train_loader(recipe, splits.train, plan, ONE, range(plan.steps_per_epoch), print)
+    loaders = (train, build_eval_loader(recipe, splits.val, ONE, print))
+    return [micro_batch._replace(images=micro_batch.images.clone()) for loader in loaders for micro_batch in loader]
 
 
 @pytest.mark.parametrize(("tier", "workers"), [("exact", 0), ("exact", 2), ("raw", 0), ("raw", 2)])

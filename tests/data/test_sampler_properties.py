@@ -136,9 +136,10 @@ def test_evaluation_takes_each_image_once_on_any_world(images: int, batch_size: 
     for rank in range(world_size):
         sampler = EvalSampler(images, batch_size, world_size, rank)
         blocks = [block.images.tolist() for block in sampler]
-        assert len(blocks) == len(sampler)
-        assert all(0 < len(block) <= batch_size for block in blocks)
+        assert len(blocks) == len(sampler) == -(-images // (batch_size * world_size))
+        assert all(blocks[:-1]), "only the last one may be empty"
+        assert all(len(block) <= batch_size for block in blocks)
         # Blocks begin where they would on one process, so what is averaged in a block does not depend on the world.
-        assert all(block[0] % batch_size == 0 for block in blocks)
+        assert all(block[0] % batch_size == 0 for block in blocks if block)
         seen += [image for block in blocks for image in block]
     assert sorted(seen) == list(range(images))

@@ -10,11 +10,11 @@ import pytest
 import torch
 import torchvision
 from ranks import run_ranks, single
+from steps import train_step
 from torch import Tensor
 from torch.nn import functional as F
 
 from resnext_train.compute.loss import TrainingLoss
-from resnext_train.compute.precision import Precision
 from resnext_train.config import ModelSection, SgdSection
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.rng import micro_batch_seed
@@ -26,7 +26,6 @@ from resnext_train.models.architecture import check_model
 from resnext_train.models.build_model import auxiliary_weight, build_model
 from resnext_train.models.complexity import check_training, measure
 from resnext_train.training.optimizer import build_optimizer
-from resnext_train.training.train_step import TrainStep
 
 NORMALISE = ColorTransform(0.0, 0.0, 0.0, 0.0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -46,7 +45,9 @@ def take_step(
     model = build_model(section, 6, seed=1).to(dtype).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(momentum=0.0, nesterov=False, weight_decay=0.0), model)
     loss = TrainingLoss(0.1, auxiliary_weight(section))
-    step = TrainStep(model, optimizer, NORMALISE, Precision("fp32", "cpu"), context, 2, loss, clip_norm, seed=5)
+    step = train_step(
+        model, optimizer, context, micro_batches=2, colors=NORMALISE, loss=loss, clip_norm=clip_norm, seed=5
+    )
     both = micro_batches(2, size)
     step(iter([both[i] for i in shard_for_rank(2, context.world_size, context.rank)]), 0, 6, lr=0.1)
     step.meter.read()

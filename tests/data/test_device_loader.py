@@ -13,15 +13,16 @@ from torch.utils.data import Dataset
 
 from resnext_train.config import load_recipe
 from resnext_train.data.batch_datasets import SHARED_BUFFERS, BatchBuffers
-from resnext_train.data.batch_loader import LoaderOptions, build_loader, readable_batches
 from resnext_train.data.build_loaders import build_eval_loader, build_evaluation, build_train_loader
 from resnext_train.data.build_sources import build_splits
+from resnext_train.data.device_loader import DeviceLoader
 from resnext_train.data.image_batch import ImageBatch, UnreadableImage
 from resnext_train.data.sampler import BatchIndices, StepPlan
 from resnext_train.data.sources.synthetic_images import SyntheticImages
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.rank import Rank
 
-ONE = DistContext(0, 1, 0, 1, torch.device("cpu"))
+ONE = DistContext(Rank(), torch.device("cpu"))
 
 
 def micro_batches(root: Path, workers: int, start: int, stop: int, seed: int = 0) -> list[ImageBatch]:
@@ -30,8 +31,8 @@ def micro_batches(root: Path, workers: int, start: int, stop: int, seed: int = 0
     recipe = load_recipe("resnet18.yaml", [*where, *how])
     splits = build_splits(recipe.data)
     plan = StepPlan(len(splits.train), 8, 2)
-    loader = build_train_loader(recipe, splits.train, plan, ONE, start, stop)
-    return [micro_batch._replace(images=micro_batch.images.clone()) for micro_batch in readable_batches(loader)]
+    loader = build_train_loader(recipe, splits.train, plan, ONE, range(start, stop), print)
+    return [micro_batch._replace(images=micro_batch.images.clone()) for micro_batch in loader]
 
 
 def equal(a: ImageBatch, b: ImageBatch) -> bool:
@@ -75,7 +76,7 @@ def test_evaluation_blocks_are_whole_and_in_order(image_root: Path) -> None:
     recipe = load_recipe("resnet18.yaml", [f"data.root={image_root}", "data.workers=2", "eval.batch_size=4"])
     val = build_splits(recipe.data).val
     images = build_evaluation(recipe.eval, val, ("dog", "cat", "yak", "emu")).images
-    blocks = list(readable_batches(build_eval_loader(recipe, images, ONE)))
+    blocks = list(build_eval_loader(recipe, images, ONE, print))
     assert [len(b.labels) for b in blocks] == [4, 4, 1]
     assert torch.cat([b.labels for b in blocks]).tolist() == [1, 1, 1, 0, 0, 0, 3, 3, 3]
 
@@ -117,10 +118,10 @@ def test_memory_that_is_filled_again_never_shows_through(workers: int) -> None:
     """A batch holds until the next but one is asked for, also from processes far quicker than the receiver."""
     sizes = [5 + (n * 7) % 3 for n in range(300)]
     numbers = [BatchIndices(0, np.array([n])) for n in range(len(sizes))]
-    loader = build_loader(Numbered(sizes), numbers, LoaderOptions(workers, pin_memory=False))
+    loader = DeviceLoader(Numbered(sizes), numbers, workers, torch.device("cpu"), print)
     for _ in range(2):  # an evaluation's loader is gone through again and again
         before: ImageBatch | None = None
-        for n, micro_batch in enumerate(readable_batches(loader)):
+        for n, micro_batch in enumerate(loader):
             if n % 10 == 0:
                 time.sleep(0.01)  # all that the processes may make ahead, they have made now
             for number, held in ((n, micro_batch), (n - 1, before)):
@@ -136,7 +137,7 @@ def test_memory_that_is_filled_again_never_shows_through(workers: int) -> None:
 def test_a_loader_process_takes_no_new_memory_for_every_group() -> None:
     """What it hands over lies in a few batches, however many micro-batches there are."""
     numbers = [BatchIndices(0, np.array([n])) for n in range(40)]
-    loader = build_loader(Numbered([8] * 40), numbers, LoaderOptions(1, pin_memory=False))
+    loader = DeviceLoader(Numbered([8] * 40), numbers, 1, torch.device("cpu"), print)
     handed_over = [micro_batch.images for micro_batch in loader if isinstance(micro_batch, ImageBatch)]
     inodes = {os.fstat(images.untyped_storage()._share_fd_cpu_()[0]).st_ino for images in handed_over}
     assert len(inodes) == SHARED_BUFFERS

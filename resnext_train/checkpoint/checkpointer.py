@@ -1,0 +1,146 @@
+"""When a run saves, what it keeps, and how saves fare: last.pt, previous.pt, best.pt and epoch_NNNN.pt."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from resnext_train.checkpoint import checkpoint_file
+from resnext_train.config import CheckpointSection
+from resnext_train.errors import FaultError
+from resnext_train.run_dir.run_logger import RunLogger
+from resnext_train.run_dir.run_paths import RunDir
+
+
+@dataclass(frozen=True)
+class SaveOutcome:
+    """How a save ended."""
+
+    step: int
+    best_epoch: int
+    """The epoch whose evaluation is the best, if this is best.pt, else 0."""
+    seconds: float
+    problem: str | None
+    """Why it could not be written, or None."""
+
+
+class Checkpointer:
+    """Decides when to save, writes in a thread, from a copy, and remembers which evaluation is the best.
+
+    Training waits only for the copying. A checkpoint of ResNeXt-50 has 200 MB: copied in 0.05 s, but written, hashed
+    and synced only after 0.6 s, and on a slow disk after many seconds. 8 GPUs of 2022 finish an epoch in half a minute.
+
+    Every rank has one, so that all know the best; only the one that `writes` saves and reports.
+    """
+
+    def __init__(self, folder: RunDir, section: CheckpointSection, log: RunLogger, writes: bool) -> None:
+        self._folder, self._section, self._log, self._writes = folder, section, log, writes
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpointer")
+        self._writing: Future[SaveOutcome] | None = None
+        self._saved_at = time.monotonic()
+        self._best_before: dict[str, Any] | None = None
+        self.best: dict[str, Any] | None = None
+        """The evaluation with the most correct top-1 predictions; of several, the first."""
+        self.failures = 0
+        """Checkpoints in a row that could not be written."""
+        self.best_lost = 0
+        """The epoch of the last best.pt that could not be written, or 0."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether more checkpoints in a row could not be written than the recipe tolerates."""
+        return self.failures > self._section.max_failures
+
+    def is_due_after_step(self, step: int) -> bool:
+        return self._section.every_steps is not None and step % self._section.every_steps == 0
+
+    def is_due_after_epoch(self, epoch: int) -> bool:
+        return epoch % self._section.every_epochs == 0
+
+    def is_due_by_time(self) -> bool:
+        """Return whether the last save began too long ago; once, because on GPUs the ranks agree a step later."""
+        limit = self._section.every_seconds
+        if not self._writes or limit is None or time.monotonic() - self._saved_at <= limit:
+            return False
+        self._saved_at = time.monotonic()
+        return True
+
+    def is_best(self, evaluation: dict[str, Any]) -> bool:
+        """Return whether an evaluation beats all before it, and remember it if so."""
+        if self.best is not None and evaluation["top1_correct"] <= self.best["top1_correct"]:
+            return False
+        self._best_before, self.best = self.best, evaluation
+        return True
+
+    def withdraw_best(self, epoch: int) -> None:
+        """If the evaluation of `epoch` is the best, return to the one before: its checkpoint could not be written."""
+        if self.best is not None and self.best["epoch"] == epoch:
+            self.best = self._best_before
+
+    def save(self, state: dict[str, Any], summary: dict[str, Any], is_best: bool, epoch: int | None) -> None:
+        """Copy `state` and begin to write it: last.pt, where `is_best` best.pt, and at an epoch's end epoch_NNNN.pt.
+
+        Then summary.json and state.json follow.
+        """
+        if not self._writes:
+            return
+        self.report(wait=True)
+        self._saved_at = time.monotonic()
+        names = ["best.pt"] if is_best else []
+        if self._section.keep and epoch is not None:
+            names.append(f"epoch_{epoch:04d}.pt")
+        best_epoch = self.best["epoch"] if is_best and self.best else 0
+        copy = checkpoint_file.snapshot(state)
+        self._writing = self._thread.submit(self._write, copy, summary, names, best_epoch)
+
+    def _write(self, state: dict[str, Any], summary: dict[str, Any], names: list[str], best_epoch: int) -> SaveOutcome:
+        began, step = time.perf_counter(), state["progress"]["step"]
+        folder, keep = self._folder, self._section.keep
+        try:
+            folder.sync_log()  # first, so that the log on the disk reaches as far as the checkpoint
+            checkpoint_file.save(state, folder.last, names, folder.previous.name)
+            if keep:
+                for old in sorted(folder.checkpoints.glob("epoch_*.pt"))[:-keep]:
+                    old.unlink()
+        except OSError as error:
+            return SaveOutcome(step, best_epoch, time.perf_counter() - began, error.strerror or str(error))
+        folder.write_state("running", step)
+        folder.write_summary(summary)
+        return SaveOutcome(step, best_epoch, time.perf_counter() - began, None)
+
+    def report(self, wait: bool = False) -> None:
+        """Log how the last save ended, as soon as that is known; `wait` blocks until it is."""
+        if self._writing is None or not (wait or self._writing.done()):
+            return
+        saved, self._writing = self._writing.result(), None
+        if saved.problem is None:
+            self.failures = 0
+            path, best = str(self._folder.last), saved.best_epoch > 0
+            self._log.write("checkpoint", step=saved.step, path=path, best=best, seconds=saved.seconds)
+            return
+        self.failures += 1
+        self.best_lost = saved.best_epoch or self.best_lost
+        text = f"the checkpoint of step {saved.step} could not be written: {saved.problem}; the one before is kept"
+        if not self.is_failing:
+            limit = self._section.max_failures
+            text += f", training goes on ({self.failures} of at most {limit} such failures in a row)"
+        self._log.write("checkpoint_failed", step=saved.step, text=text)
+
+    def fault(self, step: int) -> FaultError:
+        """Return the error of a run that stops after `step` steps because it cannot be saved."""
+        return FaultError(
+            f"stopped at step {step}, because checkpoints cannot be written to {self._folder.checkpoints}; make "
+            "room on its disk, and start the same command again: it continues from the last checkpoint"
+        )
+
+    def close(self) -> None:
+        """Wait for the pending save."""
+        self._thread.shutdown()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]

@@ -1,0 +1,97 @@
+"""Bring batches from loader processes to the training process and on to its device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import UntypedStorage
+from torch.utils.data import DataLoader, Dataset
+
+from resnext_train.data.batch_datasets import PREFETCH
+from resnext_train.data.image_batch import ImageBatch, UnreadableImage
+from resnext_train.data.sampler import BatchIndices
+from resnext_train.distributed.stop_signals import outlive_stop_signals, signals_held_back
+from resnext_train.errors import LocalInputError
+
+
+class DeviceLoader:
+    """Batches on this rank's device, one per `BatchIndices` of a sampler, made by `workers` loader processes.
+
+    The loader processes live as long as the loader. A batch on the CPU is intact until the next but one is asked for:
+    then its memory may be refilled. A pass reports each image that cannot be read once, by `report`.
+
+    Raises:
+        LocalInputError: while iterating, an image cannot be read; with its name and the reason.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[ImageBatch | UnreadableImage],
+        sampler: Iterable[BatchIndices],
+        workers: int,
+        device: torch.device,
+        report: Callable[[str], None],
+    ) -> None:
+        self._device, self._report = device, report
+        self._loader = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            in_order=True,  # BatchBuffers relies on it
+            generator=torch.Generator(),  # or DataLoader would draw from the global one
+            worker_init_fn=_init_worker,
+        )
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        return on_device(self._host_batches(), self._device)
+
+    def _host_batches(self) -> Iterator[ImageBatch]:
+        mapped: dict[int, UntypedStorage] = {}
+        reported: set[str] = set()
+        # A stop signal must not kill a new loader process before it can ignore it in `_init_worker`.
+        with signals_held_back():
+            batches = iter(self._loader)
+        for batch in batches:
+            if isinstance(batch, UnreadableImage):
+                raise LocalInputError(
+                    f"{batch.message}; replace or remove it, or set data.on_bad_image=skip; "
+                    "`resnext-prepare check` lists all such files"
+                )
+            for message in batch.report.unreadable:
+                if message not in reported:
+                    reported.add(message)
+                    self._report(message)
+            if batch.images.is_shared():
+                # Batches come back in the same few buffers; keeping each one alive spares torch from mapping it again.
+                memory = batch.images.untyped_storage()
+                mapped[memory.data_ptr()] = memory
+            yield batch
+
+
+def _init_worker(worker: int) -> None:
+    outlive_stop_signals()
+
+
+def on_device(batches: Iterable[ImageBatch], device: torch.device) -> Iterator[ImageBatch]:
+    """Yield `batches` on `device`; a GPU copies each one while it still computes with the one before.
+
+    The copy runs on its own stream, from pinned memory. The host waits for neither: it asks for the next batch as soon
+    as the work on this one is queued.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    copies, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    for batch in batches:
+        with torch.cuda.stream(copies):
+            copied = batch.to(device)
+        current.wait_stream(copies)
+        for tensor in (copied.images, copied.labels, copied.jitter):
+            if tensor is not None:
+                tensor.record_stream(current)  # or its memory could be reused while the step still reads it
+        yield copied

@@ -1,0 +1,36 @@
+"""Which rank this process is, as torchrun's environment says. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A process among those of a run, and among those on its host; alone, it is rank 0 of 1."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes the run folder and prints to the user."""
+        return self.rank == 0
+
+    @property
+    def is_first_on_host(self) -> bool:
+        return self.local_rank == 0
+
+
+def this_rank() -> Rank:
+    """Return the rank of this process."""
+    env = os.environ
+    return Rank(
+        int(env.get("RANK", 0)),
+        int(env.get("WORLD_SIZE", 1)),
+        int(env.get("LOCAL_RANK", 0)),
+        int(env.get("LOCAL_WORLD_SIZE", 1)),
+    )

@@ -1,0 +1,59 @@
+"""Build the network with its first weights, and the step that trains it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from resnext_train.checkpoint import checkpoint_file
+from resnext_train.compute.loss import TrainingLoss
+from resnext_train.data.build_loaders import build_color_transform
+from resnext_train.errors import printable
+from resnext_train.models.build_model import auxiliary_weight, build_model
+from resnext_train.models.weight_conversion import find_state_dict, load_weights
+from resnext_train.training.forward_pass import ForwardPass
+from resnext_train.training.optimizer import FiniteOptimizer, build_optimizer
+from resnext_train.training.setup import Setup
+from resnext_train.training.train_step import TrainStep
+
+
+def build_train_step(setup: Setup, fine_tune: bool) -> TrainStep:
+    """Build the step of a recipe and its network, with `fine_tune` from the weights that the recipe names.
+
+    Raises:
+        InputError: those weights cannot be read, or do not fit.
+    """
+    recipe, context = setup.recipe, setup.context
+    train = recipe.train
+    model = build_model(recipe.model, setup.num_classes, train.seed)
+    if fine_tune and recipe.model.weights:
+        _load_weights(model, setup, Path(recipe.model.weights).expanduser())
+    model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if train.compile:
+        model.compile()
+    loss = TrainingLoss(train.label_smoothing, auxiliary_weight(recipe.model))
+    section = recipe.optimizer
+    optimizer = FiniteOptimizer(model, build_optimizer(section, model), setup.precision.scaler(), section.clip_norm)
+    forward = ForwardPass(model, build_color_transform(recipe), setup.precision, loss, context)
+    return TrainStep(forward, optimizer, context, setup.plan.micro_batches, train.seed)
+
+
+def _load_weights(model: nn.Module, setup: Setup, path: Path) -> None:
+    """Load the weights of a file, and print what they are.
+
+    A checkpoint of this tool names its classes: where the data has others, its classifier is left out, even if their
+    number is the same.
+    """
+    section, context = setup.recipe.model, setup.context
+    content = context.run_on_all_ranks(lambda: checkpoint_file.load_file(path))
+    weights = find_state_dict(content, str(path))
+    if checkpoint_file.is_ours(content):
+        same = tuple(content["classes"]) == setup.splits.classes
+        kind = "a checkpoint of resnext-train"
+        loaded = load_weights(model, weights, str(path), section, "fitting" if same else "new", kind)
+    else:
+        loaded = load_weights(model, weights, str(path), section, "fitting")
+    if context.is_main:
+        print(printable(f"weights: {loaded}"), flush=True)
