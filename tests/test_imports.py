@@ -77,6 +77,32 @@ def test_no_module_is_longer_than_a_reader_takes_in() -> None:
     assert not {p.name: n for p in modules() if (n := len(p.read_text().splitlines())) > 350}
 
 
+def test_no_constructor_takes_more_than_six_arguments() -> None:
+    taken = {
+        f"{path.name}: {node.name}": len(init.args.args) + len(init.args.kwonlyargs) - 1
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for init in node.body
+        if isinstance(init, ast.FunctionDef) and init.name == "__init__"
+    }
+    assert not {name: count for name, count in taken.items() if count > 6}
+
+
+def dots(node: ast.AST) -> int:
+    """Attributes in a chain, also through calls and indices: 3 in `self.a.b().c`, but for the call's own arguments."""
+    if isinstance(node, ast.Attribute):
+        return 1 + dots(node.value)
+    if isinstance(node, ast.Call):
+        return dots(node.func)
+    return dots(node.value) if isinstance(node, ast.Subscript) else 0
+
+
+def test_the_trainer_keeps_to_what_its_parts_offer() -> None:
+    tree = ast.parse((PACKAGE / "training" / "trainer.py").read_text())
+    assert not {ast.unparse(node) for node in ast.walk(tree) if dots(node) > 2}
+
+
 @pytest.mark.parametrize("command", ["train", "eval", "info", "prepare", "bench", "verify"])
 def test_help_imports_neither_torch_nor_pydantic(command: str) -> None:
     code = (

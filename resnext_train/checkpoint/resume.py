@@ -18,63 +18,65 @@ _MAY_CHANGE = (
 
 
 def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
-    """Refuse early what `choose_checkpoint` would refuse, and a new run from weights that are not there.
+    """Refuse what `--resume auto|never|PATH` must not do with a run folder.
+
+    Refused are
+
+    1. PATH: where it is no file, or the folder holds another run than that of PATH. The recipe may have changed.
+    2. never: where the folder already holds a run: nothing is overwritten.
+    3. auto: where the folder holds a run of another recipe, except for what may change (data.root, data.workers,
+       data.on_bad_image, log.*, checkpoint.*, train.max_skipped, train.patience).
+    4. a new run from model.weights that are no file.
 
     Raises:
-        InputError: refused, see `choose_checkpoint`; or model.weights is no file.
+        InputError: refused.
     """
-    if not choose_checkpoint(folder, recipe, resume):
+    holds_run = folder.recipe.is_file()
+    if resume not in _WORDS:
+        path = Path(resume)
+        if not path.is_file():
+            raise InputError(f"--resume: checkpoint {path} not found")
+        if holds_run and path.resolve().parent != folder.checkpoints.resolve():
+            raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
+    elif not holds_run:
         check_weights(recipe)
+    elif resume == "never":
+        raise InputError(f"{folder.path} already holds a run; choose another --out, or remove the folder")
+    elif changed := fixed_differences(load_recipe(str(folder.recipe)), recipe):
+        raise InputError(
+            f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
+            f"continue it with these changes by --resume {folder.last}"
+        )
+
+
+_WORDS = ("auto", "never")
+"""Values of --resume that are no path."""
 
 
 def check_weights(recipe: Recipe) -> None:
-    """Refuse a recipe whose model.weights is no file.
+    """Refuse a recipe whose model.weights are no file.
 
     Raises:
-        InputError: it is not.
+        InputError: they are none.
     """
     if recipe.model.weights and not Path(recipe.model.weights).expanduser().is_file():
         raise InputError(f"model.weights: {recipe.model.weights} not found")
 
 
 def choose_checkpoint(folder: RunDir, recipe: Recipe, resume: str) -> tuple[Path, ...]:
-    """Return the checkpoints to resume from, the first that is not damaged; none for a new run.
+    """Return the checkpoints to resume from, of which the first that is not damaged is taken; none for a new run.
 
-    `resume` is auto, never or a path. In this order:
-
-    1. PATH: that checkpoint, even if the recipe has changed since; the differences are printed. Refused where the
-       folder holds another run than that of PATH.
-    2. never: a new run. Refused where the folder already holds a run: nothing is overwritten.
-    3. auto, and the folder holds no run: a new run.
-    4. auto, and the folder holds a run of the same recipe, except for what may change (data.root, data.workers,
-       data.on_bad_image, log.*, checkpoint.*, train.max_skipped, train.patience): its last.pt, or if that is damaged
-       its previous.pt, or from the start if it ended before its first checkpoint.
-    5. auto, and the folder holds a run of another recipe: refused.
-
-    Only under the folder's lock does the answer last: another run may be writing checkpoints there.
+    Call it under the folder's lock, for another run may have written there since the last `check_resume`. PATH is
+    taken as it is. A run that the folder holds continues from its last.pt, else from its previous.pt.
 
     Raises:
-        InputError: refused, or PATH is not a file.
+        InputError: refused, see `check_resume`.
     """
-    holds_run = folder.recipe.is_file()
-    if resume not in ("auto", "never"):
-        path = Path(resume)
-        if not path.is_file():
-            raise InputError(f"--resume: checkpoint {path} not found")
-        if holds_run and path.resolve().parent != folder.checkpoints.resolve():
-            raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
-        return (path,)
-    if not holds_run:
-        return ()
-    if resume == "never":
-        raise InputError(f"{folder.path} already holds a run; choose another --out, or remove the folder")
-    changed = fixed_differences(load_recipe(str(folder.recipe)), recipe)
-    if changed:
-        raise InputError(
-            f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
-            f"continue it with these changes by --resume {folder.last}"
-        )
-    return tuple(path for path in (folder.last, folder.previous) if path.is_file())
+    check_resume(folder, recipe, resume)
+    if resume not in _WORDS:
+        return (Path(resume),)
+    held = (folder.last, folder.previous) if folder.recipe.is_file() else ()
+    return tuple(path for path in held if path.is_file())
 
 
 def fixed_differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
