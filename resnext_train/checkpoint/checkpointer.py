@@ -67,8 +67,8 @@ class Checkpointer:
         self._saved_at = time.monotonic()
         return True
 
-    def is_best(self, evaluation: dict[str, Any]) -> bool:
-        """Return whether an evaluation beats all before it, and remember it if so."""
+    def observe(self, evaluation: dict[str, Any]) -> bool:
+        """Note an evaluation; return whether it has more correct top-1 predictions than all before it."""
         if self.best is not None and evaluation["top1_correct"] <= self.best["top1_correct"]:
             return False
         self._best_before, self.best = self.best, evaluation
@@ -86,7 +86,7 @@ class Checkpointer:
         """
         if not self._writes:
             return
-        self.report(wait=True)
+        self.log_outcome(wait=True)
         self._saved_at = time.monotonic()
         names = ["best.pt"] if is_best else []
         if self._section.keep and epoch is not None:
@@ -110,7 +110,7 @@ class Checkpointer:
         folder.write_summary(summary)
         return SaveOutcome(step, best_epoch, time.perf_counter() - began, None)
 
-    def report(self, wait: bool = False) -> None:
+    def log_outcome(self, wait: bool = False) -> None:
         """Log how the last save ended, as soon as that is known; `wait` blocks until it is."""
         if self._writing is None or not (wait or self._writing.done()):
             return

@@ -72,13 +72,13 @@ class Trainer:
         self.setup, self.folder, self.signals, self.context = setup, folder, signals, context
         self.log = RunLogger()
         self.checkpointer = Checkpointer(folder, recipe.checkpoint, self.log, writes=context.is_main)
-        self.step = build_train_step(setup, fine_tune=saved is None)
-        self._model, self._statistics = self.step.model, self.step.statistics
-        self._meter, self._watch = self.step.meter, self.step.watch
+        self.train_step = build_train_step(setup, fine_tune=saved is None)
+        self._model, self._statistics = self.train_step.model, self.train_step.statistics
+        self._meter, self._finite_watch = self.train_step.meter, self.train_step.watch
         self.schedule = setup.schedule()
         self.progress = Progress()
         self._parts = {
-            **self.step.stateful_parts(),
+            **self.train_step.stateful_parts(),
             "schedule": self.schedule,
             "progress": self.progress,
             "checkpointer": self.checkpointer,
@@ -98,9 +98,9 @@ class Trainer:
         if saved:
             branch_from(folder, saved.path, setup.epoch_of(self.progress.step) - 1)
         folder.create(recipe.to_yaml())
-        logged = saved.step if saved else 0
+        logged_steps = saved.step if saved else 0
         per_epoch, total = setup.steps_per_epoch, setup.total_steps
-        self.log.open(open_sinks(folder, log.tensorboard, logged, train.epochs, per_epoch, total))
+        self.log.open(open_sinks(folder, log.tensorboard, logged_steps, train.epochs, per_epoch, total))
         folder.write_state("running", self.progress.step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,23 +124,26 @@ class Trainer:
     def train(self) -> dict[str, Any]:
         """Train from where the run is to its end, and return the summary. Raises what the function `train` does."""
         setup, progress, recipe = self.setup, self.progress, self.setup.recipe
-        with self._end_recorded(), self.context.dead_ranks_named(), self._statistics:
-            self.step.warm_up_ddp_buckets(recipe.train.micro_batch, recipe.augment.size)
-            if progress.epoch_is_open:  # the run was stopped during this epoch's evaluation
-                self._end_epoch()
-            micro_batches = self._clock.timed(self._train_loader())
-            while progress.step < setup.total_steps:
-                self._take_step(micro_batches)
-                at_end = progress.step == setup.total_steps
-                if at_end or progress.step % recipe.log.every == 0:
-                    self._log_step()
-                if at_end or progress.step % setup.steps_per_epoch == 0:
+        with self._failure_recorded(), self.context.dead_ranks_named(), self._statistics:
+            try:
+                self.train_step.warm_up_ddp_buckets(recipe.train.micro_batch, recipe.augment.size)
+                if progress.epoch_is_open:  # the run was stopped during this epoch's evaluation
                     self._end_epoch()
-                elif self.checkpointer.is_due_after_step(progress.step):
-                    self._save()
-                if not at_end:
-                    self._sync_flags()
-            return self._finish()
+                micro_batches = self._clock.timed(self._train_loader())
+                while progress.step < setup.total_steps:
+                    self._take_step(micro_batches)
+                    at_end = progress.step == setup.total_steps
+                    if at_end or progress.step % recipe.log.every == 0:
+                        self._log_step()
+                    if at_end or progress.step % setup.steps_per_epoch == 0:
+                        self._end_epoch()
+                    elif self.checkpointer.is_due_after_step(progress.step):
+                        self._save()
+                    if not at_end:
+                        self._sync_flags()
+                return self._finish()
+            except StopRequested as stop:
+                self._save_and_exit(stop.signal_name)
 
     def _train_loader(self) -> DeviceLoader:
         setup, steps = self.setup, range(self.progress.step, self.setup.total_steps)
@@ -157,7 +160,7 @@ class Trainer:
     def _take_step(self, micro_batches: Iterator[ImageBatch]) -> None:
         setup, step = self.setup, self.progress.step
         size = setup.plan.step_size(step)
-        self.step(micro_batches, step, size, self.schedule.lr(step))
+        self.train_step(micro_batches, step, size, self.schedule.lr(step))
         self._clock.took(size)
         self.progress.step += 1
         self.log.tick(setup.epoch_of(step), step % setup.steps_per_epoch + 1)
@@ -165,7 +168,7 @@ class Trainer:
     def _log_step(self) -> None:
         """Log the mean over the steps since the last step line, or since the epoch's start."""
         self._check_health()
-        window, lap = self._meter.take_window(), self._lap()
+        window, lap = self._meter.take_window(), self._end_lap()
         step = self.progress.step
         self.log.write(
             "step",
@@ -180,7 +183,7 @@ class Trainer:
         if slow := self._data_wait.add(lap):
             self.log.write("slow_data", step=step, **slow)
 
-    def _lap(self) -> Lap:
+    def _end_lap(self) -> Lap:
         """Return the clock's lap that ends now, and add its time to the run's."""
         lap = self._clock.lap()
         self.progress.seconds += lap.seconds
@@ -189,7 +192,7 @@ class Trainer:
     def _check_health(self) -> None:
         """Wait for the device; log skipped steps; end the run where they are too many or the ranks' weights differ."""
         step, recipe = self.progress.step, self.setup.recipe
-        for skipped in self.step.read_metrics():
+        for skipped in self.train_step.read_metrics():
             lr = self.schedule.lr(skipped.step)
             self.log.write("skipped", **skipped_event(skipped, self.setup, lr))
             check_skipped(skipped, recipe.train.max_skipped, lr, step)
@@ -208,8 +211,8 @@ class Trainer:
             progress.epoch_is_open = False
             self.schedule.observe(100 - counts.top1)
             progress.last = {"epoch": epoch, **counts.to_dict()}
-            is_best = self.checkpointer.is_best(progress.last)
-        self._lap()
+            is_best = self.checkpointer.observe(progress.last)
+        self._end_lap()
         self._log_epoch(epoch, counts)
         # Where max_steps cut the epoch short, more of it may follow in a longer run.
         self._meter.end_epoch(is_whole=progress.step % setup.steps_per_epoch == 0)
@@ -224,7 +227,7 @@ class Trainer:
             StopRequested: a rank received a signal.
             InputError: no image can be read.
         """
-        self.checkpointer.report(wait=True)  # a best one that could not be saved no longer counts as the best
+        self.checkpointer.log_outcome(wait=True)  # a best one that could not be saved no longer counts as the best
         setup, batches = self.setup, self._until_stopped(self._val_loader)
         normalise = build_color_transform(setup.recipe)
         return evaluate(self._model, batches, normalise, setup.precision, self.context, setup.evaluation.outputs)
@@ -252,15 +255,18 @@ class Trainer:
         )
 
     def _sync_flags(self, may_save: bool = True) -> None:
-        """Agree with the other ranks on the flags of all, and act on them: stop, save, or withdraw a lost best."""
-        saves = self.checkpointer
-        saves.report()
-        due = may_save and saves.is_due_by_time()
-        flags = StepFlags(self.signals.received, due, saves.best_lost, saves.is_failing)
+        """Agree with the other ranks on the flags of all, and act on them: stop, save, or withdraw a lost best.
+
+        On GPUs these are the flags of the call before, so that no step waits for their exchange.
+        """
+        checkpointer = self.checkpointer
+        checkpointer.log_outcome()
+        due = may_save and checkpointer.is_due_by_time()
+        flags = StepFlags(self.signals.received, due, checkpointer.best_lost, checkpointer.is_failing)
         agreed = self.context.all_reduce_flags(flags)
         if agreed.saves_failing:
-            raise saves.fault(self.progress.step)
-        saves.withdraw_best(agreed.best_lost)
+            raise checkpointer.fault(self.progress.step)
+        checkpointer.withdraw_best(agreed.best_lost)
         if agreed.stop_signal:
             raise StopRequested(agreed.stop_signal)
         if agreed.save and may_save:
@@ -269,12 +275,12 @@ class Trainer:
     def _save(self, is_best: bool = False, epoch: int | None = None) -> None:
         """Begin to write last.pt in the background, also under the names best.pt and epoch_NNNN.pt where they apply."""
         self._check_health()
+        self._end_lap()  # the checkpoint holds all of the run's time
         self.checkpointer.save(self.state_dict(), self.summary(), is_best, epoch)
-        self._lap()
 
     def _wait_saved(self) -> None:
         """Wait until the last checkpoint is safely on the disk, or end the run because it cannot be written."""
-        self.checkpointer.report(wait=True)
+        self.checkpointer.log_outcome(wait=True)
         if any(self.context.gather(self.checkpointer.failures)):
             raise self.checkpointer.fault(self.progress.step)
 
@@ -289,7 +295,7 @@ class Trainer:
             "seconds": seconds,
             "images_per_s": plan.images_until(progress.step) / seconds if seconds else None,
             "unreadable": self._meter.unreadable,
-            "skipped_steps": self._watch.total,
+            "skipped_steps": self._finite_watch.total,
         }
 
     def _finish(self) -> dict[str, Any]:
@@ -303,13 +309,10 @@ class Trainer:
         return summary
 
     @contextmanager
-    def _end_recorded(self) -> Iterator[None]:
-        """Record in state.json and the log how the run ends, and finish the checkpoint that is being written."""
+    def _failure_recorded(self) -> Iterator[None]:
+        """Record in state.json and the log how a run fails; finish the checkpoint that is being written in any case."""
         try:
-            try:
-                yield
-            except StopRequested as stop:
-                self._save_and_exit(stop.signal_name)
+            yield
         except Preempted:
             raise
         except BaseException as error:
