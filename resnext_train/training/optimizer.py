@@ -25,7 +25,7 @@ def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
     # Torch makes the state in the first step, as zeros, but not correctly where that step is skipped: make it here.
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if group["momentum"]:
+            if group.get("momentum"):
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             if isinstance(optimizer, RMSprop):
                 optimizer.state[parameter]["square_avg"] = torch.zeros_like(parameter)
@@ -71,7 +71,7 @@ class FiniteOptimizer:
     def _step_where(self, all_finite: Tensor) -> None:
         """Take the step where `all_finite` is true, else leave weights and momentum as they are."""
         optimizer = self.optimizer
-        if isinstance(optimizer, SGD):  # the fused update skips by itself on this flag, as for loss scaling
+        if optimizer.defaults.get("fused"):  # a fused update skips by itself on this flag, as for loss scaling
             optimizer.found_inf = (~all_finite).float()  # type: ignore[attr-defined]
             optimizer.step()
             del optimizer.found_inf  # type: ignore[attr-defined]

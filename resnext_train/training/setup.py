@@ -12,7 +12,9 @@ from resnext_train.compute.precision import Precision, resolve_precision
 from resnext_train.config import Recipe
 from resnext_train.data.build_loaders import Evaluation, build_evaluation, check_memory
 from resnext_train.data.build_sources import Splits, build_splits
+from resnext_train.data.loader_workers import worker_count
 from resnext_train.data.sampler import StepPlan
+from resnext_train.data.slow_loader import Workers
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
 from resnext_train.training.lr_schedule import Schedule, build_schedule
@@ -46,6 +48,11 @@ class Setup:
     def schedule(self) -> Schedule:
         r = self.recipe
         return build_schedule(r.schedule, r.optimizer, self.steps_per_epoch, self.total_steps)
+
+    def workers(self) -> Workers:
+        """Return how many loader processes this rank has, and could have."""
+        requested, ranks = self.recipe.data.workers, self.context.local_world_size
+        return Workers(worker_count(requested, ranks), worker_count("auto", ranks))
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch, counted from 1, of step number `step`."""

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from resnext_train.data.image_batch import ImageBatch, LoadReport
-from resnext_train.data.loader_workers import worker_count
 from resnext_train.data.slow_loader import NOTICEABLE, WINDOW, Workers, slow_stage
-from resnext_train.training.setup import Setup
+from resnext_train.data.sources.image_source import Storage
 
 
 class Lap(NamedTuple):
@@ -57,10 +56,8 @@ class Clock:
 class DataWait:
     """Watches how long steps wait for their images."""
 
-    def __init__(self, setup: Setup) -> None:
-        requested = setup.recipe.data.workers
-        self._workers = Workers(*(worker_count(w, setup.context.local_world_size) for w in (requested, "auto")))
-        self._storage = setup.splits.train.storage
+    def __init__(self, workers: Workers, storage: Storage) -> None:
+        self._workers, self._storage = workers, storage
         self._reported: set[str] = set()
         self._laps: list[Lap] = []
         self._started = False

@@ -86,7 +86,8 @@ class Trainer:
         }
         if saved:
             context.run_on_all_ranks(lambda: self.load_state_dict(saved.state))
-        self._clock, self._data_wait = Clock(), DataWait(setup)
+        images = setup.splits.train
+        self._clock, self._data_wait = Clock(), DataWait(setup.workers(), images.storage)
         self._val_loader = build_eval_loader(recipe, setup.evaluation.images, context, self._log_unreadable)
         context.run_on_main(lambda: self._prepare_folder(saved))
         self.log.write("start", step=self.progress.step, **environment(), **setup.effective())
