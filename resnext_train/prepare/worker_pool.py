@@ -1,4 +1,8 @@
-"""A pool of worker processes that exit when their parent does, even if it is killed."""
+"""Run tasks in worker processes that exit when their parent does, even if it is killed.
+
+ProcessPoolExecutor would not do. Each of its workers holds both ends of the queue of tasks, so none sees the parent go.
+Its locks are named semaphores: a killed command leaves them in /dev/shm, or ends with a warning about them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -30,7 +36,8 @@ def run(
 ) -> Iterator[Result]:
     """Yield the results of `work` for all tasks in order of completion; with one worker, run in this process.
 
-    `work`, the tasks and the results are pickled. Each process uses one torch thread.
+    `work`, the tasks and the results are pickled. A task is drawn when a worker is free for it. Each process uses one
+    torch thread.
 
     Raises:
         InputError: `work` raised it, or a worker was killed.
@@ -41,11 +48,43 @@ def run(
         for task in tasks:
             yield work(task, advance)
         return
-    pool = _Pool(work, workers)
+    start_server()
+    context = get_context("forkserver")
+    processes: dict[Connection, BaseProcess] = {}
+    busy: set[Connection] = set()
+
+    def send_next(connection: Connection) -> None:
+        for task in islice(tasks, 1):
+            with _killed_worker_explained():
+                connection.send(task)
+            busy.add(connection)
+
     try:
-        yield from pool.results(tasks, advance)
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            process: BaseProcess = context.Process(target=_serve, args=(theirs, work), daemon=True)
+            process.start()
+            theirs.close()
+            processes[ours] = process
+            send_next(ours)
+        while busy:
+            for ready in wait(busy):
+                assert isinstance(ready, Connection)
+                with _killed_worker_explained():
+                    images, kind, value = ready.recv()
+                advance(images)
+                if kind == "failed":
+                    raise value
+                if kind == "done":
+                    busy.remove(ready)
+                    send_next(ready)
+                    yield value
     finally:
-        pool.stop()
+        for connection, process in processes.items():
+            connection.close()
+            process.terminate()
+        for process in processes.values():
+            process.join()
 
 
 def start_server() -> None:
@@ -57,57 +96,15 @@ def start_server() -> None:
     forkserver.ensure_running()
 
 
-class _Pool:
-    def __init__(self, work: Callable[[Any, Advance], Any], workers: int) -> None:
-        start_server()
-        context = get_context("forkserver")
-        self._processes: dict[Connection, BaseProcess] = {}
-        for _ in range(workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-            process.start()
-            theirs.close()
-            self._processes[ours] = process
-
-    def results(self, tasks: Iterator[Any], advance: Advance) -> Iterator[Any]:
-        busy: set[Connection] = set()
-        for connection in self._processes:
-            self._send_next(connection, tasks, busy)
-        while busy:
-            for ready in wait(list(busy)):
-                assert isinstance(ready, Connection)
-                kind, value = self._receive(ready)
-                if kind == "seen":
-                    advance(value)
-                elif kind == "failed":
-                    raise value
-                else:
-                    busy.discard(ready)
-                    self._send_next(ready, tasks, busy)
-                    yield value
-
-    def _send_next(self, connection: Connection, tasks: Iterator[Any], busy: set[Connection]) -> None:
-        for task in tasks:
-            connection.send(task)
-            busy.add(connection)
-            return
-
-    def _receive(self, connection: Connection) -> tuple[str, Any]:
-        try:
-            message: tuple[str, Any] = connection.recv()
-            return message
-        except (EOFError, ConnectionResetError) as error:
-            raise InputError(
-                "a worker was killed, perhaps because memory ran out; give the same command again, "
-                "with fewer --workers if so"
-            ) from error
-
-    def stop(self) -> None:
-        for connection, process in self._processes.items():
-            connection.close()
-            process.terminate()
-        for process in self._processes.values():
-            process.join()
+@contextmanager
+def _killed_worker_explained() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise InputError(
+            "a worker was killed, perhaps because memory ran out; give the same command again, "
+            "with fewer --workers if so"
+        ) from error
 
 
 def _use_one_thread() -> None:
@@ -120,35 +117,27 @@ def _serve(connection: Connection, work: Callable[[Any, Advance], Any]) -> None:
     """Run tasks received over `connection` until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too and terminates its workers
     _use_one_thread()
-    try:
+    unsent, last = 0, time.monotonic()
+
+    def send(kind: str, value: object = None) -> None:
+        nonlocal unsent, last
+        connection.send((unsent, kind, value))
+        unsent, last = 0, time.monotonic()
+
+    def advance(images: int) -> None:
+        nonlocal unsent
+        unsent += images
+        if time.monotonic() - last >= _EVERY:
+            send("progress")
+
+    with suppress(EOFError, OSError):  # the parent has gone
         while True:
             task = connection.recv()
-            sender = _ProgressSender(connection)
             try:
-                result = work(task, sender.advance)
+                result = work(task, advance)
             except InputError as error:
-                connection.send(("failed", error))
-                return
-            except (BrokenPipeError, ConnectionResetError):
-                raise
+                send("failed", error)
             except Exception:  # the parent raises it
-                connection.send(("failed", RuntimeError(traceback.format_exc())))
-                return
-            sender.flush()
-            connection.send(("done", result))
-    except (EOFError, OSError):
-        return  # the parent has gone
-
-
-class _ProgressSender:
-    def __init__(self, connection: Connection) -> None:
-        self._connection, self._count, self._last = connection, 0, time.monotonic()
-
-    def advance(self, count: int) -> None:
-        self._count += count
-        if time.monotonic() - self._last >= _EVERY:
-            self.flush()
-
-    def flush(self) -> None:
-        self._connection.send(("seen", self._count))
-        self._count, self._last = 0, time.monotonic()
+                send("failed", RuntimeError(traceback.format_exc()))
+            else:
+                send("done", result)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -218,3 +218,17 @@ def test_workers_that_fail(task: int, error: type[Exception], says: str) -> None
     assert sorted(worker_pool.run(_fails, iter([0, 1, 2]), 2, lambda _: None)) == [0, 1, 2]
     with pytest.raises(error, match=says):
         list(worker_pool.run(_fails, iter([0, task, 1, 2]), 2, lambda _: None))
+
+
+class _DiesAsItArrives:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[int]]:
+        return os._exit, (1,)
+
+    def __call__(self, task: bytes, advance: worker_pool.Advance) -> int:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000], ids=["before it answers", "while it is sent a task"])
+def test_workers_that_die_before_their_first_task(size: int) -> None:
+    with pytest.raises(InputError, match="a worker was killed"):
+        list(worker_pool.run(_DiesAsItArrives(), iter([bytes(size)]), 2, lambda _: None))
