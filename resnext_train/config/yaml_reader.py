@@ -16,6 +16,8 @@ from resnext_train.errors import InputError
 _BYTES, _VALUES, _LEVELS, _CHARACTERS = 100_000, 10_000, 20, 4096
 """Limits of a recipe: bytes of the file, number of values, nesting depth, characters of a string (a path's limit)."""
 
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 
@@ -103,7 +105,7 @@ def _problem(value: object) -> str:
     if isinstance(value, str):
         if len(value) > _CHARACTERS:
             return f"{shown(value)} has over {_CHARACTERS:,} characters"
-        return "" if _is_unicode(value) else f"{shown(value)} is not UTF-8 text"
+        return f"{shown(value)} is not UTF-8 text" if _SURROGATE.search(value) else ""
     if isinstance(value, int):
         return "" if abs(value) < 2**64 else "a number has over 64 bits"
     if isinstance(value, Mapping):
@@ -111,11 +113,3 @@ def _problem(value: object) -> str:
     if value is None or isinstance(value, (float, list, tuple, datetime.date)):
         return ""
     return f"a value is of type {type(value).__name__}, which no key accepts"
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
