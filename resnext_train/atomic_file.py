@@ -46,10 +46,21 @@ def removed_on_error(temporary: Path) -> Iterator[None]:
         raise
 
 
-def replace(temporary: Path, path: Path) -> None:
-    """Give a temporary file its name, or remove it and raise OSError."""
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], suffix: str = "new") -> None:
+    """Let `write` fill a file, and give it its name once it is safely on the disk.
+
+    Raises:
+        OSError: it cannot be written; `path` is as it was, and nothing is left of the new content.
+    """
+    temporary = write_temporary(path, write, suffix)
     with removed_on_error(temporary):
         temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace the content of `path` by `text`; see `write_atomically`."""
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def link_atomically(source: Path, target: Path) -> None:
@@ -59,10 +70,10 @@ def link_atomically(source: Path, target: Path) -> None:
     try:
         os.link(source, temporary)
     except OSError:
-        shutil.copyfile(source, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-    temporary.replace(target)
+        with source.open("rb") as file:
+            write_temporary(target, lambda copy: shutil.copyfileobj(file, copy, 1 << 20))
+    with removed_on_error(temporary):
+        temporary.replace(target)
 
 
 def sync_folder(folder: Path) -> None:
@@ -75,12 +86,3 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace the content of `path` by `text`.
-
-    Raises:
-        OSError: it cannot be written; `path` is as it was.
-    """
-    replace(write_temporary(path, lambda file: file.write(text.encode())), path)

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verify": {"errors"},
     "cli": {
         *("training", "prepare", "bench", "verify", "evaluation", "data", "models", "compute", "checkpoint", "run_dir"),
-        *("distributed", "config", "errors"),
+        *("distributed", "config", "errors", "atomic_file"),
     },
 }
 """What each folder may import from the package, from the bottom up; a folder may always import from itself."""

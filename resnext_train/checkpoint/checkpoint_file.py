@@ -38,7 +38,7 @@ import torch
 from safetensors.torch import load_file as load_safetensors
 from safetensors.torch import save as to_safetensors
 
-from resnext_train.atomic_file import link_atomically, removed_on_error, sync_folder, write_temporary
+from resnext_train.atomic_file import link_atomically, removed_on_error, sync_folder, write_atomically, write_temporary
 from resnext_train.errors import InputError
 
 FORMAT = "resnext-train checkpoint 3"
@@ -117,13 +117,9 @@ def _seal(path: Path) -> bool:
 def save_weights(weights: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
     """Write a bare state dict atomically: as safetensors with `metadata` by that suffix, else by torch.save."""
     if path.suffix == ".safetensors":
-        temporary = write_temporary(
-            path, lambda file: file.write(to_safetensors(weights, {"format": "pt", **metadata}))
-        )
+        write_atomically(path, lambda file: file.write(to_safetensors(weights, {"format": "pt", **metadata})))
     else:
-        temporary = write_temporary(path, lambda file: torch.save(weights, file))
-    temporary.replace(path)
-    sync_folder(path.parent)
+        write_atomically(path, lambda file: torch.save(weights, file))
 
 
 def snapshot(value: Any) -> Any:

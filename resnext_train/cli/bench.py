@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from resnext_train.bench import TIERS
+from resnext_train.cli.json_file import write_json
 from resnext_train.cli.run_command import announce, run_command
 from resnext_train.errors import InputError
 
@@ -69,7 +69,9 @@ def _bench(args: argparse.Namespace) -> None:
     for line in report(result).split("\n"):
         announce(line)
     if args.json:
-        _write(Path(args.json), result)
+        from resnext_train.run_dir.environment import environment
+
+        write_json(args.json, {**result, **environment()}, indent=1)
 
 
 def _check(args: argparse.Namespace, tiers: list[str]) -> None:
@@ -81,16 +83,6 @@ def _check(args: argparse.Namespace, tiers: list[str]) -> None:
             raise InputError(f"--tiers {tier}: must be among {', '.join(TIERS)}")
     if args.tiers and not tiers:
         raise InputError(f"--tiers names no tier; name some of {', '.join(TIERS)}")
-
-
-def _write(path: Path, result: dict[str, Any]) -> None:
-    from resnext_train.run_dir.environment import environment
-    from resnext_train.run_dir.jsonl_sink import to_json
-
-    try:
-        path.write_text(to_json({**result, **environment()}, indent=1) + "\n")
-    except OSError as error:
-        raise InputError(f"--json: {path} cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnext_train.cli.json_file import write_json
 from resnext_train.cli.run_command import announce, run_command
 from resnext_train.distributed.rank import this_rank
 from resnext_train.errors import InputError
@@ -171,8 +172,6 @@ def _check_classes(path: Path, outputs: int | None, known: int) -> None:
 
 
 def _report(result: dict[str, Any], json_file: str | None) -> None:
-    from resnext_train.run_dir.jsonl_sink import to_json
-
     announce(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}")
     for k in ("top1", "top5"):
         print(f"{k[:3]}-{k[3:]} {result[k]:.3f} %  ({result[f'{k}_correct']} of {result['count']})")
@@ -180,10 +179,7 @@ def _report(result: dict[str, Any], json_file: str | None) -> None:
     if result["unreadable"]:
         print(f"images left out, because they could not be read: {result['unreadable']}")
     if json_file:
-        try:
-            Path(json_file).write_text(to_json(result, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"--json: {json_file} cannot be written: {error.strerror}") from error
+        write_json(json_file, result, indent=2)
 
 
 if __name__ == "__main__":

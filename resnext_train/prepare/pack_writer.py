@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnext_train.atomic_file import replace, sync_folder, write_temporary
+from resnext_train.atomic_file import write_atomically
 from resnext_train.data.pack.pack_format import (
     ALIGNMENT,
     COLUMNS,
@@ -48,14 +48,8 @@ def write_errors_explained(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a file, and give it its name once it is safely on the disk.
-
-    Raises:
-        OSError: it cannot be written; nothing is left of it.
-    """
-    # With the process in its name, so that two processes never write to the same temporary file.
-    replace(write_temporary(path, write, f"{os.getpid()}.new"), path)
-    sync_folder(path.parent)
+    """Let `write` fill a file as `write_atomically` does, under a temporary name of this process alone."""
+    write_atomically(path, write, f"{os.getpid()}.new")
 
 
 def remove_unfinished(folder: Path) -> None:
