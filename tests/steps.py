@@ -16,9 +16,8 @@ from resnext_train.data.sampler import shard_for_rank
 from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.models.build_model import build_model
-from resnext_train.training.forward_pass import ForwardPass
 from resnext_train.training.optimizer import FiniteOptimizer, build_optimizer
-from resnext_train.training.train_step import TrainStep
+from resnext_train.training.train_step import ForwardPass, TrainStep
 
 MICRO_BATCHES = 5
 NORMALISE = ColorTransform(0.4, 0.4, 0.4, 0.1, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

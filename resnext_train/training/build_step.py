@@ -13,10 +13,9 @@ from resnext_train.data.build_loaders import build_color_transform
 from resnext_train.errors import printable
 from resnext_train.models.build_model import auxiliary_weight, build_model
 from resnext_train.models.weight_conversion import find_state_dict, load_weights
-from resnext_train.training.forward_pass import ForwardPass
 from resnext_train.training.optimizer import FiniteOptimizer, build_optimizer
 from resnext_train.training.setup import Setup
-from resnext_train.training.train_step import TrainStep
+from resnext_train.training.train_step import ForwardPass, TrainStep
 
 
 def build_train_step(setup: Setup, fine_tune: bool) -> TrainStep:

@@ -19,16 +19,50 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from resnext_train.compute.loss import TrainingLoss, main_logits
+from resnext_train.compute.precision import Precision
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.rng import micro_batch_seed
 from resnext_train.data.sampler import shard_for_rank
+from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.gradients import distribute
 from resnext_train.training.batch_norm import RunningStatistics
-from resnext_train.training.forward_pass import ForwardPass
 from resnext_train.training.optimizer import FiniteOptimizer
 from resnext_train.training.train_metrics import FiniteWatch, Skipped, TrainMeter
+
+
+class ForwardPass:
+    """Colours, network and loss of a micro-batch. DDP sums the gradient over ranks in the backward pass."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        color_transform: ColorTransform,
+        precision: Precision,
+        loss: TrainingLoss,
+        context: DistContext,
+    ) -> None:
+        self.model = model
+        self._network = distribute(model, context)
+        self._color_transform, self._precision, self._loss = color_transform, precision, loss
+        self._dtype = next(model.parameters()).dtype
+
+    def __call__(self, micro_batch: ImageBatch) -> tuple[Tensor, Tensor]:
+        """Return the loss, summed over the micro-batch's n images, and the logits (n, classes)."""
+        # Outside autocast, which would round the colours.
+        pixels = self._color_transform(micro_batch.images, micro_batch.jitter, self._dtype)
+        with self._precision.autocast():
+            outputs = self._network(pixels)
+        return self._loss(outputs, micro_batch.labels), main_logits(outputs)
+
+    def no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which backward passes only accumulate gradients on this rank."""
+        network = self._network
+        return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
 
 class TrainStep:
