@@ -315,10 +315,12 @@ def test_a_checkpoint_of_format_2_continues(single: Path, tmp_path: Path) -> Non
     arguments, checkpoints = [*RUN, "--out", str(out), "checkpoint.keep=2"], out / "checkpoints"
     assert train(arguments) == 0
     state = checkpoint_file.load(checkpoints / "epoch_0001.pt")
-    state["progress"]["best"] = state.pop("checkpointer")["best"]
+    best = state.pop("checkpointer")["best"]
+    state["progress"]["best"] = best
     shutil.rmtree(checkpoints)
     checkpoints.mkdir()
     checkpoint_file.save({**state, "format": "resnext-train checkpoint 2"}, checkpoints / "last.pt", ["best.pt"])
+    assert checkpoint_file.load(checkpoints / "best.pt")["checkpointer"] == {"best": best}
     assert train(arguments) == 0
     one, two = final_tensors(single), final_tensors(out)
     assert one.keys() == two.keys()
