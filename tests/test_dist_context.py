@@ -11,6 +11,7 @@ from ranks import run_ranks
 from resnext_train.distributed.dist_context import DistContext, connect
 from resnext_train.distributed.flag_sync import FlagSync, StepFlags
 from resnext_train.distributed.heartbeat import Heartbeat
+from resnext_train.distributed.rank import Rank, this_rank
 from resnext_train.errors import InputError
 
 
@@ -89,6 +90,8 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
         assert (context.rank, context.world_size, context.is_main) == (0, 1, True)
         assert context.gather("x") == ["x"]
         assert context.all_reduce_sum(torch.ones(2)).tolist() == [1, 1]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "")  # as a script exports what it does not know
+    assert this_rank() == Rank()
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

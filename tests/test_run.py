@@ -28,6 +28,7 @@ from resnext_train.cli.train import main as train
 from resnext_train.cli.verify import main as verify
 from resnext_train.config import load_recipe
 from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.training.optimizer import FiniteOptimizer
 from resnext_train.verify.compare_runs import compare_runs
 
 RUN = ["--config", "smoke.yaml", *SMALL]
@@ -327,6 +328,27 @@ def test_a_checkpoint_of_format_2_continues(single: Path, tmp_path: Path) -> Non
     assert all(torch.equal(one[k], two[k]) for k in one)
     summaries = [json.loads((run / "summary.json").read_text()) for run in (out, single)]
     assert summaries[0]["best"] == summaries[1]["best"]
+
+
+def test_a_run_saves_after_a_time(tmp_path: Path) -> None:
+    """Within an epoch, though neither steps nor epochs ask for it."""
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "checkpoint.every_minutes=1e-6", "checkpoint.every_epochs=9"]) == 0
+    assert {1, 2, 4} <= {event["step"] for event in events(out, "checkpoint")}
+
+
+def test_an_error_while_momentum_is_loaded_is_not_called_another_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "train.max_steps=1"]) == 0
+
+    def fails(self: FiniteOptimizer, state: dict[str, Any]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(FiniteOptimizer, "load_state_dict", fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        train([*RUN, "--out", str(out), "train.max_steps=1"])
 
 
 def test_a_finished_run_is_left_as_it_is(single: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,15 +38,15 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
             raise InputError(f"--resume: checkpoint {path} not found")
         if holds_run and path.resolve().parent != folder.checkpoints.resolve():
             raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
-    elif not holds_run:
-        check_weights(recipe)
-    elif resume == "never":
+    elif holds_run and resume == "never":
         raise InputError(f"{folder.path} already holds a run; choose another --out, or remove the folder")
-    elif changed := fixed_differences(load_recipe(str(folder.recipe)), recipe):
+    elif holds_run and (changed := fixed_differences(load_recipe(str(folder.recipe)), recipe)):
         raise InputError(
             f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
             f"continue it with these changes by --resume {folder.last}"
         )
+    elif not _held(folder):
+        check_weights(recipe)
 
 
 _WORDS = ("auto", "never")
@@ -75,8 +75,13 @@ def choose_checkpoint(folder: RunDir, recipe: Recipe, resume: str) -> tuple[Path
     check_resume(folder, recipe, resume)
     if resume not in _WORDS:
         return (Path(resume),)
-    held = (folder.last, folder.previous) if folder.recipe.is_file() else ()
-    return tuple(path for path in held if path.is_file())
+    return _held(folder)
+
+
+def _held(folder: RunDir) -> tuple[Path, ...]:
+    """Return the checkpoints of the run that a folder holds, the newest first."""
+    paths = (folder.last, folder.previous) if folder.recipe.is_file() else ()
+    return tuple(path for path in paths if path.is_file())
 
 
 def fixed_differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -31,7 +31,7 @@ class DistContext:
     device: torch.device
     control: dist.ProcessGroup | None = None
     heartbeat: Heartbeat | None = None
-    flag_sync: FlagSync = field(default_factory=lambda: FlagSync(None, one_call_late=False))
+    flag_sync: FlagSync | None = None
 
     @property
     def rank(self) -> int:
@@ -53,15 +53,19 @@ class DistContext:
         """End the set-up, which may take hours: from here on ranks wait at most `patience` seconds for each other."""
         if self.world_size > 1:
             group = dist.new_group(backend="gloo", timeout=timedelta(seconds=patience))
-            self.control = group  # type: ignore[assignment]
-            self.flag_sync = FlagSync(self.control, one_call_late=self.device.type == "cuda")
+            assert isinstance(group, dist.ProcessGroup)
+            self.control = group
+            self.flag_sync = FlagSync(group, one_call_late=self.device.type == "cuda")
 
     def dead_ranks_named(self) -> AbstractContextManager[None]:
         """Return a context in which the error of a collective that lost a rank becomes a FaultError that names it."""
         return dead_ranks_named(self.heartbeat)
 
     def all_reduce_flags(self, flags: StepFlags) -> StepFlags:
-        """Return the largest of each flag over all ranks, see FlagSync.all_reduce_max."""
+        """Return the largest of each flag over all ranks, see FlagSync.all_reduce_max. Call `start_training` before."""
+        if self.world_size == 1:
+            return flags
+        assert self.flag_sync is not None, "training has not started"
         return self.flag_sync.all_reduce_max(flags)
 
     def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:

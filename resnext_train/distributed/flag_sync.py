@@ -22,13 +22,13 @@ class StepFlags(NamedTuple):
 
 
 class FlagSync:
-    """All-reduces flags over the ranks of `group`, a Gloo group; None: a single rank.
+    """All-reduces flags over the ranks of `group`, a Gloo group.
 
     With `one_call_late` each call returns the flags of the call before, so that the exchange has a whole step's time.
     A GPU then never waits for it.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None, one_call_late: bool) -> None:
+    def __init__(self, group: dist.ProcessGroup, one_call_late: bool) -> None:
         self._group, self._one_call_late = group, one_call_late
         self._before: tuple[torch.Tensor, dist.Work] | None = None
 
@@ -38,8 +38,6 @@ class FlagSync:
         Raises:
             RuntimeError: another rank is gone, or keeps this one waiting too long.
         """
-        if self._group is None:
-            return flags
         tensor = torch.tensor(flags, dtype=torch.int64)
         work = dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self._group, async_op=True)
         assert work is not None

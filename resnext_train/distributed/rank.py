@@ -27,10 +27,10 @@ class Rank:
 
 def this_rank() -> Rank:
     """Return the rank of this process."""
-    env = os.environ
-    return Rank(
-        int(env.get("RANK", 0)),
-        int(env.get("WORLD_SIZE", 1)),
-        int(env.get("LOCAL_RANK", 0)),
-        int(env.get("LOCAL_WORLD_SIZE", 1)),
-    )
+    return Rank(_number("RANK", 0), _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1))
+
+
+def _number(name: str, default: int) -> int:
+    """Return an environment variable; `default` where it is not set, is empty or no number: no launcher wrote it."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else default

@@ -27,8 +27,8 @@ from resnext_train.run_dir.tensorboard_sink import TensorBoardSink
 class RunLogger:
     """Hands events to all sinks; without sinks, as on every rank but the first, it does nothing."""
 
-    def __init__(self, sinks: Sequence[Sink] = ()) -> None:
-        self._sinks = tuple(sinks)
+    def __init__(self) -> None:
+        self._sinks: tuple[Sink, ...] = ()
 
     def open(self, sinks: Sequence[Sink]) -> None:
         """Hand events to `sinks` from here on."""

@@ -30,7 +30,7 @@ class RunningStatistics:
 
     def __init__(self, model: nn.Module, context: DistContext, micro_batches: int) -> None:
         self._context, self._micro_batches = context, micro_batches
-        self._modules = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        self._modules = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.num_batches_tracked is not None]
         self._momenta: list[float | None] = []
         buffers = [b for m in self._modules for b in (m.running_mean, m.running_var) if b is not None]
         self._buffers = [b.view(-1) for b in buffers]

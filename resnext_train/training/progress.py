@@ -1,4 +1,4 @@
-"""How far a run is."""
+"""Parts of a run's state that belong to no other part: how far it is, and torch's generator."""
 
 from __future__ import annotations
 

@@ -114,13 +114,17 @@ class Trainer:
         Raises:
             InputError: it is the state of another network.
         """
-        try:
-            for name, part in self._parts.items():
-                if name in state:
-                    part.load_state_dict(state[name])
-        except RuntimeError as error:
-            recipe = self.setup.recipe
-            raise InputError(f"the checkpoint holds another network than the recipe's {recipe.model.arch}") from error
+        for name, part in self._parts.items():
+            if name not in state:
+                continue
+            try:
+                part.load_state_dict(state[name])
+            except RuntimeError as error:
+                if name != "model":
+                    raise
+                recipe = self.setup.recipe
+                text = f"the checkpoint holds another network than the recipe's {recipe.model.arch}"
+                raise InputError(text) from error
 
     def train(self) -> dict[str, Any]:
         """Train from where the run is to its end, and return the summary. Raises what the function `train` does."""
@@ -128,6 +132,7 @@ class Trainer:
         with self._failure_recorded(), self.context.dead_ranks_named(), self._statistics:
             try:
                 self.train_step.warm_up_ddp_buckets(recipe.train.micro_batch, recipe.augment.size)
+                self._clock.lap()  # the run's time counts from here
                 if progress.epoch_is_open:  # the run was stopped during this epoch's evaluation
                     self._end_epoch()
                 micro_batches = self._clock.timed(self._train_loader())
@@ -228,7 +233,9 @@ class Trainer:
             StopRequested: a rank received a signal.
             InputError: no image can be read.
         """
-        self.checkpointer.log_outcome(wait=True)  # a best one that could not be saved no longer counts as the best
+        # A best one that could not be saved no longer counts as the best; flags would say so a call late on GPUs.
+        self.checkpointer.log_outcome(wait=True)
+        self.checkpointer.withdraw_best(max(self.context.gather(self.checkpointer.best_lost)))
         setup, batches = self.setup, self._until_stopped(self._val_loader)
         normalise = build_color_transform(setup.recipe)
         return evaluate(self._model, batches, normalise, setup.precision, self.context, setup.evaluation.outputs)
@@ -278,6 +285,7 @@ class Trainer:
         self._check_health()
         self._end_lap()  # the checkpoint holds all of the run's time
         self.checkpointer.save(self.state_dict(), self.summary(), is_best, epoch)
+        self._end_lap()  # a save does not count in the images/s of the steps after it
 
     def _wait_saved(self) -> None:
         """Wait until the last checkpoint is safely on the disk, or end the run because it cannot be written."""
