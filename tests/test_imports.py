@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"data", "compute", "distributed", "errors"},
     "training": {"evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config", "errors"},
     "prepare": {"data", "errors", "atomic_file"},
-    "bench": {"prepare", "data", "config", "errors"},
+    "bench": {"prepare", "data", "distributed", "config", "errors"},
     "verify": {"errors"},
     "cli": {
         *("training", "prepare", "bench", "verify", "evaluation", "data", "models", "compute", "checkpoint", "run_dir"),

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resnext_train.bench.bench_data import COMPARED, Result
+from resnext_train.bench.bench_data import Result
 from resnext_train.bench.interleaved_timing import Rate
-from resnext_train.bench.timed_pipelines import REFERENCES
 from resnext_train.errors import printable
 
-GPU_RATES = "To size a host, divide the images/s of its GPUs (docs/gpu-rates.md) by those of a loader core."
+GPU_RATES = "To size a host, divide the images/s of its GPUs (docs/gpu-rates.md) by those of one loader process."
 
 
 def report(result: Result) -> str:
     """Return all tables with their explanations."""
-    tables = [_per_core(result), _in_all(result), *(_references(result) if result["references"] else [])]
+    tables = [_rates(result), _stages(result), *([_ratios(result)] if result["ratios"] else [])]
     return "\n".join([_images(result), *result["notes"], "", *(f"{text}\n" for text in tables), GPU_RATES])
 
 
@@ -49,54 +48,39 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def _per_core(result: Result) -> str:
-    head = ["tier", "uint8", "", "float", "", "read", "decode", "resize", "colour", "hand\nover", "bytes/\nimage"]
+def _rates(result: Result) -> str:
+    workers = result["workers"]
+    processes = f"{workers} process{'es' * (workers > 1)}" if workers else "training\nprocess"
+    head = ["", "one loader\nprocess", "", f"in all:\n{processes}", "", "scaling"]
+    rows = [
+        [name, *_rate(rate["one"]), *_rate(rate["all"]), f"× {rate['all']['median'] / rate['one']['median']:.2f}"]
+        for name, rate in result["rates"].items()
+    ]
+    theirs = "; torchvision's usual\npipelines on the same files make normalised floats" if result["ratios"] else ""
+    return f"images/s, files in the system's cache, {result['cores']} usable cores; ours are uint8{theirs}\n" + table(
+        head, rows
+    )
+
+
+def _stages(result: Result) -> str:
+    head = ["tier", "read", "decode", "resize", "colour", "images/s\nwith colours", "bytes/\nimage"]
     rows = []
-    for tier, core in result["per_core"].items():
-        size = core["bytes_per_image"]
-        times = [f"{microseconds:.0f}" for microseconds in core["stages"].values()]
+    for tier, times in result["microseconds"].items():
+        size = result["bytes_per_image"][tier]
         stored = "-" if size is None else f"{size:,.0f}"
-        rows.append([tier, *_rate(core["uint8"]), *_rate(core["normalised"]), *times, stored])
+        with_colours = _number(result["with_colours"][tier])
+        rows.append([tier, *(f"{time:.0f}" for time in times.values()), with_colours, stored])
     return (
-        "images/s per core: one process with one thread, files in the system's cache; float: with colours and\n"
-        "normalised. From read to hand over: µs per image; these rates do not include the hand-over\n"
-        + table(head, rows)
+        "µs per image: read, decode and resize in one loader process; colours and normalisation on one core,\n"
+        "which training leaves to the device; with colours: images/s of one process that does all\n" + table(head, rows)
     )
 
 
-def _in_all(result: Result) -> str:
-    processes = f"{result['workers']} loader process{'' if result['workers'] == 1 else 'es'}"
-    who = processes if result["workers"] else "the training process itself (data.workers=0)"
-    head = ["tier", "images/s", "", "loader core\nimages/s"]
-    rows = []
-    for tier, found in result["in_all"].items():
-        rows.append([tier, *_rate(found["rate"]), _number(result["per_core"][tier]["loader_core"])])
-        if found["one_process"]:
-            rows[-1] += [*_rate(found["one_process"]), f"× {found['scaling']:.2f}"]
-    if result["workers"] > 1:
-        head += ["one process\nimages/s", "", "scaling"]
-    return (
-        f"in all: uint8 micro-batches from {who}; {result['cores']} usable cores;\n"
-        "loader core: as per core, with the hand-over\n" + table(head, rows)
-    )
-
-
-def _references(result: Result) -> list[str]:
-    references = result["references"]
-    rates = [
-        [title, *_rate(references["per_core"][name]), *_rate(references["in_all"][name])]
-        for name, title in REFERENCES.items()
+def _ratios(result: Result) -> str:
+    scopes = {"one": "one process", "with_colours": "one process, with colours", "all": "in all"}
+    rows = [
+        [f"{name}: {title}", *(f"× {ratio:.2f}" for ratio in ratios[scope].values())]
+        for name, ratios in result["ratios"].items()
+        for scope, title in scopes.items()
     ]
-    scopes = {"per core": "ratios_per_core", "in all": "ratios_in_all"}
-    ratios = [
-        [tier, *(f"× {references[scope][tier][name]:.2f}" for scope in scopes.values() for name in COMPARED)]
-        for tier in result["per_core"]
-    ]
-    return [
-        "torchvision's usual pipelines on the same files, in turns with ours, with as many processes;\n"
-        "normalised floats, bilinear (torchvision's default); per core without collating them into batches\n"
-        + table(["", "per core\nimages/s", "", "in all\nimages/s", ""], rates),
-        "ours over theirs, medians: per core our uint8 over Pillow without colours, else our float; in all\n"
-        "always our uint8, as ours leaves colours and normalisation to the device\n"
-        + table(["tier", *(f"{scope}\n{name}" for scope in scopes for name in COMPARED)], ratios),
-    ]
+    return "ours over theirs, medians\n" + table(["", *result["microseconds"]], rows)

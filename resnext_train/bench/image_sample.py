@@ -1,10 +1,8 @@
-"""Sample training images, pack the sample, and order it in passes."""
+"""Sample training images, and pack the sample."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +12,6 @@ from resnext_train.bench.interleaved_timing import progress
 from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.loader_workers import usable_cores
 from resnext_train.data.pack.pack_index import PackIndex
-from resnext_train.data.rng import permutation
-from resnext_train.data.sampler import BatchIndices
 from resnext_train.data.sources.class_subset import ImageSubset
 from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.sources.packed_images import PackedImages
@@ -97,28 +93,3 @@ def in_tiers(sample: ImageSubset, where: Path, tiers: Sequence[str], folder: Pat
 
 def _mean_record(pack: Path) -> float:
     return float(PackIndex(pack).length.mean())
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Passes over `files` images in random order, each of `micro_batches` of `micro_batch` images; files may repeat."""
-
-    files: int
-    micro_batch: int
-    micro_batches: int
-    seed: int
-
-    @property
-    def images(self) -> int:
-        return self.micro_batch * self.micro_batches
-
-    def micro_batches_of(self, number: int) -> list[BatchIndices]:
-        """Return the micro-batches of pass `number`, each as an epoch of its own: a repeated file gets another crop."""
-        repeats = -(-self.images // self.files)
-        orders = [permutation(self.seed, number * repeats + k, self.files) for k in range(repeats)]
-        batches = np.concatenate(orders)[: self.images].reshape(self.micro_batches, self.micro_batch)
-        return [BatchIndices(number * self.micro_batches + b, images) for b, images in enumerate(batches)]
-
-    def from_(self, number: int) -> Iterator[BatchIndices]:
-        """Yield the micro-batches of pass `number` and of all later ones, endlessly."""
-        return itertools.chain.from_iterable(map(self.micro_batches_of, itertools.count(number)))

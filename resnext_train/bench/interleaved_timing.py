@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import forkserver
 from typing import NamedTuple, TypedDict, TypeVar
 
-import torch
 from tqdm import tqdm
+
+from resnext_train.data.image_batch import LoadReport
 
 Key = TypeVar("Key")
 
 
 class Lap(NamedTuple):
-    """One pass over some images; `stages` in seconds."""
+    """One pass over some images: how long it took, and what loader processes report of it."""
 
     images: int
     seconds: float
-    stages: Mapping[str, float]
+    report: LoadReport
 
 
 Runner = Callable[[int], Lap]
@@ -43,9 +41,10 @@ def rate_of(laps: list[Lap]) -> Rate:
     return {"median": statistics.median(rounds), "lowest": min(rounds), "highest": max(rounds), "rounds": rounds}
 
 
-def microseconds(laps: list[Lap], stage: str | None = None) -> float:
-    """Return the median time per image, in one stage or in total."""
-    return statistics.median(1e6 * (lap.stages[stage] if stage else lap.seconds) / lap.images for lap in laps)
+def microseconds(laps: list[Lap], stage: str) -> float:
+    """Return the median time per image in one stage of a LoadReport."""
+    times: list[float] = [1e6 * getattr(lap.report, stage) / lap.images for lap in laps]
+    return statistics.median(times)
 
 
 @contextmanager
@@ -56,40 +55,12 @@ def progress(total: int, what: str, unit: str) -> Iterator[Callable[[int], objec
         yield bar.update
 
 
-def in_turns(what: str, runners: Mapping[Key, Runner], rounds: int, discarded: int = 0) -> dict[Key, list[Lap]]:
-    """Run each runner once per round, for `discarded` warm-up rounds and `rounds` more; `what` names the progress."""
+def in_turns(what: str, runners: Mapping[Key, Runner], rounds: int) -> dict[Key, list[Lap]]:
+    """Run each runner once per round, after one round that does not count; `what` names the progress."""
     laps: dict[Key, list[Lap]] = {key: [] for key in runners}
-    with progress(len(runners) * (discarded + rounds), what, "pass") as advance:
-        for number in range(discarded + rounds):
+    with progress(len(runners) * (1 + rounds), what, "pass") as advance:
+        for number in range(1 + rounds):
             for key, run in runners.items():
                 laps[key].append(run(number))
                 advance(1)
-    return {key: of_key[discarded:] for key, of_key in laps.items()}
-
-
-@contextmanager
-def on_one_core() -> Iterator[int | None]:
-    """Pin this process to one of its cores; yields the core, or None if the system cannot pin."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield None
-        return
-    if multiprocessing.get_start_method() == "forkserver":
-        forkserver.ensure_running()  # started below, the server and all its later children would stay pinned
-    before = os.sched_getaffinity(0)
-    core = max(before)  # the first cores run most of the system's own work
-    os.sched_setaffinity(0, {core})
-    try:
-        yield core
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Limit torch to one thread, as in a loader process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return {key: of_key[1:] for key, of_key in laps.items()}

@@ -17,8 +17,8 @@ NAME = "resnext-bench"
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog=NAME,
-        description="Measure how fast this machine reads a recipe's training images, from a folder and packed, per "
-        "core and with all loader processes.",
+        description="Measure how fast this machine reads a recipe's training images, from a folder and packed, with "
+        "one loader process and with all.",
         epilog=f"example: {NAME} data --config resnext50_32x4d.yaml --data /path/to/imagenet --baseline",
     )
     p.add_argument("what", choices=["data"], help="what to measure: data, the input pipeline")
@@ -75,9 +75,9 @@ def _bench(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace, tiers: list[str]) -> None:
-    for option in ("images", "rounds"):
-        if getattr(args, option) < 1:
-            raise InputError(f"--{option} {getattr(args, option)}: must be at least 1")
+    for option, least in (("images", 2), ("rounds", 1)):
+        if getattr(args, option) < least:
+            raise InputError(f"--{option} {getattr(args, option)}: must be at least {least}")
     for tier in tiers:
         if tier not in TIERS:
             raise InputError(f"--tiers {tier}: must be among {', '.join(TIERS)}")
