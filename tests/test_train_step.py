@@ -264,6 +264,23 @@ def test_the_network_is_an_ordinary_one_within_the_run_and_after_it() -> None:
     assert all(a is b for a, b in zip(model.buffers(), buffers, strict=True))
 
 
+@pytest.mark.parametrize("finished", [0, 1])
+def test_an_error_inside_a_step_leaves_the_network_as_before_it(finished: int) -> None:
+    model = build_model(NETWORK, 4, seed=1)
+    model.bn1.running_mean.fill_(3.0)
+    context = DistContext(Rank(), torch.device("cpu"))
+    step = train_step(model, build_optimizer(SgdSection(lr=0.05), model), context)
+    for n in range(finished):
+        step(iter(step_images(20, n)), n, 20, lr=0.05)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(StopIteration) as error:
+        step(iter(step_images(20, finished)[:2]), finished, 20, lr=0.05)
+    assert largest_difference(model.state_dict(), before) > 0, "the step has begun"
+    step.statistics.__exit__(error.type, error.value, None)
+    assert largest_difference(model.state_dict(), before) == 0
+    assert model.bn1.momentum == 0.1
+
+
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_autocast_keeps_weights_statistics_and_gradients_in_fp32(precision: Any) -> None:
     model = build_model(NETWORK, 4, seed=1)

@@ -21,8 +21,8 @@ class RunningStatistics:
     equal on all ranks after every step, and depend neither on the number of ranks nor on the order of micro-batches.
 
     The modules stay ordinary ones: between steps their buffers are those of a model that took one forward pass a step,
-    and on leaving the context they have their own momentum again. A momentum of None is PyTorch's: the cumulative mean
-    over all steps.
+    and on leaving the context, be it by an error inside a step, they have their own momentum again. A momentum of None
+    is PyTorch's: the cumulative mean over all steps.
 
     One flat tensor is summed over ranks, so that one all-reduce serves the statistics and the loss of each micro-batch,
     by which all ranks know which are finite.
@@ -55,11 +55,14 @@ class RunningStatistics:
             for weight in self._weight_parts[2 * i : 2 * i + 2]:
                 weight.fill_(0.0 if momentum is None else momentum)
             module.momentum = 1.0
+        self.begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.restore()  # a step that ends with an error leaves a micro-batch's own statistics in the buffers
         for module, momentum in zip(self._modules, self._momenta, strict=True):
             module.momentum = momentum
         self._momenta = []

@@ -22,15 +22,19 @@ def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
         },
     ]
     optimizer = _rmsprop(section, groups) if isinstance(section, RmspropSection) else _sgd(section, groups)
-    # Torch makes the state in the first step, as zeros, but not correctly where that step is skipped: make it here.
+    _start_state(optimizer)
+    return optimizer
+
+
+def _start_state(optimizer: Optimizer) -> None:
+    """Make state that is not there yet, as zeros. Torch does so in the first step, but wrongly if that is skipped."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if group.get("momentum"):
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
             if isinstance(optimizer, RMSprop):
-                optimizer.state[parameter]["square_avg"] = torch.zeros_like(parameter)
-                optimizer.state[parameter]["step"] = torch.zeros(())
-    return optimizer
+                optimizer.state[parameter].setdefault("square_avg", torch.zeros_like(parameter))
+                optimizer.state[parameter].setdefault("step", torch.zeros(()))
 
 
 class FiniteOptimizer:
@@ -94,9 +98,7 @@ class FiniteOptimizer:
         self.optimizer.load_state_dict(state)
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(own)
-            for parameter in group["params"] if group.get("momentum") else ():
-                # Momentum that was off until now starts from zero, as in a new run.
-                self.optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+        _start_state(self.optimizer)  # momentum that was off until now starts as in a new run
 
 
 def _sgd(section: SgdSection, groups: list[dict[str, object]]) -> Optimizer:

@@ -97,6 +97,7 @@ class Trainer:
         log, train = recipe.log, recipe.train
         folder.check_room(checkpoint_file.approximate_bytes(self.state_dict()), recipe.checkpoint.keep)
         if saved:
+            # From an older checkpoint of this folder, the newer ones are given up; one of another folder stays there.
             branch_from(folder, saved.path, setup.epoch_of(self.progress.step) - 1)
         folder.create(recipe.to_yaml())
         logged_steps = saved.step if saved else 0
@@ -164,6 +165,7 @@ class Trainer:
             print_line(f"process {self.context.rank}: {text}")
 
     def _take_step(self, micro_batches: Iterator[ImageBatch]) -> None:
+        """Load and take this rank's share of a step. Gradients are summed over ranks; not finite ones skip the step."""
         setup, step = self.setup, self.progress.step
         size = setup.plan.step_size(step)
         self.train_step(micro_batches, step, size, self.schedule.lr(step))
@@ -281,7 +283,7 @@ class Trainer:
             self._save()
 
     def _save(self, is_best: bool = False, epoch: int | None = None) -> None:
-        """Begin to write last.pt in the background, also under the names best.pt and epoch_NNNN.pt where they apply."""
+        """Begin to write last.pt in the background; best.pt, too, if it `is_best`, and epoch_NNNN.pt if to keep."""
         self._check_health()
         self._end_lap()  # the checkpoint holds all of the run's time
         self.checkpointer.save(self.state_dict(), self.summary(), is_best, epoch)
@@ -308,7 +310,7 @@ class Trainer:
         }
 
     def _finish(self) -> dict[str, Any]:
-        """Wait for the last checkpoint, then write the end event, summary.json and state.json."""
+        """Wait for the last checkpoint, then write the end event, summary.json and state.json, or print why not."""
         self._wait_saved()
         summary, step = self.summary(), self.progress.step
         self.log.write("end", step=step, weights_sha256=weights_digest(self._model), **summary)
