@@ -283,7 +283,7 @@ class Trainer:
             self._save()
 
     def _save(self, is_best: bool = False, epoch: int | None = None) -> None:
-        """Begin to write last.pt in the background; best.pt, too, if it `is_best`, and epoch_NNNN.pt if to keep."""
+        """Begin to write last.pt in the background; also best.pt if it `is_best`, and epoch_NNNN.pt if one is kept."""
         self._check_health()
         self._end_lap()  # the checkpoint holds all of the run's time
         self.checkpointer.save(self.state_dict(), self.summary(), is_best, epoch)
