@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -448,9 +450,11 @@ def test_max_steps_ends_in_mid_epoch_with_an_evaluation(tmp_path: Path) -> None:
     assert names == ["best.pt", "epoch_0002.pt", "last.pt", "previous.pt"]
 
 
-def test_a_run_continued_in_mid_epoch_is_the_undisturbed_one(tmp_path: Path) -> None:
-    """Its weights and momentum, and the training loss and accuracy of the whole epoch."""
+def test_a_run_continued_in_mid_epoch_is_the_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights and momentum, and the training loss, accuracy and time of the whole epoch."""
     torch.set_num_threads(1)
+    ticks = SimpleNamespace(perf_counter=map(float, itertools.count()).__next__)  # a second for each look at the clock
+    monkeypatch.setattr("resnext_train.training.throughput.time", ticks)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     options = [*RUN, "schedule.name=step"]  # a cosine would end with max_steps
     assert train([*options, "--out", str(whole)]) == 0
@@ -458,6 +462,9 @@ def test_a_run_continued_in_mid_epoch_is_the_undisturbed_one(tmp_path: Path) -> 
     assert train([*options, "--out", str(parts), "--resume", str(parts / "checkpoints" / "last.pt")]) == 0
     for name in ("step", "train_loss", "train_top1", "val_top1_correct"):
         assert events(parts, "epoch")[-1][name] == events(whole, "epoch")[-1][name]
+    first, cut, second = (e["seconds"] for e in events(parts, "epoch"))
+    assert cut > 5, "the clock ticks within an epoch"
+    assert 0 <= events(parts, "end")[-1]["seconds"] - (first + second) < 3, "but the last save"
     one, two = final_tensors(whole), final_tensors(parts)
     assert all(torch.equal(one[k], two[k]) for k in one)
 

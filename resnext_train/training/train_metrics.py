@@ -72,11 +72,9 @@ class TrainMeter:
         window, self.window = self.window, Totals()
         return window
 
-    def end_epoch(self, is_whole: bool) -> None:
-        """Begin the next window; after a whole epoch, the next epoch, too."""
-        self.window = Totals()
-        if is_whole:
-            self.epoch = Totals()
+    def end_epoch(self) -> None:
+        """Begin the next epoch, and its first window."""
+        self.window, self.epoch = Totals(), Totals()
 
     @property
     def unreadable(self) -> int:

@@ -96,10 +96,10 @@ class Trainer:
         setup, recipe, folder = self.setup, self.setup.recipe, self.folder
         log, train = recipe.log, recipe.train
         folder.check_room(checkpoint_file.approximate_bytes(self.state_dict()), recipe.checkpoint.keep)
-        if saved:
-            # From an older checkpoint of this folder, the newer ones are given up; one of another folder stays there.
-            branch_from(folder, saved.path, setup.epoch_of(self.progress.step) - 1)
+        if saved:  # newer checkpoints of this folder are given up: they become discarded_NAME
+            branch_from(folder, saved.path, epochs=setup.epoch_of(self.progress.step) - 1)
         folder.create(recipe.to_yaml())
+        # The log is cut back to these; they are not progress.step where the batch size has changed.
         logged_steps = saved.step if saved else 0
         per_epoch, total = setup.steps_per_epoch, setup.total_steps
         self.log.open(open_sinks(folder, log.tensorboard, logged_steps, train.epochs, per_epoch, total))
@@ -222,9 +222,9 @@ class Trainer:
             is_best = self.checkpointer.observe(progress.last)
         self._end_lap()
         self._log_epoch(epoch, counts)
-        # Where max_steps cut the epoch short, more of it may follow in a longer run.
-        self._meter.end_epoch(is_whole=progress.step % setup.steps_per_epoch == 0)
-        progress.epoch_began = progress.seconds
+        if progress.step % setup.steps_per_epoch == 0:  # else max_steps cut it short: a longer run may go on with it
+            self._meter.end_epoch()
+            progress.epoch_began = progress.seconds
         if at_end or is_best or self.checkpointer.is_due_after_epoch(epoch):
             self._save(is_best, epoch)
 
@@ -235,7 +235,7 @@ class Trainer:
             StopRequested: a rank received a signal.
             InputError: no image can be read.
         """
-        # A best one that could not be saved no longer counts as the best; flags would say so a call late on GPUs.
+        # An evaluation whose best.pt could not be written is not the best. On GPUs, flags would say so a call too late.
         self.checkpointer.log_outcome(wait=True)
         self.checkpointer.withdraw_best(max(self.context.gather(self.checkpointer.best_lost)))
         setup, batches = self.setup, self._until_stopped(self._val_loader)
@@ -290,7 +290,7 @@ class Trainer:
         self._end_lap()  # a save does not count in the images/s of the steps after it
 
     def _wait_saved(self) -> None:
-        """Wait until the last checkpoint is safely on the disk, or end the run because it cannot be written."""
+        """Wait until the last checkpoint is safely on the disk; if it cannot be written, end the run."""
         self.checkpointer.log_outcome(wait=True)
         if any(self.context.gather(self.checkpointer.failures)):
             raise self.checkpointer.fault(self.progress.step)
