@@ -264,21 +264,33 @@ def test_the_network_is_an_ordinary_one_within_the_run_and_after_it() -> None:
     assert all(a is b for a, b in zip(model.buffers(), buffers, strict=True))
 
 
-@pytest.mark.parametrize("finished", [0, 1])
-def test_an_error_inside_a_step_leaves_the_network_as_before_it(finished: int) -> None:
+@pytest.mark.parametrize(("finished", "micro_batches"), [(0, 0), (0, 2), (1, 2), (1, 4)])
+def test_an_error_leaves_the_network_as_before_the_step(finished: int, micro_batches: int) -> None:
+    """After as many micro-batches of it; and the step can be taken afterwards."""
     model = build_model(NETWORK, 4, seed=1)
     model.bn1.running_mean.fill_(3.0)
     context = DistContext(Rank(), torch.device("cpu"))
     step = train_step(model, build_optimizer(SgdSection(lr=0.05), model), context)
     for n in range(finished):
         step(iter(step_images(20, n)), n, 20, lr=0.05)
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(StopIteration) as error:
-        step(iter(step_images(20, finished)[:2]), finished, 20, lr=0.05)
-    assert largest_difference(model.state_dict(), before) > 0, "the step has begun"
-    step.statistics.__exit__(error.type, error.value, None)
+    undisturbed = copy.deepcopy(model)
+    before = undisturbed.state_dict()
+    error = RuntimeError("no more images")
+    if micro_batches:
+        with pytest.raises(StopIteration):
+            step(iter(step_images(20, finished)[:micro_batches]), finished, 20, lr=0.05)
+        assert largest_difference(model.state_dict(), before) > 0, "the step has begun"
+    step.statistics.__exit__(type(error), error, None)
     assert largest_difference(model.state_dict(), before) == 0
     assert model.bn1.momentum == 0.1
+    for m in undisturbed.modules():
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.momentum = 0.1  # it was copied within the context
+    other = train_step(undisturbed, build_optimizer(SgdSection(lr=0.05), undisturbed), context)
+    with step.statistics:
+        step(iter(step_images(20, 7)), 7, 20, lr=0.0)
+    other(iter(step_images(20, 7)), 7, 20, lr=0.0)
+    assert largest_difference(dict(model.named_buffers()), dict(undisturbed.named_buffers())) == 0
 
 
 @pytest.mark.parametrize("precision", ["bf16"])

@@ -8,23 +8,26 @@ from typing import Any
 
 from resnext_train.bench import TIERS
 from resnext_train.bench.image_sample import NO_JPEGTRAN, evenly, in_tiers
-from resnext_train.bench.interleaved_timing import in_turns, microseconds, rate_of
-from resnext_train.bench.timed_pipelines import colour_microseconds, reference_pipelines, timed, training_pipeline
+from resnext_train.bench.interleaved_timing import Lap, Runner, in_turns, microseconds, rate_of
+from resnext_train.bench.timed_pipelines import Pipeline, one_thread, reference_pipelines, timed, training_pipeline
 from resnext_train.config import FolderData, Recipe
+from resnext_train.data.build_loaders import build_color_transform
 from resnext_train.data.build_sources import build_train, split_folder
 from resnext_train.data.loader_workers import check_shared_memory, usable_cores, worker_count, worker_deaths_explained
+from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.errors import InputError
 
 Result = dict[str, Any]
 """All measurements, as `--json` writes them:
 
-measured         the images: `where` ("": in memory), mean size and `crop` in pixels, `group`: images of a micro-batch
+measured         the images: `where` ("": in memory), mean size and `crop` in pixels, `images` of a pass, or more
 workers          loader processes; beside them `cores`, which may be used
-rates            images/s by tier and reference: of `one` loader process, and of `all`
-microseconds     median time per image by tier: read, decode and resize in one loader process, colour on one core
-with_colours     images/s by tier, of one loader process that does the colours, too
+rates            images/s by tier and reference: of `one` loader process, or of this one where there is none; of `all`,
+                 where there are more; and of this process alone making normalised `floats`, which references do
+                 always and tiers only there, with their colours
+microseconds     median time per image by tier: read, decode, resize and rest of `one`, and colour of `floats`
 bytes_per_image  by tier; None: in memory
-ratios           our medians over those of each reference, by tier: `one`, `with_colours`, and `all`
+ratios           our medians over those of each reference, by tier: of `floats`, and of `all` or `one`
 notes            what could not be measured
 """
 
@@ -37,26 +40,27 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
     Raises:
         InputError: missing or unreadable images, options that do not fit them, or too little space.
     """
-    source, data, micro_batch = build_train(recipe.data), recipe.data, recipe.train.micro_batch
+    source, data = build_train(recipe.data), recipe.data
     kind = source.storage.kind
     where = str(split_folder(data, "train")) if isinstance(data, FolderData) and kind != "memory" else ""
     _check_options(kind, where, tiers, baseline)
-    workers, micro_batches = worker_count(data.workers, local_world_size=1), -(-images // micro_batch)
-    bytes_per_pixel = 12 if baseline else 3  # the references make floats
-    check_shared_memory(bytes_per_pixel * micro_batch * recipe.augment.size**2, max(1, workers))
     skip = isinstance(data, FolderData) and data.on_bad_image == "skip"
     sample, unreadable, (height, width) = evenly(source, images, skip)
-    references = reference_pipelines(recipe, sample) if baseline else {}
-    with tempfile.TemporaryDirectory(prefix="resnext-bench-") as scratch, worker_deaths_explained():
+    micro_batch = min(recipe.train.micro_batch, len(sample))
+    references = reference_pipelines(recipe, sample, micro_batch) if baseline else {}
+    workers = worker_count(data.workers, local_world_size=1)
+    bytes_per_pixel = 12 if baseline else 3  # the references make floats
+    check_shared_memory(bytes_per_pixel * micro_batch * recipe.augment.size**2, workers)
+    with tempfile.TemporaryDirectory(prefix="resnext-bench-") as scratch, one_thread(), worker_deaths_explained():
         stored = in_tiers(sample, Path(where), tiers or TIERS, Path(scratch))
-        ours = {tier: training_pipeline(recipe, s.images) for tier, s in stored.items()}
-        pipelines = ours | references
-        runners = {(name, n): timed(p, n, micro_batches) for name, p in pipelines.items() for n in {1, workers}}
+        ours = {tier: training_pipeline(recipe, s.images, micro_batch) for tier, s in stored.items()}
+        runners = _runners(ours, references, workers, -(-images // micro_batch), build_color_transform(recipe))
         laps = in_turns("measuring", runners, rounds)
-        colour = colour_microseconds(recipe, next(iter(ours.values())))
-    rates = {name: {"one": rate_of(laps[name, 1]), "all": rate_of(laps[name, workers])} for name in pipelines}
-    medians = {name: {scope: rate["median"] for scope, rate in of_name.items()} for name, of_name in rates.items()}
-    with_colours = {tier: 1 / (1 / medians[tier]["one"] + colour / 1e6) for tier in ours}
+    rates = {
+        name: {scope: rate_of(laps[name, scope]) for scope in ("one", "all", "floats") if (name, scope) in laps}
+        for name in ours | references
+    }
+    compared = ("floats", "all" if workers > 1 else "one")
     no_jpegtran = kind == "folder" and "exact" in (tiers or TIERS) and "exact" not in stored
     return {
         "measured": {
@@ -67,29 +71,43 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
             "height": height,
             "width": width,
             "crop": recipe.augment.size,
-            "images": micro_batches * micro_batch,
-            "group": micro_batch,
+            "images": min(lap.images for of_key in laps.values() for lap in of_key),
+            "micro_batch": micro_batch,
             "rounds": rounds,
         },
         "workers": workers,
         "cores": usable_cores(),
         "rates": rates,
-        "microseconds": {
-            tier: {s: microseconds(laps[tier, 1], s) for s in ("read", "decode", "resize")} | {"colour": colour}
-            for tier in ours
-        },
-        "with_colours": with_colours,
+        "microseconds": {tier: _microseconds(laps[tier, "one"], laps[tier, "floats"]) for tier in ours},
         "bytes_per_image": {tier: s.bytes_per_image for tier, s in stored.items()},
         "ratios": {
             name: {
-                "one": {tier: medians[tier]["one"] / medians[name]["one"] for tier in ours},
-                "with_colours": {tier: with_colours[tier] / medians[name]["one"] for tier in ours},
-                "all": {tier: medians[tier]["all"] / medians[name]["all"] for tier in ours},
+                scope: {tier: rates[tier][scope]["median"] / rates[name][scope]["median"] for tier in ours}
+                for scope in compared
             }
             for name in references
         },
         "notes": [NO_JPEGTRAN] * no_jpegtran,
     }
+
+
+def _runners(
+    ours: dict[str, Pipeline], theirs: dict[str, Pipeline], workers: int, micro_batches: int, colours: ColorTransform
+) -> dict[tuple[str, str], Runner]:
+    """Return what is timed, by tier or reference, and scope."""
+    runners = {}
+    for name, pipeline in {**ours, **theirs}.items():
+        runners[name, "one"] = timed(pipeline, min(1, workers), micro_batches)
+        if workers > 1:
+            runners[name, "all"] = timed(pipeline, workers, micro_batches)
+        runners[name, "floats"] = timed(pipeline, 0, micro_batches, colours if name in ours else None)
+    return runners
+
+
+def _microseconds(one: list[Lap], floats: list[Lap]) -> dict[str, float]:
+    stages = {stage: microseconds(one, stage) for stage in ("read", "decode", "resize")}
+    rest = microseconds(one) - sum(stages.values())
+    return {**stages, "rest": rest, "colour": microseconds(floats, "colour")}
 
 
 def _check_options(kind: str, where: str, tiers: list[str], baseline: bool) -> None:

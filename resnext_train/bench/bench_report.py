@@ -8,7 +8,7 @@ from resnext_train.bench.bench_data import Result
 from resnext_train.bench.interleaved_timing import Rate
 from resnext_train.errors import printable
 
-GPU_RATES = "To size a host, divide the images/s of its GPUs (docs/gpu-rates.md) by those of one loader process."
+GPU_RATES = "To size a host, see docs/gpu-rates.md."
 
 
 def report(result: Result) -> str:
@@ -35,7 +35,8 @@ def _images(result: Result) -> str:
     return (
         f"images: {where}\n"
         f"sample: {m['files']:,} different ones, {m['width']:.0f} × {m['height']:.0f} pixels on average{left_out}\n"
-        f"a pass: {m['images']:,} images in micro-batches of {m['group']}; median of {passes}, lowest-highest\n"
+        f"a pass: {m['images']:,} images or more in micro-batches of {m['micro_batch']}; median of {passes}, "
+        "lowest-highest\n"
         f"crops: {m['crop']} × {m['crop']} pixels"
     )
 
@@ -50,37 +51,39 @@ def _number(value: float) -> str:
 
 def _rates(result: Result) -> str:
     workers = result["workers"]
-    processes = f"{workers} process{'es' * (workers > 1)}" if workers else "training\nprocess"
-    head = ["", "one loader\nprocess", "", f"in all:\n{processes}", "", "scaling"]
-    rows = [
-        [name, *_rate(rate["one"]), *_rate(rate["all"]), f"× {rate['all']['median'] / rate['one']['median']:.2f}"]
-        for name, rate in result["rates"].items()
-    ]
-    theirs = "; torchvision's usual\npipelines on the same files make normalised floats" if result["ratios"] else ""
-    return f"images/s, files in the system's cache, {result['cores']} usable cores; ours are uint8{theirs}\n" + table(
-        head, rows
+    titles = {"one": "one loader\nprocess" if workers else "training\nprocess", "floats": "one process,\nfloats"}
+    if workers > 1:
+        titles["all"] = f"in all:\n{workers} processes"
+    head = ["", *(cell for title in titles.values() for cell in ("", title))]
+    rows = [[name, *(cell for scope in titles for cell in _rate(of[scope]))] for name, of in result["rates"].items()]
+    theirs = ", as\ntorchvision's usual pipelines always do" if result["ratios"] else ""
+    return (
+        f"images/s, files in the system's cache, {result['cores']} usable cores. Ours hand over uint8, and training\n"
+        f"leaves colours and normalisation to the device; floats: no loader process, but with both{theirs}\n"
+        + table(head, rows)
     )
 
 
 def _stages(result: Result) -> str:
-    head = ["tier", "read", "decode", "resize", "colour", "images/s\nwith colours", "bytes/\nimage"]
+    head = ["tier", "read", "decode", "resize", "rest", "colour", "bytes/\nimage"]
     rows = []
     for tier, times in result["microseconds"].items():
         size = result["bytes_per_image"][tier]
         stored = "-" if size is None else f"{size:,.0f}"
-        with_colours = _number(result["with_colours"][tier])
-        rows.append([tier, *(f"{time:.0f}" for time in times.values()), with_colours, stored])
+        rows.append([tier, *(f"{time:.0f}" for time in times.values()), stored])
     return (
-        "µs per image: read, decode and resize in one loader process; colours and normalisation on one core,\n"
-        "which training leaves to the device; with colours: images/s of one process that does all\n" + table(head, rows)
+        "µs per image, from read to rest as above in one loader process: the rest is mostly the hand-over;\n"
+        "colour: colours and normalisation on one core\n" + table(head, rows)
     )
 
 
 def _ratios(result: Result) -> str:
-    scopes = {"one": "one process", "with_colours": "one process, with colours", "all": "in all"}
+    titles = {"floats": "one process, floats", "one": "one process, uint8", "all": "in all, uint8"}
     rows = [
-        [f"{name}: {title}", *(f"× {ratio:.2f}" for ratio in ratios[scope].values())]
+        [f"{name}: {titles[scope]}", *(f"× {ratio:.2f}" for ratio in by_tier.values())]
         for name, ratios in result["ratios"].items()
-        for scope, title in scopes.items()
+        for scope, by_tier in ratios.items()
     ]
-    return "ours over theirs, medians\n" + table(["", *result["microseconds"]], rows)
+    return "ours over theirs, medians; uint8: our bytes over their floats\n" + table(
+        ["", *result["microseconds"]], rows
+    )

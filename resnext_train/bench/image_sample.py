@@ -38,7 +38,7 @@ def evenly(source: ImageSource, count: int, skip: bool) -> tuple[ImageSubset, in
     Each is decoded once, which also brings its file into the system's cache.
 
     Raises:
-        InputError: an image cannot be read and `skip` is not set, or none can be read.
+        InputError: an image cannot be read and `skip` is not set, or fewer than two can be read.
     """
     count = min(count, len(source))
     sizes: dict[int, tuple[int, int]] = {}
@@ -52,8 +52,11 @@ def evenly(source: ImageSource, count: int, skip: bool) -> tuple[ImageSubset, in
                 raise InputError(
                     f"{source.name(i)} cannot be read: {error}; replace or remove it, or set data.on_bad_image=skip"
                 ) from error
-    if not sizes:
-        raise InputError(f"none of {count} images can be read; `resnext-prepare check` lists what is wrong with them")
+    if len(sizes) < 2:
+        raise InputError(
+            f"{len(sizes)} of {count} images can be read, and at least 2 are needed; `resnext-prepare check` lists "
+            "what is wrong with the others"
+        )
     height, width = np.mean(list(sizes.values()), axis=0).tolist()
     return ImageSubset(source, np.array(list(sizes), np.int64)), count - len(sizes), (height, width)
 

@@ -10,17 +10,15 @@ from typing import NamedTuple, TypedDict, TypeVar
 
 from tqdm import tqdm
 
-from resnext_train.data.image_batch import LoadReport
-
 Key = TypeVar("Key")
 
 
 class Lap(NamedTuple):
-    """One pass over some images: how long it took, and what loader processes report of it."""
+    """One pass over some images; `stages` in seconds."""
 
     images: int
     seconds: float
-    report: LoadReport
+    stages: Mapping[str, float]
 
 
 Runner = Callable[[int], Lap]
@@ -41,10 +39,9 @@ def rate_of(laps: list[Lap]) -> Rate:
     return {"median": statistics.median(rounds), "lowest": min(rounds), "highest": max(rounds), "rounds": rounds}
 
 
-def microseconds(laps: list[Lap], stage: str) -> float:
-    """Return the median time per image in one stage of a LoadReport."""
-    times: list[float] = [1e6 * getattr(lap.report, stage) / lap.images for lap in laps]
-    return statistics.median(times)
+def microseconds(laps: list[Lap], stage: str | None = None) -> float:
+    """Return the median time per image, in one stage or in total."""
+    return statistics.median(1e6 * (lap.stages[stage] if stage else lap.seconds) / lap.images for lap in laps)
 
 
 @contextmanager

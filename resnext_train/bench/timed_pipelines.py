@@ -8,11 +8,10 @@ bytes and leaves colours and normalisation to the device.
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
-import timeit
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +28,26 @@ from torchvision.transforms import v2
 from resnext_train.bench.interleaved_timing import Lap, Runner
 from resnext_train.config import AreaAugment, Recipe
 from resnext_train.data.batch_datasets import PREFETCH
-from resnext_train.data.build_loaders import build_color_transform, build_train_loader
-from resnext_train.data.image_batch import ImageBatch, LoadReport
+from resnext_train.data.build_loaders import build_train_loader
+from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.sources.class_subset import ImageSubset
 from resnext_train.data.sources.image_source import ImageSource
+from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
 from resnext_train.errors import InputError
 
+STAGES = ("read", "decode", "resize", "colour")
+
 Pipeline = Callable[[int, range], Iterable[Any]]
-"""Returns a new loader, of so many loader processes, of the micro-batches in a range, counted over all epochs."""
+"""Returns a new loader with a number of processes. It yields a range of micro-batches, counted over all epochs."""
 
 
-def training_pipeline(recipe: Recipe, source: ImageSource) -> Pipeline:
-    """Return the loader of training, on the CPU."""
-    plan, context = StepPlan(len(source), recipe.train.micro_batch, 1), DistContext(Rank(), torch.device("cpu"))
+def training_pipeline(recipe: Recipe, source: ImageSource, micro_batch: int) -> Pipeline:
+    """Return the loader of training, on the CPU, of micro-batches that are all whole."""
+    plan = StepPlan(len(source) // micro_batch * micro_batch, micro_batch, 1)
+    context = DistContext(Rank(), torch.device("cpu"))
 
     def load(workers: int, steps: range) -> Iterable[ImageBatch]:
         data = recipe.data.model_copy(update={"workers": workers})
@@ -54,12 +57,12 @@ def training_pipeline(recipe: Recipe, source: ImageSource) -> Pipeline:
     return load
 
 
-def timed(pipeline: Pipeline, workers: int, micro_batches: int) -> Runner:
-    """Time at least so many micro-batches from `workers` loader processes as training receives them; 0: made in it.
+def timed(pipeline: Pipeline, workers: int, micro_batches: int, colours: ColorTransform | None = None) -> Runner:
+    """Time at least `micro_batches` from `workers` loader processes, or in this one if 0; `colours` transforms them.
 
-    Each process makes as many, four or more. The loader is new in every round, so that no other loader's processes are
-    running. The first micro-batches of each process do not count: it made them while the others started, or ahead of
-    time.
+    The number is rounded up, so that each process makes equally many, and four or more. The loader is new in every
+    round, so that no other loader's processes are running. The first micro-batches of each process do not count: it
+    made them while the others started, or ahead of time.
     """
     skipped, count = 2 * PREFETCH * workers, micro_batches
     if workers:
@@ -70,29 +73,34 @@ def timed(pipeline: Pipeline, workers: int, micro_batches: int) -> Runner:
         batches = iter(pipeline(workers, range(first, first + skipped + count + skipped)))  # busy until the end
         for _ in range(skipped):
             next(batches)
-        started, images, reports = time.perf_counter(), 0, []
+        stages, images, started = dict.fromkeys(STAGES, 0.0), 0, time.perf_counter()
         for batch in itertools.islice(batches, count):
             images += len(batch[1])
             if isinstance(batch, ImageBatch):
-                reports.append(batch.report)
-        return Lap(images, time.perf_counter() - started, LoadReport.sum(reports))
+                stages["read"] += batch.report.read
+                stages["decode"] += batch.report.decode
+                stages["resize"] += batch.report.resize
+            if colours:
+                before = time.perf_counter()
+                colours(batch.images, batch.jitter)
+                stages["colour"] += time.perf_counter() - before
+        return Lap(images, time.perf_counter() - started, stages)
 
     return run
 
 
-def colour_microseconds(recipe: Recipe, pipeline: Pipeline) -> float:
-    """Return the median time per image of colours and normalisation on one thread of the CPU."""
-    batch, transform = next(iter(pipeline(0, range(1)))), build_color_transform(recipe)
-    threads = torch.get_num_threads()
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Limit torch to one thread, as in a loader process."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        seconds = timeit.repeat(lambda: transform(batch.images, batch.jitter), number=1, repeat=20)
+        yield
     finally:
-        torch.set_num_threads(threads)
-    return 1e6 * statistics.median(seconds) / len(batch.images)
+        torch.set_num_threads(before)
 
 
-def reference_pipelines(recipe: Recipe, sample: ImageSubset) -> dict[str, Pipeline]:
+def reference_pipelines(recipe: Recipe, sample: ImageSubset, batch_size: int) -> dict[str, Pipeline]:
     """Return pipelines from the files of `sample` to normalised crops, with the sizes and strengths of a recipe.
 
     Raises:
@@ -115,7 +123,7 @@ def reference_pipelines(recipe: Recipe, sample: ImageSubset) -> dict[str, Pipeli
         "torchvision.io": v2.Compose([*io, *io_floats]),
         "torchvision.io + ColorJitter": v2.Compose([*io, v2.ColorJitter(*colours), *io_floats]),
     }
-    return {name: _reference(sample, transform, recipe.train.micro_batch) for name, transform in of_one.items()}
+    return {name: _reference(sample, transform, batch_size) for name, transform in of_one.items()}
 
 
 def _reference(sample: ImageSubset, transform: Callable[[str], Tensor], batch_size: int) -> Pipeline:

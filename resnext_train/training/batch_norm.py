@@ -55,17 +55,20 @@ class RunningStatistics:
             for weight in self._weight_parts[2 * i : 2 * i + 2]:
                 weight.fill_(0.0 if momentum is None else momentum)
             module.momentum = 1.0
+        for sums in (self._shard, self._sum):
+            sums.zero_()  # a step that ended with an error may have left something
+        self._work = None
         self.begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self.restore()  # a step that ends with an error leaves a micro-batch's own statistics in the buffers
         for module, momentum in zip(self._modules, self._momenta, strict=True):
             module.momentum = momentum
         self._momenta = []
+        if error is not None:
+            self.restore()  # a step that ends with an error leaves a micro-batch's own statistics in the buffers
 
     def begin(self) -> None:
         """Begin a step: remember the buffers as they are, whether the step before or a checkpoint left them so."""

@@ -98,7 +98,7 @@ class FiniteOptimizer:
         self.optimizer.load_state_dict(state)
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(own)
-        _start_state(self.optimizer)  # momentum that was off until now starts as in a new run
+        _start_state(self.optimizer)  # what the checkpoint lacks starts as in a new run
 
 
 def _sgd(section: SgdSection, groups: list[dict[str, object]]) -> Optimizer:

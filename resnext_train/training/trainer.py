@@ -165,7 +165,7 @@ class Trainer:
             print_line(f"process {self.context.rank}: {text}")
 
     def _take_step(self, micro_batches: Iterator[ImageBatch]) -> None:
-        """Load and take this rank's share of a step. Gradients are summed over ranks; not finite ones skip the step."""
+        """Load this rank's share of a step and take it: gradients are summed over ranks, and changes made if finite."""
         setup, step = self.setup, self.progress.step
         size = setup.plan.step_size(step)
         self.train_step(micro_batches, step, size, self.schedule.lr(step))
@@ -310,7 +310,7 @@ class Trainer:
         }
 
     def _finish(self) -> dict[str, Any]:
-        """Wait for the last checkpoint, then write the end event, summary.json and state.json, or print why not."""
+        """Wait for the last checkpoint, write the end event, and summary.json and state.json if they can be written."""
         self._wait_saved()
         summary, step = self.summary(), self.progress.step
         self.log.write("end", step=step, weights_sha256=weights_digest(self._model), **summary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from packs import needs_jpegtran
@@ -15,7 +16,8 @@ from resnext_train.bench.image_sample import evenly, in_tiers
 from resnext_train.bench.interleaved_timing import Lap, in_turns, microseconds, rate_of
 from resnext_train.bench.timed_pipelines import reference_pipelines, timed, training_pipeline
 from resnext_train.config import load_recipe
-from resnext_train.data.image_batch import LoadReport
+from resnext_train.data.build_loaders import build_color_transform
+from resnext_train.data.sources.class_subset import ImageSubset
 from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.errors import InputError
 
@@ -28,7 +30,7 @@ def test_rounds_are_in_turns_and_the_first_does_not_count() -> None:
     def runner(name: str) -> object:
         def run(number: int) -> Lap:
             order.append(f"{name}{number}")
-            return Lap(6, 2.0 if number == 1 else 3.0, LoadReport(0.3, 0.0, 0.0, 0, ()))
+            return Lap(6, 2.0 if number == 1 else 3.0, {"read": 0.3})
 
         return run
 
@@ -36,6 +38,7 @@ def test_rounds_are_in_turns_and_the_first_does_not_count() -> None:
     assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
     assert rate_of(laps["a"]) == {"median": 2.5, "lowest": 2.0, "highest": 3.0, "rounds": [3.0, 2.0]}
     assert microseconds(laps["b"], "read") == pytest.approx(50_000)
+    assert microseconds(laps["b"]) == pytest.approx(2.5e6 / 6)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +89,8 @@ def test_bad_images_are_refused_or_left_out(image_root: Path) -> None:
     sample, unreadable, _ = evenly(folder, 24, skip=True)
     assert (len(sample), unreadable) == (23, 1)
     assert str(bad) not in {sample.name(i) for i in range(23)}
+    with pytest.raises(InputError, match="1 of 2 images can be read"):
+        evenly(ImageSubset(folder, np.array([0, 11])), 2, skip=True)
 
 
 @needs_jpegtran
@@ -94,25 +99,30 @@ def test_every_tier_sees_the_same_images_and_crops(image_root: Path, tmp_path: P
     stored = in_tiers(sample, image_root, ["folder", "exact"], tmp_path)
     assert list(stored) == ["folder", "exact"]
     assert all(size and size > 0 for _, size in stored.values())
-    files, pack = (list(training_pipeline(RECIPE, images)(0, range(4))) for images, _ in stored.values())
-    assert [len(batch.labels) for batch in files] == [4, 3, 4, 3]
+    files, pack = (list(training_pipeline(RECIPE, images, 3)(0, range(4))) for images, _ in stored.values())
+    assert [len(batch.labels) for batch in files] == [3] * 4, "the seventh image is left out of each epoch"
     assert not torch.equal(files[0].images, files[2].images), "every epoch takes other crops"
     for one, other in zip(files, pack, strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
 
 
-def test_a_lap_counts_the_images_of_partial_batches_and_adds_the_reports(image_root: Path) -> None:
-    sample, _, _ = evenly(ImageFolder(image_root / "train"), 7, skip=False)
-    lap = timed(training_pipeline(RECIPE, sample), 0, 3)(1)
-    assert lap.images == 3 + 4 + 3
-    assert 0 < lap.report.read + lap.report.decode + lap.report.resize < lap.seconds
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_lap_adds_up_the_stages(colour: bool, image_root: Path) -> None:
+    sample, _, _ = evenly(ImageFolder(image_root / "train"), 8, skip=False)
+    pipeline = training_pipeline(RECIPE, sample, 4)
+    lap = timed(pipeline, 0, 3, build_color_transform(RECIPE) if colour else None)(1)
+    assert lap.images == 12
+    assert list(lap.stages) == ["read", "decode", "resize", "colour"]
+    assert all(lap.stages[stage] > 0 for stage in ("read", "decode", "resize"))
+    assert (lap.stages["colour"] > 0) == colour
+    assert sum(lap.stages.values()) < lap.seconds
 
 
 def test_references_make_normalised_batches_of_the_same_files(image_root: Path) -> None:
-    recipe = load_recipe("resnet18.yaml", ["augment.size=32", "train.micro_batch=4", "data.mean=[2, 2, 2]"])
+    recipe = load_recipe("resnet18.yaml", ["augment.size=32", "data.mean=[2, 2, 2]"])
     sample, _, _ = evenly(ImageFolder(image_root / "train"), 8, skip=False)
-    references = reference_pipelines(recipe, sample)
+    references = reference_pipelines(recipe, sample, 4)
     assert list(references) == ["Pillow", "Pillow + ColorJitter", "torchvision.io", "torchvision.io + ColorJitter"]
     for pipeline in references.values():
         batches = [images for images, _ in pipeline(0, range(3))]
@@ -126,24 +136,23 @@ def test_the_report_fits_into_100_columns() -> None:
     rate = {"median": 12_345.6, "lowest": 11_234.5, "highest": 13_456.7, "rounds": [12_345.6]}
     references = ("Pillow", "Pillow + ColorJitter", "torchvision.io", "torchvision.io + ColorJitter")
     measured = {"where": "/data/imagenet/train", "storage": "folder", "files": 512, "unreadable": 0}
-    measured |= {"height": 375.0, "width": 500.0, "crop": 224, "images": 512, "group": 32, "rounds": 5}
+    measured |= {"height": 375.0, "width": 500.0, "crop": 224, "images": 512, "micro_batch": 32, "rounds": 5}
     lines = report(
         {
             "measured": measured,
             "workers": 90,
             "cores": 96,
-            "rates": {name: {"one": rate, "all": rate} for name in (*TIERS, *references)},
-            "microseconds": dict.fromkeys(TIERS, dict.fromkeys(("read", "decode", "resize", "colour"), 1_234.5)),
-            "with_colours": dict.fromkeys(TIERS, 9_876.5),
-            "bytes_per_image": dict.fromkeys(TIERS, 258_033.0),
-            "ratios": dict.fromkeys(
-                references, dict.fromkeys(("one", "with_colours", "all"), dict.fromkeys(TIERS, 12.34))
+            "rates": {n: {"one": rate, "all": rate, "floats": rate} for n in (*TIERS, *references)},
+            "microseconds": dict.fromkeys(
+                TIERS, dict.fromkeys(("read", "decode", "resize", "rest", "colour"), 1_234.5)
             ),
+            "bytes_per_image": dict.fromkeys(TIERS, 258_033.0),
+            "ratios": dict.fromkeys(references, dict.fromkeys(("floats", "all"), dict.fromkeys(TIERS, 12.34))),
             "notes": [],
         }
     ).split("\n")
     assert max(map(len, lines)) <= 100
     rows = [" ".join(line.split()) for line in lines]
-    assert "raw 12,346 11,234-13,457 12,346 11,234-13,457 × 1.00" in rows
-    assert "raw 1234 1234 1234 1234 9,876 258,033" in rows
-    assert "Pillow: in all × 12.34 × 12.34 × 12.34 × 12.34" in rows
+    assert "raw 12,346 11,234-13,457 12,346 11,234-13,457 12,346 11,234-13,457" in rows
+    assert "raw 1234 1234 1234 1234 1234 258,033" in rows
+    assert "Pillow: in all, uint8 × 12.34 × 12.34 × 12.34 × 12.34" in rows
