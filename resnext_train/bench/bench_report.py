@@ -72,7 +72,7 @@ def _stages(result: Result) -> str:
         stored = "-" if size is None else f"{size:,.0f}"
         rows.append([tier, *(f"{time:.0f}" for time in times.values()), stored])
     return (
-        "µs per image, from read to rest as above in one loader process: the rest is mostly the hand-over;\n"
+        "µs per image, from read to rest those of the first column above; the rest is mostly the hand-over;\n"
         "colour: colours and normalisation on one core\n" + table(head, rows)
     )
 
