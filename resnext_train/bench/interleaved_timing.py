@@ -46,9 +46,10 @@ def microseconds(laps: list[Lap], stage: str | None = None) -> float:
 
 @contextmanager
 def progress(total: int, what: str, unit: str) -> Iterator[Callable[[int], object]]:
-    """Show a progress bar on stderr; if that is no terminal, print a line every 30 s."""
+    """Show a progress bar on stderr; if that is no terminal, print a line every 30 s; nothing if there is no work."""
     terminal = sys.stderr.isatty()
-    with tqdm(total=total, desc=what, unit=unit, mininterval=0.2 if terminal else 30.0, leave=not terminal) as bar:
+    interval = 0.2 if terminal else 30.0
+    with tqdm(total=total, desc=what, unit=unit, mininterval=interval, leave=not terminal, disable=not total) as bar:
         yield bar.update
 
 

@@ -17,8 +17,8 @@ NAME = "resnext-bench"
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog=NAME,
-        description="Measure how fast this machine reads a recipe's training images, from a folder and packed, with "
-        "one loader process and with all.",
+        description="Measure how fast this machine reads a recipe's training images, from a folder and packed: as "
+        "uint8 with one loader process and with all, and as normalised floats with colours in one process.",
         epilog=f"example: {NAME} data --config resnext50_32x4d.yaml --data /path/to/imagenet --baseline",
     )
     p.add_argument("what", choices=["data"], help="what to measure: data, the input pipeline")
@@ -27,7 +27,11 @@ def parser() -> argparse.ArgumentParser:
         "--data", metavar="DIR", help="folder with train/, or of classes, or a pack (default: the recipe's data)"
     )
     p.add_argument(
-        "--images", type=int, default=512, metavar="N", help="images in a pass and in the sample (default: 512)"
+        "--images",
+        type=int,
+        default=512,
+        metavar="N",
+        help="images in the sample; a pass has as many or more (default: 512)",
     )
     p.add_argument("--rounds", type=int, default=5, metavar="N", help="measured passes (default: 5)")
     p.add_argument(
