@@ -9,7 +9,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/installed ## Train a small ResNeXt on synthetic images for about a minute, on any machine
-	$(BIN)/resnext-train --config smoke.yaml --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+	$(BIN)/resnext train --config smoke.yaml --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: .venv/installed-dev ## Run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal --durations=15

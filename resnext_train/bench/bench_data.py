@@ -1,4 +1,4 @@
-"""Run `resnext-bench data`: find the images, pack a sample, and measure."""
+"""Run `resnext bench data`: find the images, pack a sample, and measure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from resnext_train.bench.timed_pipelines import Pipeline, one_thread, reference_
 from resnext_train.config import FolderData, Recipe
 from resnext_train.data.build_loaders import build_color_transform
 from resnext_train.data.build_sources import build_train, split_folder
-from resnext_train.data.loader_workers import check_shared_memory, usable_cores, worker_count, worker_deaths_explained
+from resnext_train.data.loader_workers import check_shared_memory, worker_count, worker_deaths_explained
 from resnext_train.data.transforms.color_transform import ColorTransform
+from resnext_train.distributed.usable_cores import usable_cores
 from resnext_train.errors import InputError
 
 Result = dict[str, Any]

@@ -10,11 +10,11 @@ import numpy as np
 
 from resnext_train.bench.interleaved_timing import progress
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.loader_workers import usable_cores
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.data.sources.class_subset import ImageSubset
 from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.sources.packed_images import PackedImages
+from resnext_train.distributed.usable_cores import usable_cores
 from resnext_train.errors import InputError
 from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
 from resnext_train.prepare.image_splits import Item, ListedSplit
@@ -54,7 +54,7 @@ def evenly(source: ImageSource, count: int, skip: bool) -> tuple[ImageSubset, in
                 ) from error
     if len(sizes) < 2:
         raise InputError(
-            f"{len(sizes)} of {count} images can be read, and at least 2 are needed; `resnext-prepare check` lists "
+            f"{len(sizes)} of {count} images can be read, and at least 2 are needed; `resnext prepare check` lists "
             "what is wrong with the others"
         )
     height, width = np.mean(list(sizes.values()), axis=0).tolist()

@@ -214,7 +214,7 @@ def load(path: Path) -> dict[str, Any]:
     content = load_file(path)
     if not is_ours(content):
         raise InputError(
-            f"{path} is not a checkpoint of this tool; foreign weights are for resnext-eval --config RECIPE"
+            f"{path} is not a checkpoint of this tool; foreign weights are for resnext eval --config RECIPE"
         )
     kinds = {"model": dict, "recipe": dict, "classes": list, "progress": dict}
     if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:

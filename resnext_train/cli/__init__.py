@@ -1,1 +1,1 @@
-"""The commands. Each module has main() and imports torch only after it has checked its arguments."""
+"""The commands: main.py parses, requests.py checks without torch, and a module per command carries out."""

@@ -1,101 +1,45 @@
-"""resnext-eval: evaluate a checkpoint."""
+"""`resnext eval`: evaluate a checkpoint."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from resnext_train.checkpoint import checkpoint_file
 from resnext_train.cli.json_file import write_json
-from resnext_train.cli.run_command import announce, run_command
-from resnext_train.distributed.rank import this_rank
+from resnext_train.cli.requests import EvalRequest
+from resnext_train.cli.run_command import announce
+from resnext_train.compute.precision import resolve_precision
+from resnext_train.config import Recipe, recipe_from_dict
+from resnext_train.data.build_loaders import build_color_transform, build_eval_loader, build_evaluation, check_memory
+from resnext_train.data.build_sources import build_val
+from resnext_train.data.loader_workers import worker_deaths_explained
+from resnext_train.data.sources.class_subset import read_class_names
+from resnext_train.distributed.dist_context import DistContext, connect
 from resnext_train.errors import InputError
-
-if TYPE_CHECKING:
-    from resnext_train.config import Recipe
-    from resnext_train.distributed.dist_context import DistContext
-
-NAME = "resnext-eval"
+from resnext_train.evaluation import evaluate as evaluation_pass
+from resnext_train.models.architecture import title_of
+from resnext_train.models.build_model import build_model
+from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog=NAME,
-        description="Evaluate a checkpoint: every image exactly once, on any number of processes.",
-        epilog="example: resnext-eval --ckpt runs/resnext50_32x4d/checkpoints/best.pt --data /path/to/imagenet",
-    )
-    p.add_argument("--ckpt", required=True, metavar="PATH", help="a checkpoint of resnext-train, or foreign weights")
-    p.add_argument(
-        "--config",
-        metavar="NAME|PATH",
-        help="recipe for foreign weights; for our own checkpoints it replaces all sections but the model",
-    )
-    p.add_argument("--data", metavar="DIR", help="folder with val/, or of classes (default: the recipe's data)")
-    p.add_argument(
-        "--classes",
-        metavar="PATH",
-        help="for foreign weights with more classes than the data: all their classes in order, as a file with one name "
-        "per line or a folder with a folder per class",
-    )
-    p.add_argument("--json", metavar="FILE", help="also write the result to this file")
-    p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
-    return p
+def evaluate(request: EvalRequest) -> None:
+    """Evaluate on all ranks, and print the counts on rank 0."""
+    with connect(request.patience_seconds) as context:
+        result = _result(request, context)
+    if context.is_main:
+        _report(result, request.json)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_intermixed_args(argv)  # overrides may stand anywhere among the options
-    return run_command(NAME, lambda: _evaluate(args))
-
-
-def _evaluate(args: argparse.Namespace) -> None:
-    from resnext_train.config import load_recipe
-    from resnext_train.models.architecture import check_model
-
-    overrides = [*args.overrides, *([] if args.data is None else ["data.source=folder", f"data.root={args.data}"])]
-    recipe = load_recipe(args.config, overrides) if args.config else None
-    if recipe:
-        check_model(recipe.model)
-    path = Path(args.ckpt)
-    if not path.is_file():
-        raise InputError(f"--ckpt: checkpoint {path} not found")
-
-    if args.json and not Path(args.json).absolute().parent.is_dir():
-        raise InputError(f"--json: the folder of {args.json} does not exist; make it first")
-
-    from resnext_train.distributed.dist_context import connect
-
-    with connect() as context:
-        result = _result(path, recipe, overrides, context, args.classes)
-    if this_rank().is_main:
-        _report(result, args.json)
-
-
-def _result(
-    path: Path, recipe: Recipe | None, overrides: list[str], context: DistContext, class_list: str | None
-) -> dict[str, Any]:
-    """Evaluate the checkpoint at `path` and return the result for printing and --json."""
-    import torch
-
-    from resnext_train.checkpoint import checkpoint_file
-    from resnext_train.compute.precision import resolve_precision
-    from resnext_train.data.build_loaders import (
-        build_color_transform,
-        build_eval_loader,
-        build_evaluation,
-        check_memory,
-    )
-    from resnext_train.data.build_sources import build_val
-    from resnext_train.data.loader_workers import worker_deaths_explained
-    from resnext_train.evaluation.evaluate import evaluate
-    from resnext_train.models.architecture import title_of
-    from resnext_train.models.build_model import build_model
-    from resnext_train.models.weight_conversion import classes_in, load_weights
-
+def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
+    """Evaluate the checkpoint and return the result for printing and --json."""
+    path, class_list = request.checkpoint, request.classes
     content = context.run_on_all_ranks(lambda: checkpoint_file.load_file(path))
-    recipe, weights, classes = _read_content(content, path, recipe, overrides)
+    recipe, weights, classes = _read_content(content, request)
     if classes and class_list:
         raise InputError(f"--classes is for foreign weights; {path} knows the names of its classes")
     source = context.local_rank0_first(lambda: build_val(recipe.data))
@@ -113,7 +57,9 @@ def _result(
     precision = resolve_precision(recipe.train.precision, context.device)
     started = time.perf_counter()
     with worker_deaths_explained():
-        counts = evaluate(model, loader, build_color_transform(recipe), precision, context, evaluation.outputs)
+        counts = evaluation_pass.evaluate(
+            model, loader, build_color_transform(recipe), precision, context, evaluation.outputs
+        )
     seconds = time.perf_counter() - started
     return {
         **counts.to_dict(),
@@ -125,17 +71,12 @@ def _result(
     }
 
 
-def _read_content(
-    content: Any, path: Path, recipe: Recipe | None, overrides: list[str]
-) -> tuple[Recipe, dict[str, Any], tuple[str, ...] | None]:
+def _read_content(content: Any, request: EvalRequest) -> tuple[Recipe, dict[str, Any], tuple[str, ...] | None]:
     """Return recipe, weights and class names (None: unknown) of a loaded file.
 
     Our own checkpoints hold their recipe; --config replaces all of its sections but the model.
     """
-    from resnext_train.checkpoint import checkpoint_file
-    from resnext_train.config import recipe_from_dict
-    from resnext_train.models.weight_conversion import find_state_dict
-
+    path, recipe, overrides = request.checkpoint, request.recipe, request.overrides
     if not checkpoint_file.is_ours(content):
         if recipe is None:
             raise InputError(f"{path} was not written by resnext-train: give the recipe of its weights with --config")
@@ -151,8 +92,6 @@ def _read_content(
 
 def _foreign_classes(recipe: Recipe, data_classes: tuple[str, ...], class_list: str | None) -> tuple[str, ...]:
     """Return class names for weights without any, from --classes or the data, if they agree with model.num_classes."""
-    from resnext_train.data.sources.class_subset import read_class_names
-
     classes = tuple(read_class_names(Path(class_list).expanduser(), "--classes")) if class_list else data_classes
     stated = recipe.model.num_classes
     if stated not in ("auto", len(classes)):
@@ -180,7 +119,3 @@ def _report(result: dict[str, Any], json_file: str | None) -> None:
         print(f"images left out, because they could not be read: {result['unreadable']}")
     if json_file:
         write_json(json_file, result, indent=2)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,83 +1,35 @@
-"""resnext-export: write weights for other programs and check them by reading them back."""
+"""`resnext export`: write weights for other programs and check them by reading them back."""
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from resnext_train.cli.run_command import announce, run_command
+from torch import nn
+
+from resnext_train import __version__
+from resnext_train.checkpoint import checkpoint_file
+from resnext_train.cli.requests import ExportRequest
+from resnext_train.cli.run_command import announce
+from resnext_train.config import Recipe, recipe_from_dict
 from resnext_train.errors import InputError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from resnext_train.config import Recipe
-
-NAME = "resnext-export"
+from resnext_train.models.architecture import title_of
+from resnext_train.models.build_model import build_model
+from resnext_train.models.complexity import measure
+from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
+from resnext_train.models.weight_export import TOLERANCE, check_portable, portable_weights
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog=NAME,
-        description="Write a checkpoint's weights under torchvision's names, and check them by reading them back.",
-        epilog="example: resnext-export --ckpt runs/resnext50_32x4d/checkpoints/best.pt --out resnext50.safetensors",
-    )
-    p.add_argument("--ckpt", required=True, metavar="PATH", help="a checkpoint of resnext-train, or foreign weights")
-    p.add_argument("--config", metavar="NAME|PATH", help="recipe for foreign weights")
-    p.add_argument(
-        "--out",
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="files to write: .safetensors, or .pth or .pt for a state dict that torch.load opens",
-    )
-    return p
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return run_command(NAME, lambda: _export(args))
-
-
-def _export(args: argparse.Namespace) -> None:
-    from resnext_train.config import load_recipe
-    from resnext_train.models.architecture import check_model
-
-    recipe = load_recipe(args.config) if args.config else None
-    if recipe:
-        check_model(recipe.model)
-    source, targets = Path(args.ckpt), [Path(out) for out in args.out]
-    if not source.is_file():
-        raise InputError(f"--ckpt: checkpoint {source} not found")
-    for target in targets:
-        _check_target(target)
-    model, recipe, metadata = _load(source, recipe)
-    for target in targets:
+def export(request: ExportRequest) -> None:
+    """Write the weights to all files."""
+    model, recipe, metadata = _load(request.checkpoint, request.recipe)
+    for target in request.targets:
         _write(model, recipe, target, metadata)
-
-
-def _check_target(target: Path) -> None:
-    if target.suffix not in (".safetensors", ".pth", ".pt"):
-        raise InputError(f"--out: {target} should end in .safetensors, .pth or .pt")
-    if target.exists():
-        raise InputError(f"--out: {target} exists already; remove it or choose another name")
-    if not target.absolute().parent.is_dir():
-        raise InputError(f"--out: the folder of {target} does not exist; make it first")
 
 
 def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[str, str]]:
     """Return a checkpoint's network with its weights, its recipe, and the metadata for the exported file."""
-    from resnext_train import __version__
-    from resnext_train.checkpoint import checkpoint_file
-    from resnext_train.config import recipe_from_dict
-    from resnext_train.models.architecture import title_of
-    from resnext_train.models.build_model import build_model
-    from resnext_train.models.complexity import measure
-    from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
-
     content: Any = checkpoint_file.load_file(path)
     ours = checkpoint_file.is_ours(content)
     weights = find_state_dict(content, str(path))
@@ -104,9 +56,6 @@ def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[st
 
 def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, str]) -> None:
     """Write one file, read it back into a new network and compare the logits."""
-    from resnext_train.checkpoint import checkpoint_file
-    from resnext_train.models.weight_export import TOLERANCE, check_portable, portable_weights
-
     weights = portable_weights(model)
     try:
         checkpoint_file.save_weights(weights, target, metadata)
@@ -125,7 +74,3 @@ def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, s
         )
     count = sum(t.numel() for t in weights.values())
     announce(f"{target}: {count:,} numbers; read back into {reader}, its logits differ by {difference:.2g}")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

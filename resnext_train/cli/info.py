@@ -1,66 +1,33 @@
-"""resnext-info: list the shipped networks, describe one, and find the width that matches a cardinality."""
+"""`resnext info`: list the shipped networks, describe one, and find the width that matches a cardinality."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from resnext_train.cli.run_command import announce, run_command
+from resnext_train.cli.requests import InfoRequest
+from resnext_train.cli.run_command import announce
+from resnext_train.config import ModelSection, catalogue, read_entry
 from resnext_train.errors import InputError, MissingLibraryError
-
-if TYPE_CHECKING:
-    from resnext_train.config import ModelSection
-    from resnext_train.models.architecture import Architecture
-    from resnext_train.models.complexity import Complexity, Part
-
-NAME = "resnext-info"
-
-
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog=NAME,
-        description="Parameters, multiply-adds and stages of a network; without a network, a list of all shipped ones.",
-        epilog="examples: resnext-info resnext50_32x4d; resnext-info --config smoke.yaml; "
-        "resnext-info --match resnet50 --cardinality 1 2 4 8 32",
-    )
-    p.add_argument(
-        "network",
-        nargs="*",
-        metavar="ARCH | model.key=value",
-        help="a network's name, such as resnext50_32x4d, and hyper-parameters, such as model.form=a",
-    )
-    p.add_argument("--config", metavar="NAME|PATH", help="a recipe, whose network is described")
-    p.add_argument("--match", metavar="ARCH", help="find the base width that keeps this network's complexity")
-    p.add_argument("--cardinality", type=int, nargs="+", metavar="C", help="for --match: the cardinality, or several")
-    p.add_argument("--size", type=int, metavar="PIXELS", help="height and width of an image (default: the network's)")
-    p.add_argument("--classes", type=int, metavar="N", help="outputs of the classifier (default: the data set's)")
-    return p
+from resnext_train.models.architecture import (
+    Architecture,
+    architecture_of,
+    block_weights,
+    library_of,
+    matched_section,
+    title_of,
+)
+from resnext_train.models.complexity import Complexity, Part, measure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_intermixed_args(argv)
-    return run_command(NAME, lambda: _info(args))
-
-
-def _info(args: argparse.Namespace) -> None:
-    for option in ("size", "classes"):
-        if getattr(args, option) is not None and getattr(args, option) < 1:
-            raise InputError(f"--{option} {getattr(args, option)}: must be at least 1")
-    if (args.match is None) != (args.cardinality is None):
-        raise InputError("--match ARCH and --cardinality C belong together, such as --match resnet50 --cardinality 16")
-    if args.match:
-        _match(args)
-    elif args.network or args.config:
-        _describe(args)
-    else:
+def info(request: InfoRequest) -> None:
+    """Print what is asked for."""
+    if request.network is None:
         _list()
+    elif request.cardinalities:
+        _match(request, request.network)
+    else:
+        _describe(request, request.network)
 
 
 def _list() -> None:
-    from resnext_train.config import catalogue
-    from resnext_train.models.complexity import measure
-
     announce(f"{'recipe':40s}{'parameters':>14s}{'multiply-adds':>15s}   published error, or what to expect")
     for entry in catalogue():
         try:
@@ -71,20 +38,14 @@ def _list() -> None:
         announce(f"{entry.name:40s}{costs} {entry.result.partition(' (')[0].rstrip('.')}")
 
 
-def _describe(args: argparse.Namespace) -> None:
-    from resnext_train.config import catalogue, read_entry
-    from resnext_train.models.architecture import architecture_of, check_model, library_of
-    from resnext_train.models.complexity import measure
-
-    section = _network(args)
-    check_model(section)
+def _describe(request: InfoRequest, section: ModelSection) -> None:
     architecture = None if library_of(section) else architecture_of(section)
-    entry = read_entry(args.config) if args.config else None
+    entry = read_entry(request.config) if request.config else None
     named = [e for e in ([entry] if entry else catalogue()) if _same(e.recipe.model, section)]
     shown = entry or next(iter(named), None)
-    size = args.size or (shown.recipe.eval.crop if shown else architecture.image_size if architecture else 224)
+    size = request.size or (shown.recipe.eval.crop if shown else architecture.image_size if architecture else 224)
     stated = section.num_classes if section.num_classes != "auto" else entry and entry.classes
-    classes = args.classes or stated or _classes(architecture)
+    classes = request.classes or stated or _classes(architecture)
     print(_table(section, measure(section, classes, size), classes, architecture))
     for known in named:
         if known.result and known.recipe.eval.crop == size and known.classes == classes:
@@ -96,23 +57,6 @@ def _classes(architecture: Architecture | None) -> int:
     return 10 if architecture and len(architecture.blocks) == 3 else 1000
 
 
-def _network(args: argparse.Namespace) -> ModelSection:
-    from resnext_train.config import load_recipe, recipe_from_dict
-
-    overrides = [word for word in args.network if "=" in word]
-    names = [word for word in args.network if "=" not in word]
-    if args.config is None and len(names) == 1 and names[0].endswith((".yaml", ".yml")):
-        args.config = names.pop()  # as the list of recipes prints it
-    if len(names) + (args.config is not None) != 1:
-        raise InputError("give one network, by name or by --config")
-    for override in overrides:
-        if not override.startswith("model."):
-            raise InputError(f"override {override!r} does not change the network; only model.key=value does")
-    if args.config:
-        return load_recipe(args.config, overrides).model
-    return recipe_from_dict({"model": {"arch": names[0]}}, names[0], overrides).model
-
-
 def _same(one: ModelSection, other: ModelSection) -> bool:
     """Return whether two sections describe the same network, whatever its classes and weights."""
     ignored = {"num_classes": "auto", "weights": None}
@@ -121,8 +65,6 @@ def _same(one: ModelSection, other: ModelSection) -> bool:
 
 def _table(section: ModelSection, complexity: Complexity, classes: int, architecture: Architecture | None) -> str:
     """Return the stages with their costs, like Table 1 of the ResNeXt paper; BN counts with the row before it."""
-    from resnext_train.models.architecture import title_of
-
     auxiliary = complexity.auxiliary_parameters
     size = complexity.size
     lines = [
@@ -171,23 +113,15 @@ def _layers(a: Architecture, name: str) -> str:
     return f"{block} × {blocks}{shortcut}"
 
 
-def _match(args: argparse.Namespace) -> None:
+def _match(request: InfoRequest, section: ModelSection) -> None:
     """Print Table 2 of the ResNeXt paper for any bottleneck network."""
-    from resnext_train.config import ModelSection
-    from resnext_train.models.architecture import architecture_of, block_weights, matched_section
-    from resnext_train.models.complexity import measure
-
-    section = ModelSection(arch=args.match)
-    reference = _reference(args, section)
-    size = args.size or reference.image_size
-    classes = args.classes or _classes(reference)
-    for cardinality in args.cardinality:
-        if cardinality < 1:
-            raise InputError(f"--cardinality {cardinality}: must be at least 1")
-    print(f"widths nearest in complexity to {args.match} (ResNeXt paper, equation 4 and Table 2)")
+    reference = _reference(request.name, section)
+    size = request.size or reference.image_size
+    classes = request.classes or _classes(reference)
+    print(f"widths nearest in complexity to {request.name} (ResNeXt paper, equation 4 and Table 2)")
     columns = f"{'C':>4s}{'d':>5s}{'C·d':>6s}{'block weights':>15s}{'parameters':>14s}{'multiply-adds':>15s}"
     print(columns + "   network")
-    for cardinality in args.cardinality:
+    for cardinality in request.cardinalities:
         matched = matched_section(section, cardinality)
         a, cost = architecture_of(matched), measure(matched, classes, size)
         print(
@@ -197,22 +131,14 @@ def _match(args: argparse.Namespace) -> None:
         )
 
 
-def _reference(args: argparse.Namespace, section: ModelSection) -> Architecture:
+def _reference(name: str, section: ModelSection) -> Architecture:
     """Return the network of --match; raises InputError if it has no bottlenecks."""
-    from resnext_train.models.architecture import architecture_of, library_of
-
-    if args.network or args.config:
-        raise InputError("--match names its own network; leave out the other one")
     if library_of(section):
-        raise InputError(f"--match: {args.match} is another library's; give a ResNet or ResNeXt")
+        raise InputError(f"--match: {name} is another library's; give a ResNet or ResNeXt")
     reference = architecture_of(section)
     if reference.block == "basic":
         raise InputError(
-            f"--match: {args.match} has two-layer blocks, for which cardinality is the same as width "
+            f"--match: {name} has two-layer blocks, for which cardinality is the same as width "
             "(ResNeXt paper, Figure 4); give a network with bottlenecks, such as resnet50"
         )
     return reference
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -7,6 +7,7 @@ from typing import Any
 
 from resnext_train.atomic_file import write_text_atomically
 from resnext_train.errors import InputError
+from resnext_train.run_dir.jsonl_sink import to_json
 
 
 def write_json(file: str, value: Any, indent: int) -> None:
@@ -15,8 +16,6 @@ def write_json(file: str, value: Any, indent: int) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    from resnext_train.run_dir.jsonl_sink import to_json
-
     path, text = Path(file), to_json(value, indent=indent) + "\n"
     try:
         if path.exists() and not path.is_file():

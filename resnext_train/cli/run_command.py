@@ -14,31 +14,31 @@ from resnext_train.distributed.rank import this_rank
 from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, printable
 
 
-def run_command(name: str, command: Callable[[], None]) -> int:
-    """Run `command` and return its exit code: 0, or after one line on stderr
+def run_command(name: str, command: Callable[[], int | None], only_prints: bool = False) -> int:
+    """Run `command` and return its exit code: its own, 0 for None, or after one line on stderr
 
     - 1: a fault ended the run
     - 2: bad input
     - 75: the run was stopped by a signal and saved its state (EX_TEMPFAIL of sysexits.h: try again)
     - 130: interrupted
-    - 141: the reader of the output has closed it
+    - 141: the reader of the output has closed it; no line if the command `only_prints`, and so has no work to lose
 
-    Under torchrun rank 0 prints faults and local rank 0 bad input, except those that only another rank has met.
+    Of several ranks, rank 0 prints faults and local rank 0 bad input, except those that only another rank has met.
     """
     try:
-        command()
+        code = command()
         sys.stdout.flush()
     except BrokenPipeError:
         if not _reader_has_gone():
             raise
-        if name != "resnext-info":  # it has no work to lose
+        if not only_prints:
             _print_last_line(f"{name}: ended, because nobody reads its output any more")
         return 141  # 128 + SIGPIPE, as a shell reports it
     except InputError as error:
         if this_rank().is_first_on_host or isinstance(error, LocalInputError):
             _print_last_line(f"{name}: error: {error}")
         else:
-            time.sleep(5)  # torchrun kills all ranks when one exits: let local rank 0 print first
+            time.sleep(5)  # the launcher ends all ranks when one exits: let local rank 0 print first
         return 2
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
@@ -57,7 +57,7 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         if this_rank().is_main:
             _print_last_line(f"{name}: interrupted")
         return 130
-    return 0
+    return code or 0
 
 
 def _print_last_line(text: str) -> None:

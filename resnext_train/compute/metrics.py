@@ -46,7 +46,7 @@ class EvalCounts:
         return self.loss_sum / self.count
 
     def to_dict(self) -> dict[str, Any]:
-        """Return counts and percentages under their names in summary.json and `resnext-eval --json`."""
+        """Return counts and percentages under their names in summary.json and `resnext eval --json`."""
         return {
             "count": self.count,
             "top1_correct": self.top1_correct,

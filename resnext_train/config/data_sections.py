@@ -24,7 +24,7 @@ class FolderData(_Data):
     source: Literal["folder"] = "folder"
     """Source of the images."""
     root: str | None = None
-    """Folder with train/ and val/, each with one folder per class or packed by resnext-prepare; or with torchvision's
+    """Folder with train/ and val/, each with one folder per class or packed by resnext prepare; or with torchvision's
     unpacked cifar-10-batches-py or cifar-100-python. null: not set, an error where images are needed."""
     val_classes: Literal["same", "subset"] = "same"
     """same: train/ and val/ must have the same classes. subset: val/ may have fewer, as when a model of ImageNet-5K is

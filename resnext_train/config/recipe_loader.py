@@ -1,9 +1,9 @@
 """Find, merge, validate and freeze recipes; every mistake becomes one sentence.
 
 A recipe is a YAML file of nine sections. Layers from weakest to strongest: the defaults; the file named by the
-recipe's `base:` (one level; in the recipe's folder, or shipped); the recipe; `section.key=value` overrides. A layer
-that changes the variant of a section (`schedule.name`, `data.source`) drops the weaker layers' keys that the new
-variant lacks.
+recipe's `base:` (one level; in the recipe's folder, or shipped; .yaml may be left out); the recipe;
+`section.key=value` overrides. A layer that changes the variant of a section (`schedule.name`, `data.source`) drops
+the weaker layers' keys that the new variant lacks.
 """
 
 from __future__ import annotations
@@ -34,17 +34,14 @@ def shipped_recipes() -> Path:
 def find_recipe(name: str) -> Path:
     """Return the file of `--config NAME`.
 
-    The first of: an existing path; the shipped DATASET/NAME.yaml; the shipped imagenet/NAME.yaml; NAME.yaml in another
-    data set's folder, if only one has it. The ending .yaml may be left out.
+    The first of: an existing path NAME or NAME.yaml; the shipped DATASET/NAME.yaml; the shipped imagenet/NAME.yaml;
+    NAME.yaml in another data set's folder, if only one has it.
 
     Raises:
         InputError: no such recipe (the message lists the nearest names), a folder, or an ambiguous name.
     """
-    path, shipped = Path(name), shipped_recipes()
-    if _is_file(path):
-        return path
-    file = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
-    for candidate in (shipped / file, shipped / "imagenet" / file):
+    shipped, file = shipped_recipes(), _with_ending(name)
+    for candidate in (Path(name), Path(file), *(folder / file for folder in _shipped_folders())):
         if _is_file(candidate):
             return candidate
     known = sorted(str(p.relative_to(shipped)) for p in shipped.rglob("*.yaml") if not p.name.startswith("_"))
@@ -59,6 +56,15 @@ def find_recipe(name: str) -> Path:
     near = list(dict.fromkeys(near))[:3]
     hint = f"did you mean {' or '.join(near)}?" if near else f"shipped recipes: {', '.join(known)}"
     raise InputError(f"recipe {name} not found, neither as a path nor among the shipped recipes; {hint}")
+
+
+def _shipped_folders() -> tuple[Path, Path]:
+    """Return where a shipped recipe's name starts from: ImageNet-1K's need no folder."""
+    return shipped_recipes(), shipped_recipes() / "imagenet"
+
+
+def _with_ending(name: str) -> str:
+    return name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
 
 
 def _is_file(path: Path) -> bool:
@@ -126,7 +132,8 @@ def _file_layers(path: Path) -> list[Layer]:
     if "base" not in data:
         return [(str(path), data)]
     name = str(data.pop("base"))
-    base = next((b for b in (path.parent / name, shipped_recipes() / name) if _is_file(b)), None)
+    places = [folder / file for folder in (path.parent, *_shipped_folders()) for file in (name, _with_ending(name))]
+    base = next((place for place in places if _is_file(place)), None)
     if base is None:
         raise InputError(f"{path}: base: {name[:120]} not found in the recipe's folder or among the shipped ones")
     below = read_yaml(base)

@@ -60,7 +60,7 @@ class DeviceLoader:
             if isinstance(batch, UnreadableImage):
                 raise LocalInputError(
                     f"{batch.message}; replace or remove it, or set data.on_bad_image=skip; "
-                    "`resnext-prepare check` lists all such files"
+                    "`resnext prepare check` lists all such files"
                 )
             for message in batch.report.unreadable:
                 if message not in reported:

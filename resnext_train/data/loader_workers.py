@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from resnext_train.data.batch_datasets import SHARED_BUFFERS
+from resnext_train.distributed.usable_cores import usable_cores
 from resnext_train.errors import InputError, LocalInputError
 
 
@@ -41,17 +41,7 @@ def _cause_of_death(message: str) -> str:
         )
     signal = re.search(r"killed by signal: (.+?)\.", message)
     ended = f"was ended by a signal, {signal[1]}" if signal else "exited"
-    return f"a loader process {ended}; `resnext-prepare check` the images, or set data.workers=0 to see where it was"
-
-
-def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Return the number of cores that this process may use, by its CPU affinity and its container's `quota`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        allowed, period = quota.read_text().split()
-        return cores if allowed == "max" else max(1, min(cores, int(allowed) // int(period)))
-    except (OSError, ValueError):
-        return cores  # no container, or cgroups of version 1
+    return f"a loader process {ended}; `resnext prepare check` the images, or set data.workers=0 to see where it was"
 
 
 def worker_count(workers: int | Literal["auto"], local_world_size: int) -> int:

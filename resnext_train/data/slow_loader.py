@@ -13,7 +13,7 @@ NOTICEABLE = 0.1
 WINDOW = 100
 """Steps over which that fraction is measured."""
 
-_PACK = "pack the images with `resnext-prepare pack --tier"
+_PACK = "pack the images with `resnext prepare pack --tier"
 _REMEDIES = {
     ("read", "folder"): f"put them on a local disk, or {_PACK} exact` into a few large files",
     ("decode", "folder"): f"{_PACK} exact`, which decodes only what a crop shows",

@@ -1,4 +1,4 @@
-"""Which rank this process is, as torchrun's environment says. Imports no torch."""
+"""Which rank this process is, as its launcher's environment says. Imports no torch."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ class Rank:
 def this_rank() -> Rank:
     """Return the rank of this process."""
     return Rank(_number("RANK", 0), _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1))
+
+
+LAUNCHER = "RESNEXT_TRAIN_LAUNCHER"
+"""Environment variable in which `--procs` gives its ranks the number of its own process."""
+
+
+def launcher_pid() -> int | None:
+    """Return the process that started this rank by `--procs`; None under torchrun, and where it is no rank."""
+    return _number(LAUNCHER, 0) or None
 
 
 def _number(name: str, default: int) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,11 +18,16 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 """Sent by schedulers and torchrun (SIGTERM), by Ctrl-C (SIGINT), by Slurm before a time limit (SIGUSR1), by a closing
 terminal (SIGHUP)."""
 
-_APART = 1.0
+APART = 1.0
 """Seconds between two SIGINTs that count as two: srun and torchrun may each forward one of the same Ctrl-C."""
 
-TORCHRUN = f"torchrun --standalone --nproc_per_node={{}} --signals-to-handle={','.join(s.name for s in STOPPING)}"
-"""How to start torchrun on one host. It dies of a signal that it does not forward, and leaves orphans."""
+SIGNALS_TO_HANDLE = ",".join(number.name for number in STOPPING)
+"""For torchrun's option of this name: it dies of a signal that it does not forward, and leaves orphans."""
+
+
+def handled_signals() -> list[signal.Signals]:
+    """Return the signals of STOPPING but SIGHUP where it is ignored: nohup lets a run outlive its terminal so."""
+    return [n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 
 
 class StopRequested(Exception):  # noqa: N818 (no error)
@@ -36,14 +43,12 @@ class StopSignals:
     def __init__(self, announce: bool) -> None:
         self.received = 0
         """Number of the last signal, or 0."""
-        self._announce, self._interrupted = announce, -_APART
+        self._announce, self._interrupted = announce, -APART
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            # nohup lets a run outlive its terminal by ignoring SIGHUP.
-            handled = [n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._note) for number in handled}
+            self._before = {number: signal.signal(number, self._note) for number in handled_signals()}
         return self
 
     def __exit__(
@@ -56,7 +61,7 @@ class StopSignals:
         again = ""
         if number == signal.SIGINT:
             now = time.monotonic()
-            if self.received == signal.SIGINT and now - self._interrupted > _APART:
+            if self.received == signal.SIGINT and now - self._interrupted > APART:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             elif self.received == signal.SIGINT:
@@ -81,6 +86,18 @@ def signals_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def stop_with_parent(parent: int) -> None:
+    """Send this process SIGTERM when the process `parent`, which has started it, ends. Only on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it has ended already
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+_PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h."""
 
 
 def outlive_stop_signals() -> None:

@@ -1,4 +1,4 @@
-"""Evaluation, the same in training and in `resnext-eval`: every image once, in integer counts."""
+"""Evaluation, the same in training and in `resnext eval`: every image once, in integer counts."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ def evaluate(
     context.all_reduce_sum(loss)
     count, top1, top5 = totals.tolist()
     if not count:
-        raise InputError("none of the images can be read; `resnext-prepare check` says why")
+        raise InputError("none of the images can be read; `resnext prepare check` says why")
     return EvalCounts(count, top1, top5, loss.item(), int(context.all_reduce_sum(unreadable).item()))

@@ -152,7 +152,7 @@ def architecture_of(section: ModelSection) -> Architecture:
     if not match or (match["wide"] is None) != (match["two"] is None):
         raise InputError(
             f"model.arch: unknown network {name[:100]!r}; use a name such as resnet50, resnext50_32x4d, plain34, "
-            "preact_resnet200, resnet110 (CIFAR) or torchvision/vgg16_bn; resnext-info lists all"
+            "preact_resnet200, resnet110 (CIFAR) or torchvision/vgg16_bn; resnext info lists all"
         )
     if section.width > _WIDEST:
         raise InputError(f"model.width: {section.width:g} times the channels of {name} are too many; make it smaller")

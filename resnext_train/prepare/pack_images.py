@@ -1,4 +1,4 @@
-"""Run `resnext-prepare pack` and `imagenet`: pack every split, print a summary and write the report."""
+"""Run `resnext prepare pack` and `imagenet`: pack every split, print a summary and write the report."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def pack(splits: dict[str, Split], out: Path, options: Options, print_line: Prin
             print_line(f"{folder} is already packed, from the same images with the same options")
             unreadable = int((PackIndex(folder).kind == UNREADABLE).sum())
             if unreadable:
-                print_line(f"unreadable: {unreadable:,} of its images; `resnext-prepare check` lists them")
+                print_line(f"unreadable: {unreadable:,} of its images; `resnext prepare check` lists them")
             good = good and not unreadable
             continue
         with write_errors_explained(out):

@@ -37,7 +37,7 @@ descriptors, because a loader process also needs some for the tensors that it pa
 class PackIndex:
     """An open pack: the columns as read-only arrays with one row per image, and the records.
 
-    Opening checks the index and the shards' first bytes; only `resnext-prepare check` checks the records. An instance
+    Opening checks the index and the shards' first bytes; only `resnext prepare check` checks the records. An instance
     may be used by several threads and after a fork; unpickling one opens the pack again.
 
     Raises:
@@ -141,7 +141,7 @@ class PackIndex:
                 size = os.fstat(file.fileno()).st_size
         except FileNotFoundError as error:
             raise InputError(
-                f"{self.path} holds no {INDEX}, so it is no finished pack; let resnext-prepare finish it, "
+                f"{self.path} holds no {INDEX}, so it is no finished pack; let resnext prepare finish it, "
                 "or give the folder that holds it"
             ) from error
         except OSError as error:

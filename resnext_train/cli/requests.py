@@ -1,0 +1,384 @@
+"""What a command is asked for: its arguments, read and checked before torch is imported.
+
+Each `read_*` takes the parsed arguments of a command and returns what its module carries out. All raise InputError.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from resnext_train.bench import TIERS
+from resnext_train.checkpoint.resume import check_resume, check_weights
+from resnext_train.config import ModelSection, Recipe, find_recipe, load_recipe, recipe_from_dict, run_name
+from resnext_train.distributed.rank import launcher_pid, this_rank
+from resnext_train.distributed.usable_cores import usable_cores
+from resnext_train.errors import InputError
+from resnext_train.models.architecture import check_model
+from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
+from resnext_train.prepare.worker_pool import start_server
+from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.verify.resume_proof import Trial
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """A run to start or to continue."""
+
+    recipe: Recipe
+    folder: RunDir
+    resume: str
+    """auto, never, or the path of a checkpoint."""
+    dry_run: bool
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long ranks wait for each other, in seconds."""
+        return self.recipe.train.patience_seconds
+
+
+def read_train(args: Namespace) -> TrainRequest:
+    """Read the recipe, and check that the run folder takes it."""
+    recipe = load_recipe(args.config, args.overrides)
+    check_model(recipe.model)
+    _check_procs(args.procs)
+    _check_micro_batches(recipe, args.procs)
+    folder = RunDir(Path(args.out) if args.out else Path("runs") / run_name(args.config))
+    if args.dry_run:
+        check_weights(recipe)
+    else:
+        check_resume(folder, recipe, args.resume)
+    return TrainRequest(recipe, folder, args.resume, args.dry_run)
+
+
+def _check_procs(procs: int) -> None:
+    if procs < 1:
+        raise InputError(f"--procs {procs}: must be at least 1")
+    if procs > 1 and launcher_pid() is None and this_rank().world_size > 1:
+        raise InputError(
+            f"--procs {procs}: this is already one of {this_rank().world_size} processes that a launcher such as "
+            "torchrun has started; leave out --procs, or the launcher"
+        )
+
+
+def _check_micro_batches(recipe: Recipe, procs: int) -> None:
+    world_size, micro_batches = max(procs, this_rank().world_size), recipe.train.micro_batches
+    if world_size > micro_batches:
+        raise InputError(
+            f"{world_size} processes but only {micro_batches} micro-batches in a step (train.batch_size "
+            f"{recipe.train.batch_size} / train.micro_batch {recipe.train.micro_batch}); "
+            f"start at most {micro_batches}, or make train.micro_batch smaller"
+        )
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """A checkpoint to evaluate."""
+
+    checkpoint: Path
+    recipe: Recipe | None
+    """Of --config, with the overrides."""
+    overrides: list[str]
+    classes: str | None
+    json: str | None
+    patience_seconds: float = 600.0
+    """How long ranks wait for each other, in seconds."""
+
+
+def read_eval(args: Namespace) -> EvalRequest:
+    """Read the recipe, if one is given, and check that the checkpoint is there."""
+    overrides = [*args.overrides, *([] if args.data is None else ["data.source=folder", f"data.root={args.data}"])]
+    recipe = _own_recipe(args.config, overrides)
+    _check_procs(args.procs)
+    checkpoint = _checkpoint(args.ckpt)
+    _check_json(args.json)
+    return EvalRequest(checkpoint, recipe, overrides, args.classes, args.json)
+
+
+def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
+    if config is None:
+        return None
+    recipe = load_recipe(config, overrides)
+    check_model(recipe.model)
+    return recipe
+
+
+def _checkpoint(path: str) -> Path:
+    if not Path(path).is_file():
+        raise InputError(f"--ckpt: checkpoint {path} not found")
+    return Path(path)
+
+
+def _check_json(file: str | None) -> None:
+    if file and not Path(file).absolute().parent.is_dir():
+        raise InputError(f"--json: the folder of {file} does not exist; make it first")
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """A checkpoint whose weights are to be written to files."""
+
+    checkpoint: Path
+    recipe: Recipe | None
+    targets: list[Path]
+
+
+def read_export(args: Namespace) -> ExportRequest:
+    """Read the recipe, if one is given, and check that the files can be written."""
+    recipe = _own_recipe(args.config, [])
+    checkpoint, targets = _checkpoint(args.ckpt), [Path(out) for out in args.out]
+    for target in targets:
+        _check_target(target)
+    return ExportRequest(checkpoint, recipe, targets)
+
+
+def _check_target(target: Path) -> None:
+    if target.suffix not in (".safetensors", ".pth", ".pt"):
+        raise InputError(f"--out: {target} should end in .safetensors, .pth or .pt")
+    if target.exists():
+        raise InputError(f"--out: {target} exists already; remove it or choose another name")
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"--out: the folder of {target} does not exist; make it first")
+
+
+@dataclass(frozen=True)
+class InfoRequest:
+    """A network to describe; all recipes to list; or widths to match with a network's cost."""
+
+    kind: Literal["list", "describe", "match"]
+    network: ModelSection | None
+    name: str
+    """The network's name as it was given."""
+    config: str | None
+    """The recipe that the network is from."""
+    cardinalities: list[int]
+    size: int | None
+    classes: int | None
+
+
+def read_info(args: Namespace) -> InfoRequest:
+    """Find the network that is meant."""
+    for option in ("size", "classes"):
+        if getattr(args, option) is not None and getattr(args, option) < 1:
+            raise InputError(f"--{option} {getattr(args, option)}: must be at least 1")
+    if (args.match is None) != (args.cardinality is None):
+        raise InputError("--match NETWORK and --cardinality C belong together: --match resnet50 --cardinality 16")
+    if args.match:
+        if args.network or args.config:
+            raise InputError("--match names its own network; leave out the other one")
+        for cardinality in args.cardinality:
+            if cardinality < 1:
+                raise InputError(f"--cardinality {cardinality}: must be at least 1")
+        network, config = _network_or_recipe(args.match, [])
+        return InfoRequest("match", network, args.match, config, args.cardinality, args.size, args.classes)
+    if not args.network and not args.config:
+        return InfoRequest("list", None, "", None, [], args.size, args.classes)
+    network, config = _described(args.network, args.config)
+    return InfoRequest("describe", network, "", config, [], args.size, args.classes)
+
+
+def _described(words: list[str], config: str | None) -> tuple[ModelSection, str | None]:
+    """Return the network to describe, and its recipe's name if it is a recipe's."""
+    overrides = [word for word in words if "=" in word]
+    names = [word for word in words if "=" not in word]
+    if len(names) + (config is not None) != 1:
+        raise InputError("give one network, by name or by --config")
+    for override in overrides:
+        if not override.startswith("model."):
+            raise InputError(f"override {override!r} does not change the network; only model.key=value does")
+    if config is None:
+        return _network_or_recipe(names[0], overrides)
+    network = load_recipe(config, overrides).model
+    check_model(network)
+    return network, config
+
+
+def _network_or_recipe(name: str, overrides: list[str]) -> tuple[ModelSection, str | None]:
+    """Return the network called `name`, else that of the recipe called `name`, with the recipe's name."""
+    try:
+        network = recipe_from_dict({"model": {"arch": name}}, name, overrides).model
+        check_model(network)
+        return network, None
+    except InputError as no_network:
+        try:
+            find_recipe(name)
+        except InputError:
+            raise no_network from None
+    network = load_recipe(name, overrides).model
+    check_model(network)
+    return network, name
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """Images to read for the clock."""
+
+    recipe: Recipe
+    images: int
+    rounds: int
+    tiers: list[str]
+    baseline: bool
+    json: str | None
+
+
+def read_bench(args: Namespace) -> BenchRequest:
+    """Read the recipe, and check the measurement's options."""
+    words = args.tiers or []  # argparse gives --tiers the overrides that follow it, too
+    tiers, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w] + args.overrides
+    for option, least in (("images", 2), ("rounds", 1)):
+        if getattr(args, option) < least:
+            raise InputError(f"--{option} {getattr(args, option)}: must be at least {least}")
+    for tier in tiers:
+        if tier not in TIERS:
+            raise InputError(f"--tiers {tier}: must be among {', '.join(TIERS)}")
+    if args.tiers and not tiers:
+        raise InputError(f"--tiers names no tier; name some of {', '.join(TIERS)}")
+    if args.data is not None:
+        overrides += ["data.source=folder", f"data.root={args.data}"]
+    if args.workers is not None:
+        overrides.append(f"data.workers={args.workers}")
+    recipe = load_recipe(args.config, overrides)
+    _check_json(args.json)
+    return BenchRequest(recipe, args.images, args.rounds, list(dict.fromkeys(tiers)), args.baseline, args.json)
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """A proof to make, and the folder that keeps both runs."""
+
+    trial: Trial
+    out: Path | None
+
+
+def read_verify(args: Namespace) -> VerifyRequest:
+    """Check the recipe and the folder of the proof."""
+    for name, least in (("steps", 2), ("kills", 1), ("procs", 1)):
+        if getattr(args, name) < least:
+            raise InputError(f"--{name} must be at least {least}")
+    own = [f"train.max_steps={args.steps}", "log.every=1", "log.tensorboard=false", "checkpoint.every_steps=2"]
+    overrides = [*args.overrides, *own]
+    recipe = load_recipe(args.config, overrides)
+    check_model(recipe.model)
+    _check_micro_batches(recipe, args.procs)
+    out = Path(args.out) if args.out else None
+    if out and out.exists() and any(out.iterdir()):
+        raise InputError(f"--out {out} is not empty; choose another folder")
+    arguments = ("--config", args.config, *overrides)
+    return VerifyRequest(Trial(arguments, args.steps, args.kills, args.procs, args.seed), out)
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """How images are packed; None: of no meaning for the tier."""
+
+    tier: Literal["exact", "resized", "raw"]
+    size: int | None
+    quality: int | None
+    verify_every: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class PackRequest:
+    """A folder or table of images to pack."""
+
+    source: Path
+    out: Path
+    options: PackOptions
+
+
+def read_pack(args: Namespace) -> PackRequest:
+    """Check the options, and start to start worker processes."""
+    return PackRequest(Path(args.source), Path(args.out), _pack_options(args))
+
+
+@dataclass(frozen=True)
+class ImagenetRequest:
+    """Archives of ImageNet to pack."""
+
+    train_tar: Path | None
+    val_tar: Path | None
+    devkit: Path | None
+    val_wnids: Path | None
+    out: Path
+    options: PackOptions
+
+
+def read_imagenet(args: Namespace) -> ImagenetRequest:
+    """Check that the archives given belong together, and start to start worker processes."""
+    options = _pack_options(args)
+    if not (args.train_tar or args.val_tar):
+        raise InputError("give --train-tar, --val-tar or both")
+    if args.val_tar and bool(args.devkit) == bool(args.val_wnids):
+        raise InputError("--val-tar needs the classes of its images: give either --devkit or --val-wnids")
+    if args.val_wnids and not args.val_tar:
+        raise InputError("--val-wnids belongs to --val-tar, which is not given")
+    return ImagenetRequest(
+        _path(args.train_tar),
+        _path(args.val_tar),
+        _path(args.devkit),
+        _path(args.val_wnids),
+        Path(args.out),
+        options,
+    )
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name) if name else None
+
+
+def _pack_options(args: Namespace) -> PackOptions:
+    if args.quality is not None and args.tier != "resized":
+        raise InputError(f"--quality is for --tier resized; tier {args.tier} does not re-encode images")
+    if args.size is not None and args.tier == "exact":
+        raise InputError("--size is for --tier resized and raw; tier exact keeps every pixel")
+    for option, smallest, largest in (("quality", 1, 100), ("size", 8, 65500)):
+        value = getattr(args, option)
+        if value is not None and not smallest <= value <= largest:
+            raise InputError(f"--{option} {value}: must be from {smallest} to {largest}")
+    if args.verify != "all" and not (args.verify.isdecimal() and int(args.verify) > 0):
+        raise InputError(f"--verify {args.verify}: must be all, or a number N to compare every Nth image")
+    return PackOptions(
+        args.tier,
+        None if args.tier == "exact" else args.size or DEFAULT_SIZE,
+        args.quality or DEFAULT_QUALITY if args.tier == "resized" else None,
+        1 if args.verify == "all" else int(args.verify),
+        _workers(args),
+    )
+
+
+def _workers(args: Namespace) -> int:
+    if args.workers is not None and args.workers < 1:
+        raise InputError(f"--workers {args.workers}: must be at least 1")
+    workers: int = args.workers or usable_cores()
+    if workers > 1:
+        start_server()  # in parallel to this process's own imports, which take as long
+    return workers
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """Images to check."""
+
+    path: Path
+    workers: int
+
+
+def read_check(args: Namespace) -> CheckRequest:
+    """Check the options, and start to start worker processes."""
+    return CheckRequest(Path(args.path), _workers(args))
+
+
+@dataclass(frozen=True)
+class UnpackRequest:
+    """A pack to write as files again."""
+
+    source: Path
+    out: Path
+
+
+def read_unpack(args: Namespace) -> UnpackRequest:
+    """Name the pack and the folder."""
+    return UnpackRequest(Path(args.source), Path(args.out))
