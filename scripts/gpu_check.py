@@ -1,4 +1,4 @@
-"""Check the GPU path on this host: the GPU tests, then twenty steps of resnext50_32x4d on all GPUs under torchrun.
+"""Check the GPU path on this host: the GPU tests, then twenty steps of resnext50_32x4d on all GPUs.
 
 usage, from the root of a checkout: python -m scripts.gpu_check
 
@@ -54,8 +54,8 @@ def _run(*arguments: str) -> int:
 
 def _train(gpus: int, folder: Path) -> int:
     return _run(
-        *("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"),
-        *("-m", "resnext_train", "train", "--config", "resnext50_32x4d.yaml", "--out", str(folder)),
+        *("-m", "resnext_train", "train", "--procs", str(gpus)),
+        *("--config", "resnext50_32x4d.yaml", "--out", str(folder)),
         *("data.source=synthetic", "data.classes=1000", f"data.train_images={gpus * PER_GPU * STEPS}"),
         *("data.val_images=1000", f"train.batch_size={gpus * PER_GPU}", f"train.max_steps={STEPS}"),
         *("log.every=5", "log.tensorboard=false"),

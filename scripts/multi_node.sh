@@ -7,8 +7,8 @@ usage() {
     cat <<'TEXT'
 Usage: multi_node.sh --nodes N|MIN:MAX --head HOST[:PORT] [options] -- --config RECIPE --out DIR [section.key=value ...]
 
-Starts resnext-train under torchrun on this host, as one of several. Give the same line on every host, in any order.
-What follows -- goes to resnext-train; --out must be on a file system that all hosts share.
+Starts `resnext train` under torchrun on this host, as one of several. Give the same line on every host, in any order.
+What follows -- goes to `resnext train`; --out must be on a file system that all hosts share.
 
   --nodes N|MIN:MAX   how many hosts; with a range, the run goes on with as many as there are
   --head HOST[:PORT]  one of them, where they find each other (port 29400); it must stay up
@@ -45,7 +45,7 @@ while (($#)); do
             shift 2
             ;;
         --) shift && break ;;
-        *) refuse "unknown argument $1; what is for resnext-train goes behind --, see --help" ;;
+        *) refuse "unknown argument $1; what is for resnext train goes behind --, see --help" ;;
     esac
 done
 
@@ -69,7 +69,7 @@ for ((i = 0; i < $#; i++)); do
         --out=*) out=${train[i]#--out=} ;;
     esac
 done
-[[ -n $out ]] || refuse "give resnext-train its run folder, behind --: --out DIR, on a file system that all hosts share"
+[[ -n $out ]] || refuse "give resnext train its run folder, behind --: --out DIR, on a file system that all hosts share"
 
 python=${PYTHON:-python3}
 command -v "$python" > /dev/null || refuse "no $python on the path; PYTHON=/path/to/.venv/bin/python names another"
@@ -125,12 +125,16 @@ export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 rendezvous=is_host=$is_host,read_timeout=900,join_timeout=900,last_call_timeout=45
 rendezvous+=,keep_alive_interval=2,keep_alive_max_attempt=5$conf
 
+# torchrun dies of a signal that it does not handle, and leaves orphans.
+signals=$("$python" -c 'from resnext_train.distributed.stop_signals import SIGNALS_TO_HANDLE as s; print(s)') \
+    || refuse "$python cannot import resnext_train; PYTHON=/path/to/.venv/bin/python names another"
+
 # shellcheck disable=SC2054  # the commas are torchrun's
 command=("$python" -m torch.distributed.run
     "--nnodes=$nodes" "--nproc-per-node=$procs" "--max-restarts=$restarts"
     --rdzv-backend=c10d "--rdzv-endpoint=$address:$port" "--rdzv-conf=$rendezvous"
     "--rdzv-id=$(cksum <<< "$out" | cut -d ' ' -f 1)" # runs that meet at one port by mistake do not mix
-    "--local-addr=$here" --signals-to-handle=SIGTERM,SIGINT,SIGUSR1)
+    "--local-addr=$here" "--signals-to-handle=$signals")
 if ((gpus > 0)) && command -v numactl > /dev/null; then # which torchrun needs for it
     command+=(--numa-binding=node)
 fi

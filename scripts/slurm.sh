@@ -4,7 +4,7 @@
 #   sbatch --nodes=4 --gpus-per-node=8 scripts/slurm.sh -- --config RECIPE --out DIR data.root=DIR [section.key=value ...]
 #
 # Any option of sbatch wins over those below. What stands before -- goes to multi_node.sh beside this file, what follows
-# to resnext-train. Five minutes before its time is up the job saves the run and goes back into the queue; started again,
+# to `resnext train`. Five minutes before its time is up the job saves the run and goes back into the queue; started again,
 # it continues. `scancel` saves the run too, within the 30 s (KillWait) that Slurm leaves it, and ends the job.
 #
 #SBATCH --job-name=resnext-train

@@ -1,4 +1,4 @@
-"""This rank among those that torchrun started: its device, and what ranks do together."""
+"""This rank among those of a run: its device, and what ranks do together."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def pick_device(local_rank: int) -> torch.device:
 
 @contextmanager
 def connect(patience: float = 600.0) -> Iterator[DistContext]:
-    """Join the process group that torchrun's environment describes: NCCL on GPUs, Gloo on CPUs.
+    """Join the process group that the launcher's environment describes: NCCL on GPUs, Gloo on CPUs.
 
     Ranks wait `patience` seconds for the gradients of another before they give it up.
 
@@ -133,7 +133,7 @@ def connect(patience: float = 600.0) -> Iterator[DistContext]:
         if context.local_world_size > torch.cuda.device_count():
             raise InputError(
                 f"{context.local_world_size} processes on this host but {torch.cuda.device_count()} GPUs; "
-                f"start torchrun with --nproc_per_node={torch.cuda.device_count()}"
+                f"start at most {torch.cuda.device_count()}"
             )
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True  # sizes are the same in all steps but an epoch's last

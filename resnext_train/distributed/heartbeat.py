@@ -14,7 +14,7 @@ from resnext_train.errors import FaultError
 
 
 class Heartbeat:
-    """A thread that writes to torchrun's store twice a second, to show that this rank lives."""
+    """A thread that writes to the launcher's store twice a second, to show that this rank lives."""
 
     _EVERY = 0.5
     _SILENCE = 4.0

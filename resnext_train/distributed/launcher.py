@@ -186,15 +186,17 @@ class _SignalQueue:
 
 
 def _exit_code(result: RunResult, killed: bool) -> int:
-    """Return the first rank's own exit code, else another's. Ranks that the agent ended have none of their own."""
-    codes = {rank: failure.exitcode for rank, failure in sorted(result.failures.items())}
+    """Return the exit code of the rank that ended first, of those that ended by themselves; 0 if none failed."""
+    codes = {rank: failure.exitcode for rank, failure in result.failures.items()}  # in the order of their end
     if not codes:
         return 0
-    own = [code for code in codes.values() if code > 0]
-    if own:
+    if own := [code for code in codes.values() if code > 0]:
         return own[0]
     if killed:
         raise KeyboardInterrupt
-    rank, code = min(codes.items(), key=lambda item: (item[1] == -signal.SIGTERM, item[0]))
+    # The agent ends the others by SIGTERM.
+    rank, code = next(((r, c) for r, c in codes.items() if c != -signal.SIGTERM), next(iter(codes.items())))
     name = signal.Signals(-code).name
-    raise FaultError(f"process {rank} of the run (counted from 0) was ended by {name}; the same command continues")
+    raise FaultError(
+        f"process {rank} (counted from 0) was ended by {name}; the same command starts or continues the run"
+    )

@@ -15,11 +15,11 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-"""Sent by schedulers and torchrun (SIGTERM), by Ctrl-C (SIGINT), by Slurm before a time limit (SIGUSR1), by a closing
+"""Sent by schedulers and launchers (SIGTERM), by Ctrl-C (SIGINT), by Slurm before a time limit (SIGUSR1), by a closing
 terminal (SIGHUP)."""
 
 APART = 1.0
-"""Seconds between two SIGINTs that count as two: srun and torchrun may each forward one of the same Ctrl-C."""
+"""Seconds between two SIGINTs that count as two: srun and a launcher may each forward one of the same Ctrl-C."""
 
 SIGNALS_TO_HANDLE = ",".join(number.name for number in STOPPING)
 """For torchrun's option of this name: it dies of a signal that it does not forward, and leaves orphans."""
@@ -103,7 +103,7 @@ _PR_SET_PDEATHSIG = 1
 def outlive_stop_signals() -> None:
     """In a loader process: ignore signals that stop the run, because training needs its images until it has saved.
 
-    Schedulers and torchrun send signals to all processes of a job. This one ends only by a SIGTERM of its parent, or
+    Schedulers and launchers send signals to all processes of a job. This one ends only by a SIGTERM of its parent, or
     when its parent is gone, which torch's loader processes check.
     """
     for number in STOPPING:

@@ -344,5 +344,5 @@ class Trainer:
         self.log.write("preempted", step=step, signal=signal_name)
         if self.context.is_main:
             self.folder.write_state("preempted", step, signal=signal_name)
-        self.context.run_on_all_ranks(lambda: None)  # torchrun ends all processes when the first one leaves
+        self.context.run_on_all_ranks(lambda: None)  # a launcher ends all ranks when one leaves
         raise Preempted(f"{signal_name}: saved at step {step} and stopped; the same command continues from there")

@@ -17,7 +17,7 @@ from resnext_train.verify.compare_runs import read_events
 
 
 class RankProcesses:
-    """The ranks of one run, started as by torchrun, but so that all can be killed at once."""
+    """The ranks of one run, started as by a launcher, but so that all can be killed at once."""
 
     def __init__(self, arguments: Sequence[str], world_size: int, out: Path) -> None:
         with socket.socket() as free:

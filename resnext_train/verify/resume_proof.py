@@ -16,7 +16,7 @@ from resnext_train.verify.rank_processes import RankProcesses
 
 @dataclass(frozen=True)
 class Trial:
-    """What is run twice: the arguments of resnext-train without --out, the number of ranks, and of kills."""
+    """What is run twice: the arguments of `resnext train` without --out, the number of ranks, and of kills."""
 
     arguments: tuple[str, ...]
     steps: int

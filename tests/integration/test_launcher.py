@@ -1,0 +1,199 @@
+"""`--procs N` in real processes: signals, slow saves and deaths, the exit code, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, events
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, to find the ranks"),
+]
+
+LONG = ["train.epochs=400", "log.every=1"]
+
+SLOW_SAVE = """
+import os, pathlib, time
+
+fsync, mark = os.fsync, pathlib.Path(os.environ["SLOW_SAVE"])
+
+
+def slow_fsync(file):
+    name = os.readlink(f"/proc/self/fd/{file}")
+    if ".last.pt" in name and mark.exists():
+        mark.with_suffix(".begun").touch()
+        time.sleep(40)
+    fsync(file)
+
+
+os.fsync = slow_fsync
+"""
+"""A sitecustomize.py: once the file SLOW_SAVE exists, a checkpoint takes 40 s to reach the disk; torch waits 30."""
+
+
+class Job:
+    """`resnext train --procs 2` in the background."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.out, self._slow = folder / "run", folder / "slow"
+        (folder / "site").mkdir(parents=True)
+        (folder / "site" / "sitecustomize.py").write_text(SLOW_SAVE)
+        path = os.pathsep.join(filter(None, (str(folder / "site"), os.environ.get("PYTHONPATH"))))
+        command = [sys.executable, "-m", "resnext_train", "train", "--procs", "2", "--config", "smoke"]
+        self._process = subprocess.Popen(
+            [*command, "--out", str(self.out), *SMALL, *LONG, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path, "SLOW_SAVE": str(self._slow)},
+            start_new_session=True,
+        )
+        self.pid, self.ranks = self._process.pid, list[int]()
+
+    def wait_for_step(self) -> None:
+        """Wait for the first step, and note the ranks."""
+        self._wait(lambda: (self.out / "log.jsonl").exists() and events(self.out, "step"))
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        self.ranks = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+        assert len(self.ranks) == 2
+
+    def slow_saves(self) -> None:
+        """From now on a save takes 40 s."""
+        self._slow.touch()
+
+    def wait_for_slow_save(self) -> None:
+        self._wait(self._slow.with_suffix(".begun").exists)
+
+    def _wait(self, what: Any) -> None:
+        deadline = time.monotonic() + 120
+        while not what():
+            assert time.monotonic() < deadline
+            assert self._process.poll() is None, self._process.communicate()[0]
+            time.sleep(0.02)
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and output, once all processes are gone."""
+        output, _ = self._process.communicate(timeout=120)
+        deadline = time.monotonic() + 60
+        while left := [pid for pid in self.ranks if Path(f"/proc/{pid}").exists()]:
+            assert time.monotonic() < deadline, f"orphans: {left}"
+            time.sleep(0.02)
+        return self._process.returncode, output
+
+    def state(self) -> dict[str, Any]:
+        return json.loads((self.out / "state.json").read_text())  # type: ignore[no-any-return]
+
+
+def assert_saved(job: Job, output: str, by: str) -> None:
+    """The run is saved at one step in its state, log and checkpoint, and nobody has shown a traceback."""
+    import torch
+
+    state = job.state()
+    assert (state["status"], state["signal"]) == ("preempted", by)
+    assert [e["step"] for e in events(job.out, "preempted")] == [state["step"]]
+    saved = torch.load(job.out / "checkpoints" / "last.pt", weights_only=True)
+    assert saved["progress"]["step"] == state["step"] == len(events(job.out, "step"))
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("target", ["launcher", "process group", "one rank"])
+def test_a_signal_to_any_of_them_saves_the_run_and_ends_it_with_75(target: str, tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.wait_for_step()
+    if target == "launcher":
+        os.kill(job.pid, signal.SIGTERM)
+    elif target == "process group":  # as a terminal does; the ranks are told by the launcher alone, once
+        os.killpg(job.pid, signal.SIGINT)
+    else:
+        os.kill(job.ranks[1], signal.SIGUSR1)
+    code, output = job.end()
+    assert code == 75, output
+    assert_saved(job, output, {"launcher": "SIGTERM", "process group": "SIGINT"}.get(target, "SIGUSR1"))
+
+
+@pytest.mark.slow
+def test_a_save_of_40_seconds_is_waited_for(tmp_path: Path) -> None:
+    """In one run all ranks wait for it, in the other the second is killed meanwhile, which ends the run."""
+    stopped, broken = Job(tmp_path / "stopped"), Job(tmp_path / "broken", "checkpoint.every_steps=5")
+    for job in (stopped, broken):
+        job.wait_for_step()
+        job.slow_saves()
+    began = time.monotonic()
+    os.kill(stopped.pid, signal.SIGTERM)
+    broken.wait_for_slow_save()
+    os.kill(broken.ranks[1], signal.SIGKILL)
+    code, output = stopped.end()
+    assert (code, time.monotonic() - began > 40) == (75, True), output
+    assert_saved(stopped, output, "SIGTERM")
+    code, output = broken.end()
+    assert code == 1, output
+    assert "process 1 of 2" in output
+    assert broken.state()["status"] == "failed"
+    assert (broken.out / "checkpoints" / "last.pt").exists()
+
+
+def test_a_second_interrupt_ends_all_at_once_without_a_save(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.wait_for_step()
+    job.slow_saves()
+    os.killpg(job.pid, signal.SIGINT)
+    os.killpg(job.pid, signal.SIGINT)  # as of one Ctrl-C that came two ways
+    job.wait_for_slow_save()
+    time.sleep(1.0)
+    began = time.monotonic()
+    os.killpg(job.pid, signal.SIGINT)
+    code, output = job.end()
+    assert time.monotonic() - began < 20
+    assert code == 130, output
+    assert "Traceback" not in output
+    assert not list((job.out / "checkpoints").glob("*.pt"))
+
+
+def test_a_launcher_that_is_killed_leaves_no_orphans(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.wait_for_step()
+    os.kill(job.pid, signal.SIGKILL)
+    code, output = job.end()
+    assert code == -signal.SIGKILL
+    assert_saved(job, output, "SIGTERM")
+
+
+def test_bad_input_that_only_ranks_find_is_one_sentence_and_code_2(tmp_path: Path) -> None:
+    command = ["--procs", "2", "--config", "smoke", "--out", str(tmp_path / "run"), *SMALL]
+    nowhere = ["data.source=folder", f"data.root={tmp_path / 'none'}"]
+    synthetic = ("data.train_images", "data.val_images", "data.size", "data.classes")
+    options = [o for o in command if not o.startswith(synthetic)]
+    done = subprocess.run(
+        [sys.executable, "-m", "resnext_train", "train", *options, *nowhere],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert str(tmp_path / "none") in done.stderr
+    assert "Traceback" not in done.stdout
+
+
+def test_two_processes_evaluate_what_one_does(tmp_path: Path) -> None:
+    """From a path with a dollar sign, which torch's agent would take for a variable of its own."""
+    out = tmp_path / "$local_rank$$"
+    run = [sys.executable, "-m", "resnext_train"]
+    train = [*run, "train", "--procs", "2", "--config", "smoke", "--out", str(out), *SMALL, "train.epochs=1"]
+    subprocess.run(train, check=True, capture_output=True, timeout=120)
+    result = tmp_path / "result.json"
+    checkpoint = ["--ckpt", str(out / "checkpoints" / "best.pt"), "--json", str(result)]
+    subprocess.run([*run, "eval", "--procs", "2", *checkpoint], check=True, capture_output=True, timeout=120)
+    best = json.loads((out / "summary.json").read_text())["best"]
+    counted = json.loads(result.read_text())
+    assert [counted[k] for k in ("count", "top1_correct")] == [37, best["top1_correct"]]
+    assert events(out, "start")[0]["world_size"] == 2
