@@ -55,7 +55,7 @@ def launch(arguments: Sequence[str], procs: int, patience: float) -> int:
             run.join(0.1)
             for number in signals.take() if agent.has_ranks else ():
                 agent.send(number)
-    return _exit_code(run.result(), agent.killed)
+    return exit_code(run.result(), agent.killed)
 
 
 def _spec(arguments: Sequence[str], procs: int) -> WorkerSpec:
@@ -185,7 +185,7 @@ class _SignalQueue:
         return taken
 
 
-def _exit_code(result: RunResult, killed: bool) -> int:
+def exit_code(result: RunResult, killed: bool) -> int:
     """Return the exit code of the rank that ended first, of those that ended by themselves; 0 if none failed."""
     codes = {rank: failure.exitcode for rank, failure in result.failures.items()}  # in the order of their end
     if not codes:

@@ -1,0 +1,156 @@
+"""The command `resnext`: its help, its names, and what it says before torch is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import resnext_train
+from resnext_train.cli import main as cli
+from resnext_train.cli.main import Command, Group, find_command, main, parser_of
+
+COMMANDS = {"train", "eval", "info", "export", "prepare", "bench", "verify"}
+
+
+def all_commands(words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = find_command(words)
+    if isinstance(found, Command):
+        return [words]
+    return [leaf for name in found.commands for leaf in all_commands((*words, name))]
+
+
+def test_help_lists_every_command_in_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    listed = {line.split()[0]: line for line in lines[lines.index("commands:") + 1 :] if line.startswith("  ")}
+    assert listed.keys() == COMMANDS
+    for name, line in listed.items():
+        assert find_command((name,)).summary in line
+
+
+def test_without_a_command_help_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert COMMANDS <= set(told.err.split())
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["prepare", "--version"]])
+def test_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    assert capsys.readouterr().out.split() == ["resnext-train", resnext_train.__version__]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"), [(["trian"], "train"), (["prepare", "pick"], "pack"), (["x"], "verify")]
+)
+def test_a_mistyped_command_is_told_the_nearest(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert arguments[-1] in error
+    assert told in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
+def test_help_of_a_command_shows_an_example_that_its_parser_takes(words: tuple[str, ...]) -> None:
+    command = find_command(words)
+    assert isinstance(command, Command)
+    prog = " ".join(("resnext", *words))
+    parser = parser_of(prog, command)
+    text = " ".join(parser.format_help().replace("\\\n", " ").split())
+    assert all(option.help for option in parser._actions)
+    example = text.rpartition(f": {prog} ")[2].partition(". ")[0].partition("; ")[0]
+    assert parser.parse_intermixed_args(example.split())
+
+
+def test_help_imports_neither_torch_nor_pydantic() -> None:
+    code = (
+        "import sys\n"
+        "from resnext_train.cli.main import main\n"
+        "for words in (['train'], ['eval'], ['info'], ['export'], ['prepare', 'pack'], ['bench'], ['verify'], []):\n"
+        "    try: main([*words, '--help'])\n"
+        "    except SystemExit as e: assert e.code == 0\n"
+        "sys.exit(bool({'torch', 'pydantic', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage:") == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        ("train --config smoke.yaml train.epoch=3", "train.epoch"),
+        ("train --procs 2 --config smoke.yaml train.epoch=3", "train.epoch"),
+        ("train --config smoke.yaml model.arch=resnet51", "resnet51"),
+        ("train --config x", "x"),
+        ("train --procs 0 --config smoke", "--procs 0"),
+        ("train --procs 5 --config smoke", "5 processes"),
+        ("eval --procs 2 --ckpt nowhere.pt", "nowhere.pt"),
+        ("eval --ckpt nowhere.pt", "nowhere.pt"),
+        ("export --ckpt nowhere.pt --out x.pth", "nowhere.pt"),
+        ("info resnet51", "resnet51"),
+        ("prepare pack a b --tier raw --size 7", "--size 7"),
+        ("bench data --config smoke --rounds 0", "--rounds 0"),
+        ("verify --config smoke --kills 0", "--kills"),
+        ("verify --config smoke --procs 5", "5 processes"),
+    ],
+)
+def test_a_mistake_is_one_sentence_before_torch_is_imported(words: str, key: str) -> None:
+    code = (
+        "import sys\n"
+        "from resnext_train.cli.main import main\n"
+        f"assert main({words.split()!r}) == 2\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    command = "prepare pack" if words.startswith("prepare") else words.split()[0]
+    assert done.stderr.startswith(f"resnext {command}: error: ")
+    assert key in done.stderr
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_scripts_of_two_commands_are_the_commands(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    word = {"train": "train", "evaluate": "eval"}[name]
+    with pytest.raises(SystemExit):
+        getattr(cli, name)(["--help"])
+    script = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([word, "--help"])
+    assert script.split() == capsys.readouterr().out.replace(f"resnext {word}", f"resnext-{word}").split()
+
+
+def test_processes_of_a_launcher_start_no_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", "--procs", "2", "--config", "smoke"]) == 2
+    assert "--procs 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["smoke", "smoke.yaml", "own", "own.yaml"])
+def test_recipes_are_named_with_or_without_their_ending(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text("base: imagenet/_paper\nmodel: {arch: resnext14_8x4d}\n")
+    for option in ([], ["--config"]):
+        assert main(["info", *option, name]) == 0
+        assert capsys.readouterr().out.startswith("resnext14_8x4d, ")
+
+
+def test_every_group_and_command_has_a_line() -> None:
+    assert isinstance(find_command(("prepare",)), Group)
+    assert all(len(find_command(words).summary) < 60 for words in all_commands())
