@@ -1,9 +1,10 @@
 # The two commands of a newcomer are `make demo` and `make test`; `make help` lists all.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test mutation lint format schema gpu-check clean
+.PHONY: help demo check test coverage mutation lint format schema gpu-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -11,8 +12,15 @@ help: ## Show this list
 demo: .venv/installed ## Train a small ResNeXt on synthetic images for about a minute, on any machine
 	$(BIN)/resnext train --config smoke.yaml --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
+check: lint ## Check style and types, and run the quick unit tests: under two minutes on two cores
+	$(PYTEST) tests/unit -m "not slow"
+
 test: .venv/installed-dev ## Run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal --durations=15
+	$(PYTEST) --durations=15
+
+coverage: .venv/installed-dev ## Run the whole test suite; list the package's files by covered lines, lowest first
+	$(PYTEST) --cov --cov-report=
+	@$(BIN)/coverage report --sort=cover
 
 mutation: .venv/installed-dev ## Plant faults one by one, and see that the test suite catches each
 	$(BIN)/python tests/mutation/run.py

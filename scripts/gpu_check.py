@@ -35,7 +35,7 @@ def main() -> int:
         return 1
     passed = True
     if find_spec("pytest"):
-        passed = _run("-m", "pytest", "-m", "gpu", *map(str, sorted(ROOT.glob("tests/test_gpu_*.py")))) == 0
+        passed = _run("-m", "pytest", "-m", "gpu", *map(str, sorted(ROOT.glob("tests/unit/**/test_gpu_*.py")))) == 0
     else:
         print("gpu_check: GPU tests skipped, pytest is not installed", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:

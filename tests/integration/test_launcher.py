@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, events
+
+from helpers.runs import SMALL, events
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, to find the ranks"),

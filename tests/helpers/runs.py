@@ -1,0 +1,160 @@
+"""Runs of the commands in processes of their own, and what runs leave in their folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SMALL = [
+    "data.train_images=52",
+    "data.val_images=37",
+    "data.size=40",
+    "data.classes=4",
+    "data.workers=0",
+    "augment.size=32",
+    "eval.resize=36",
+    "eval.crop=32",
+    "eval.batch_size=8",
+    "model.arch=resnext14_2x4d",
+    "train.batch_size=16",
+    "train.micro_batch=4",
+    "train.epochs=2",
+    "train.precision=fp32",
+    "schedule.warmup=0",
+    "log.every=2",
+    "log.tensorboard=false",
+]
+"""Overrides that turn smoke.yaml into a run of a few seconds: 3 steps an epoch, and 4 images too few for a step."""
+RUN = ["--config", "smoke.yaml", *SMALL]
+LONG = ["train.epochs=400", "log.every=1", "checkpoint.every_steps=1"]
+"""Overrides for a run that a test ends."""
+SIGNALS = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGHUP"
+"""torchrun's option, as the README shows it."""
+_TIMES = {"images_per_s", "data_wait", "seconds", "host", "command", "world_size", "threads", "path"}
+
+
+def module(*arguments: str, processes: int = 1) -> list[str]:
+    """The command line of `python -m resnext_train ...`, under torchrun if `processes` > 1."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", SIGNALS]
+    return [sys.executable, *(torchrun if processes > 1 else []), "-m", "resnext_train", *arguments]
+
+
+def environment(threads: int = 1) -> dict[str, str]:
+    """The environment of such a process."""
+    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
+def run_module(*arguments: str, processes: int = 1, threads: int = 1, cwd: Path | None = None) -> str:
+    """Run `python -m resnext_train ...`, under torchrun if `processes` > 1; its output. Fails the test if it fails."""
+    done = start_module(*arguments, processes=processes, threads=threads, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr
+    return done.stdout
+
+
+def start_module(
+    *arguments: str, processes: int = 1, threads: int = 1, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Like `run_module`, whatever the exit code."""
+    return subprocess.run(
+        module(*arguments, processes=processes),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        cwd=cwd,
+        env=environment(threads),
+    )
+
+
+def start_run(out: Path, *options: str, processes: int = 1) -> subprocess.Popen[str]:
+    """Start a small run in the background; its output is in one stream."""
+    return subprocess.Popen(
+        module("train", *RUN, *options, "--out", str(out), processes=processes),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def modules_after(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Run `python -m resnext_train ...`; how it ended, and the modules that it imported."""
+    code = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: print('\\n' + ' '.join(sys.modules), file=sys.stderr))\n"
+        f"sys.argv[1:] = {list(arguments)!r}\n"
+        "runpy.run_module('resnext_train', run_name='__main__', alter_sys=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return done, set(done.stderr.splitlines()[-1].split())
+
+
+def events(run: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of one kind in a run's log."""
+    lines = (run / "log.jsonl").read_text().splitlines()
+    return [e for e in map(json.loads, lines) if e["event"] == kind]
+
+
+def comparable(run: Path, *kinds: str) -> list[dict[str, Any]]:
+    """Events without what depends on the clock and the machine."""
+    return [{k: v for k, v in e.items() if k not in _TIMES} for kind in kinds for e in events(run, kind)]
+
+
+def check_curves(single: Path) -> None:
+    """TensorBoard shows each step of a run once, with the value in its log."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(single / "tensorboard"))
+    board.Reload()
+    for name in ("loss", "top1", "lr"):
+        scalars = board.Scalars(f"train/{name}")
+        assert [s.step for s in scalars] == [2, 4, 6]
+        assert [s.value for s in scalars] == pytest.approx([e[name] for e in events(single, "step")], rel=1e-6)
+    assert [s.value for s in board.Scalars("val/top1")] == pytest.approx(
+        [100 * e["val_top1_correct"] / 37 for e in events(single, "epoch")]
+    )
+
+
+def state_of(run: Path) -> dict[str, Any]:
+    """What a run's state.json holds."""
+    state: dict[str, Any] = json.loads((run / "state.json").read_text())
+    return state
+
+
+def wait_for_step(run: Path, step: int = 1, ended: Callable[[], bool] = lambda: False) -> None:
+    """Wait until a run has logged step number `step` or a later one."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not ended():
+        if (run / "log.jsonl").exists() and any(e["step"] >= step for e in events(run, "step")):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step} in time")
+
+
+def tensors(state: Any, prefix: str = "") -> dict[str, torch.Tensor]:
+    """All tensors in a nested structure by their place."""
+    if isinstance(state, torch.Tensor):
+        return {prefix: state}
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
+    return {k: t for key, value in items for k, t in tensors(value, f"{prefix}/{key}").items()}
+
+
+def final_tensors(run: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a run's last checkpoint."""
+    return tensors(torch.load(run / "checkpoints" / "last.pt", weights_only=True))
+
+
+def equal_runs(one: Path, two: Path) -> bool:
+    """Whether two runs ended with the same bits."""
+    first, second = final_tensors(one), final_tensors(two)
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)

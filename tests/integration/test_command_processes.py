@@ -1,0 +1,73 @@
+"""Commands as processes of their own: their exit codes and streams."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.images import save_image
+from helpers.runs import RUN, run_module, start_module
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_module_lists_its_commands() -> None:
+    done = start_module()
+    assert done.returncode == 2
+    assert all(command in done.stderr for command in ("train", "eval", "info", "export"))
+    assert start_module("--help").returncode == 0
+
+
+def test_help_shows_an_example() -> None:
+    for command in ("pack", "imagenet", "check", "unpack"):
+        done = start_module("prepare", command, "--help")
+        assert done.returncode == 0
+        assert f"example: resnext prepare {command} " in done.stdout
+
+
+def test_bench_as_a_module(image_root: Path) -> None:
+    few = ["--images", "10", "--rounds", "1", "--tiers", "folder", "--data", str(image_root)]
+    small = ["augment.size=32", "train.batch_size=8", "train.micro_batch=4", "data.workers=0"]
+    out = run_module("bench", "data", "--config", "resnet18.yaml", *few, *small)
+    assert re.search(r"^folder +[\d.,]+ ", out, re.MULTILINE)
+
+
+def test_more_processes_than_micro_batches(tmp_path: Path) -> None:
+    done = start_module("train", *RUN, "train.micro_batch=16", processes=2, cwd=tmp_path)
+    assert done.returncode == 1  # torchrun's own
+    assert done.stderr.count("2 processes but only 1 micro-batches in a step") == 1
+    assert "start at most 1" in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = (
+        "from resnext_train.cli.run_command import run_command\n"
+        "def chatter():\n"
+        "    for i in range(10**6): print('line', i)\n"
+        "raise SystemExit(run_command('resnext info', chatter, only_prints=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"line 0")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+def test_a_terminal_is_shown_names_that_are_no_text_as_text(tmp_path: Path) -> None:
+    names = ["a\nb", "b\r\x1b[2J\x07", os.fsdecode(b"c\xff\xfe"), "d\u202egnp", "e\x85\u2028f", "é 日本 ñ"]
+    for name in names:
+        save_image(tmp_path / "val\x1b[31m\n" / name / f"{name}.JPEG")
+        (tmp_path / "val\x1b[31m\n" / name / f"bad{name}.JPEG").write_bytes(b"no image")
+    done = start_module("prepare", "check", str(tmp_path / "val\x1b[31m\n"), "--workers", "1")
+    assert done.returncode == 1
+    lines = done.stdout.rstrip("\n").split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert len(lines) == len(names) + 1
+    assert "Traceback" not in done.stderr

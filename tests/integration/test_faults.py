@@ -1,0 +1,271 @@
+"""What ends runs in real life: signals, dead and stuck processes, full disks, damage, steps that are not finite."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.commands import Refuses, train
+from helpers.disks import fill, small_disk
+from helpers.ranks import returned, start_ranks, train_ranks
+from helpers.runs import LONG, RUN, SMALL, environment, equal_runs, events, module, start_run, state_of, wait_for_step
+from resnext_train.checkpoint import checkpoint_file
+from resnext_train.checkpoint.checkpointer import Checkpointer, SaveOutcome
+from resnext_train.distributed.dist_context import DistContext
+from resnext_train.errors import InputError
+from resnext_train.run_dir.run_lock import RunLock
+from resnext_train.training.train_step import TrainStep
+
+pytestmark = pytest.mark.slow
+
+# Signals.
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` has started."""
+    return [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, to find torchrun's processes")
+def test_two_jobs_side_by_side_under_torchrun_are_stopped_and_continued(whole: Path, tmp_path: Path) -> None:
+    """SIGUSR1 to the one's torchrun and SIGTERM to a single process of the other: neither loses anything."""
+    jobs = [start_run(tmp_path / name, *LONG, processes=2) for name in ("one", "two")]
+    for job, name in zip(jobs, ("one", "two"), strict=True):
+        wait_for_step(tmp_path / name, ended=lambda job=job: job.poll() is not None)  # type: ignore[misc]
+    workers = [children(job.pid) for job in jobs]
+    began = time.monotonic()
+    jobs[0].send_signal(signal.SIGUSR1)
+    os.kill(workers[1][1], signal.SIGTERM)
+    told = [job.communicate(timeout=60)[0] for job in jobs]
+    assert time.monotonic() - began < 25, "torchrun kills after 30 s"
+    for job, name, text, told_by in zip(jobs, ("one", "two"), told, ("SIGUSR1", "SIGTERM"), strict=True):
+        assert job.returncode == 1, "torchrun's code for any failure"
+        state = state_of(tmp_path / name)
+        assert (state["status"], state["signal"]) == ("preempted", told_by)
+        assert f"{told_by}: saved at step {state['step']} and stopped" in text
+        assert events(tmp_path / name, "preempted")[-1]["step"] == state["step"]
+        saved = checkpoint_file.load(tmp_path / name / "checkpoints" / "last.pt")
+        assert saved["progress"]["step"] == state["step"] == len(events(tmp_path / name, "step"))
+    assert not [p for pids in workers for p in pids if Path(f"/proc/{p}").exists()], "orphans are left"
+
+
+def test_a_second_interrupt_exits_at_once(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    job = start_run(
+        out,
+        "model.arch=resnext50_32x4d",
+        "augment.size=112",
+        "log.every=1",
+        "train.batch_size=48",
+        "data.train_images=480",
+    )
+    wait_for_step(out)
+    job.send_signal(signal.SIGINT)
+    job.send_signal(signal.SIGINT)  # as of one Ctrl-C that came two ways
+    time.sleep(1.2)
+    job.send_signal(signal.SIGINT)
+    text, _ = job.communicate(timeout=10)
+    assert job.returncode == -signal.SIGINT, text
+    assert "Ctrl-C again ends it at once" in text
+    assert not list((out / "checkpoints").glob("*.pt"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_console_that_is_full_or_gone_loses_nothing(whole: Path, tmp_path: Path) -> None:
+    full, gone = tmp_path / "full", tmp_path / "gone"
+    command = module("train", *RUN, "data.workers=1", "--out")
+    with Path("/dev/full").open("w") as console:
+        job = subprocess.Popen([*command, str(full)], stderr=console, stdout=subprocess.DEVNULL, env=environment())
+    reader, writer = os.pipe()
+    other = subprocess.Popen([*command, str(gone), *LONG], stdout=writer, stderr=writer, env=environment())
+    os.close(writer)
+    wait_for_step(gone, 2)
+    os.close(reader)  # as Ctrl-C ends `tee` before the run has saved
+    other.send_signal(signal.SIGINT)
+    assert other.wait(30) == 75
+    assert state_of(gone)["status"] == "preempted"
+    assert job.wait(60) == 0
+    assert equal_runs(full, whole)
+
+
+# Dead, stuck and differing processes.
+
+
+def survivors_say(ranks: list[ForkServerProcess], folder: Path, seconds: float) -> dict[int, str]:
+    """What ranks say that are not killed, when they end in time."""
+    deadline = time.monotonic() + seconds
+    for rank in ranks:
+        rank.join(max(0.0, deadline - time.monotonic()))
+    alive = [r for r, rank in enumerate(ranks) if rank.exitcode is None]
+    for rank in ranks:
+        rank.kill()
+    assert not alive, f"still waiting after {seconds} s"
+    return {r: returned(folder, r, len(ranks)) for r, rank in enumerate(ranks) if rank.exitcode == 0}
+
+
+@pytest.mark.parametrize(("killed", "told"), [(1, "process 1 of 3 (counted from 0) is gone"), (0, "the first host")])
+def test_a_dead_process_ends_the_others_and_is_named(tmp_path: Path, killed: int, told: str) -> None:
+    out = tmp_path / "run"
+    ranks = start_ranks(train_ranks, 3, tmp_path, out, [*SMALL, *LONG])
+    wait_for_step(out, 2)
+    ranks[killed].kill()
+    said = survivors_say(ranks, tmp_path, 60)
+    assert sorted(said) == sorted({0, 1, 2} - {killed})
+    assert all(told in text for text in said.values()), said
+    assert state_of(out)["status"] == ("failed" if killed else "running")
+    checkpoint_file.load(out / "checkpoints" / "last.pt")
+
+
+def test_a_stuck_process_is_given_up_after_the_patience_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    ranks = start_ranks(train_ranks, 2, tmp_path, out, [*SMALL, *LONG, "train.patience=0.05"])
+    wait_for_step(out, 2)
+    assert ranks[1].pid
+    os.kill(ranks[1].pid, signal.SIGSTOP)
+    ranks[0].join(60)
+    os.kill(ranks[1].pid, signal.SIGKILL)
+    assert "process 1 of 2 (counted from 0) is gone, killed or stuck" in returned(tmp_path, 0, 2)
+
+
+def train_with_a_faulty_rank(context: DistContext, out: Path) -> dict[str, Any] | str:
+    """Rank 2 computes one weight wrongly in its third step, by one bit."""
+    step = TrainStep.__call__
+
+    def faulty(self: TrainStep, micro_batches: Any, number: int, *more: Any) -> None:
+        step(self, micro_batches, number, *more)
+        if number == 2:
+            with torch.no_grad():
+                list(self.model.parameters())[-1].view(torch.int32)[0] ^= 1
+
+    if context.rank == 2:
+        TrainStep.__call__ = faulty  # type: ignore[method-assign]
+    return train_ranks(context, out, [*SMALL, *LONG])
+
+
+def test_processes_that_drift_apart_stop_the_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    said = survivors_say(start_ranks(train_with_a_faulty_rank, 3, tmp_path, out), tmp_path, 60)
+    assert len(said) == 3
+    assert all("stopped at step 3: the weights of process 2 of 3" in text for text in said.values()), said
+    assert checkpoint_file.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 2
+    assert "weights of process 2" in events(out, "failed")[0]["text"]
+
+
+# Disks.
+
+
+@pytest.mark.root
+def test_a_disk_that_is_full_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Checkpoints fail, training goes on; when there is room again, so do they, and the log has no gap."""
+    with small_disk(tmp_path / "disk", "115m") as disk:
+        write = Checkpointer._write
+
+        def meanwhile(self: Checkpointer, *arguments: Any) -> SaveOutcome:
+            saved = write(self, *arguments)
+            if saved.step == 1:
+                fill(disk / "filler")
+            if saved.step == 3:
+                assert saved.problem == "No space left on device"
+                (disk / "filler").unlink()
+            return saved
+
+        monkeypatch.setattr(Checkpointer, "_write", meanwhile)
+        out = disk / "run"
+        assert train([*RUN, "--out", str(out), "log.every=1", "checkpoint.every_steps=1", "log.tensorboard=true"]) == 0
+        told = capsys.readouterr().err
+        assert "the checkpoint of step 2 could not be written: No space left on device; the one before is kept" in told
+        assert "(1 of at most 3 such failures in a row)" in told
+        assert [e["step"] for e in events(out, "step")] == [1, 2, 3, 4, 5, 6]
+        assert [e["step"] for e in events(out, "checkpoint")] == [1, 4, 5, 6]
+        assert checkpoint_file.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 6
+        best = checkpoint_file.load(out / "checkpoints" / "best.pt")
+        assert best["checkpointer"]["best"] == json.loads((out / "summary.json").read_text())["best"]
+        assert not list(out.rglob("*.new"))
+
+
+@pytest.mark.root
+def test_a_disk_that_stays_full_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", "115m") as disk:
+        write = Checkpointer._write
+
+        def meanwhile(self: Checkpointer, *arguments: Any) -> SaveOutcome:
+            saved = write(self, *arguments)
+            if saved.step == 2:
+                fill(disk / "filler")
+            return saved
+
+        monkeypatch.setattr(Checkpointer, "_write", meanwhile)
+        out = disk / "run"
+        options = ["checkpoint.every_steps=1", "checkpoint.max_failures=1"]
+        assert train([*RUN, "--out", str(out), *LONG, *options]) == 1
+        told = capsys.readouterr().err
+        assert "Traceback" not in told
+        assert "because checkpoints cannot be written" in told.splitlines()[-1]
+        assert checkpoint_file.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 2
+        assert checkpoint_file.load(out / "checkpoints" / "previous.pt")["progress"]["step"] == 1
+
+
+@pytest.mark.root
+def test_a_disk_that_is_too_small_or_read_only_is_refused_before_the_first_step(
+    tmp_path: Path, refuses: Refuses
+) -> None:
+    with small_disk(tmp_path / "disk", "50m") as disk:
+        told = refuses(train, *RUN, "--out", str(disk / "run"))
+        assert "50 MB free" in told or "52 MB free" in told
+        assert "checkpoints of 25 MB each need 99 MB" in told
+        assert not (disk / "run").exists()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        assert "cannot be written: Read-only file system" in refuses(train, *RUN, "--out", str(disk / "other"))
+
+
+def test_a_run_folder_is_for_one_run_at_a_time(
+    tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunLock, "_PATIENCE", 0.5)
+    (tmp_path / "run").mkdir()
+    code = "from pathlib import Path; from resnext_train.run_dir.run_paths import RunDir\n"
+    code += f"c = RunDir(Path({str(tmp_path / 'run')!r})).lock(); print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"held\n"
+        assert f"is in use by process {other.pid} on " in refuses(train, *RUN, "--out", str(tmp_path / "run"))
+        other.kill()
+    assert train([*RUN, "--out", str(tmp_path / "run"), "train.max_steps=1"]) == 0
+
+
+# Damage.
+
+
+def test_no_damaged_checkpoint_is_accepted(whole: Path, tmp_path: Path) -> None:
+    data = (whole / "checkpoints" / "last.pt").read_bytes()
+    chance, path = random.Random(0), tmp_path / "damaged.pt"
+    spots = [0, 1, len(data) - 1, len(data) - 40, len(data) - 100] + [chance.randrange(len(data)) for _ in range(10)]
+    for spot in spots:
+        flipped = bytearray(data)
+        flipped[spot] ^= 1 << chance.randrange(8)
+        for damaged in (data[:spot], bytes(flipped)):
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match=r"damaged\.pt is (damaged|not a checkpoint)"):
+                checkpoint_file.load(path)
+    path.write_bytes(data)
+    checkpoint_file.load(path)
+
+
+# Steps that are not finite.

@@ -1,0 +1,132 @@
+"""Whole runs in real processes: what they write, how they continue, and that their number does not matter."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from helpers.ranks import run_ranks, train_ranks
+from helpers.runs import RUN, SMALL, check_curves, comparable, events, final_tensors, run_module, tensors
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on one process with one thread, in a process of its own."""
+    out = tmp_path_factory.mktemp("single") / "run"
+    output = run_module("train", *RUN, "--out", str(out), "data.workers=1", "log.tensorboard=true")
+    assert "top-1" in output
+    assert f"run folder: {out}" in output
+    return out
+
+
+def test_the_run_folder(single: Path) -> None:
+    assert json.loads((single / "state.json").read_text()) == {"status": "done", "step": 6}
+    recipe = yaml.safe_load((single / "recipe.yaml").read_text())
+    assert recipe["model"]["arch"] == "resnext14_2x4d"
+    assert recipe["train"]["batch_size"] == 16
+    start, end = events(single, "start")[0], events(single, "end")[0]
+    assert start["versions"]["torch"] == torch.__version__
+    assert start["command"][1:] == [*RUN, "--out", str(single), "data.workers=1", "log.tensorboard=true"]
+    assert (start["steps_per_epoch"], start["total_steps"]) == (
+        3,
+        6,
+    )  # 52 images: 3 × 16, and 4 too few for 4 micro-batches
+    steps = events(single, "step")
+    assert [e["step"] for e in steps] == [2, 4, 6]
+    assert [e["epoch"] for e in steps] == [1, 2, 2]
+    assert set(steps[0]) == {"event", "step", "epoch", "loss", "lr", "top1", "images_per_s", "data_wait"}
+    assert all(math.isfinite(e["loss"]) and 0 <= e["data_wait"] <= 1 and e["images_per_s"] > 0 for e in steps)
+    epochs = events(single, "epoch")
+    assert [e["epoch"] for e in epochs] == [1, 2]
+    assert [e["val_count"] for e in epochs] == [37, 37]
+    for name in ("train_loss", "train_top1", "val_top1_correct", "val_top5_correct", "val_loss", "seconds"):
+        assert all(name in e for e in epochs)
+    assert len(end["weights_sha256"]) == 64
+    summary = json.loads((single / "summary.json").read_text())
+    best = max(epochs, key=lambda e: e["val_top1_correct"])
+    assert summary["best"]["epoch"] == best["epoch"]
+    assert summary["best"]["top1_correct"] == best["val_top1_correct"]
+    assert summary["last"]["top1"] == 100 * epochs[-1]["val_top1_correct"] / 37
+    assert (summary["epochs"], summary["steps"]) == (2, 6)
+    assert summary["images_per_s"] == pytest.approx(96 / summary["seconds"])
+
+
+def test_tensorboard_holds_the_logged_values(single: Path) -> None:
+    check_curves(single)
+
+
+def test_the_checkpoint_is_plain_and_complete(single: Path) -> None:
+    state = torch.load(single / "checkpoints" / "best.pt", weights_only=True)
+    assert set(state) == {
+        *(
+            "format",
+            "model",
+            "optimizer",
+            "scaler",
+            "schedule",
+            "meter",
+            "rng",
+            "progress",
+            "recipe",
+            "classes",
+        ),
+        *("version", "plan", "images", "skipped", "checkpointer"),
+    }
+    assert state["classes"] == ["class_0000", "class_0001", "class_0002", "class_0003"]
+    assert not any(k.startswith(("module.", "_orig_mod.")) for k in state["model"])
+    assert all(t.device.type == "cpu" for t in tensors(state).values())
+    assert state["model"]["bn1.num_batches_tracked"] == state["progress"]["step"]
+
+
+def test_two_processes_under_torchrun_are_bit_identical(single: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two"
+    run_module("train", *RUN, "--out", str(out), "data.workers=0", processes=2)
+    assert comparable(out, "step", "epoch") == comparable(single, "step", "epoch")
+    one, two = final_tensors(single), final_tensors(out)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_evaluation_repeats_the_logged_counts(single: Path, tmp_path: Path, processes: int) -> None:
+    target = tmp_path / "result.json"
+    arguments = ["eval", "--ckpt", str(single / "checkpoints" / "best.pt"), "--json", str(target)]
+    run_module(*arguments, processes=processes)
+    result = json.loads(target.read_text())
+    best = json.loads((single / "summary.json").read_text())["best"]
+    for name in ("count", "top1_correct", "top5_correct", "top1", "top5"):
+        assert result[name] == best[name]
+    assert result["loss"] == pytest.approx(best["loss"], rel=1e-6)
+    assert result["arch"] == "resnext14_2x4d"
+    measures = {"count", "top1_correct", "top5_correct", "top1", "top5", "loss", "unreadable", "images_per_s"}
+    assert set(result) == measures | {"protocol", "checkpoint", "arch", "images"}
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 4])
+def test_a_run_continues_on_another_number_of_processes(tmp_path: Path, world_size: int) -> None:
+    """Stopped on 2 processes, continued on another number, and back: the same images, at the same learning rate.
+
+    Losses are compared for the first step after each change: from then on the last bits of sums make themselves felt.
+    """
+    options = [*SMALL, "log.every=1", "checkpoint.keep=9"]
+    whole, other, back = (tmp_path / name for name in ("whole", "other", "back"))
+    run_ranks(train_ranks, 2, tmp_path, whole, [*options, "train.epochs=3"])
+    run_ranks(
+        train_ranks, world_size, tmp_path, other, [*options, "train.epochs=3"], whole / "checkpoints/epoch_0001.pt"
+    )
+    run_ranks(train_ranks, 2, tmp_path, back, [*options, "train.epochs=3"], other / "checkpoints/epoch_0002.pt")
+    steps = {run: {e["step"]: e for e in events(run, "step")} for run in (whole, other, back)}
+    assert steps[other].keys() == {4, 5, 6, 7, 8, 9}
+    assert [steps[other][n]["lr"] for n in steps[other]] == [steps[whole][n]["lr"] for n in steps[other]]
+    assert steps[other][4]["loss"] == pytest.approx(steps[whole][4]["loss"], rel=1e-6)
+    assert steps[back][7]["loss"] == pytest.approx(steps[other][7]["loss"], rel=1e-6)
+    assert [e["val_count"] for run in (whole, other, back) for e in events(run, "epoch")] == [37] * 6
+    seen = [torch.load(r / "checkpoints/last.pt", weights_only=True)["meter"]["run"]["seen"] for r in steps]
+    assert seen == [9 * 16] * 3

@@ -1,0 +1,33 @@
+"""resnext verify, with real kills."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from helpers.commands import verify
+from helpers.runs import SMALL
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_user_can_prove_that_a_recipe_resumes_exactly(capfd: pytest.CaptureFixture[str]) -> None:
+    """On 2 processes with much that has a memory: RMSProp, clipping, a plateau, padding, dropout, skipped images."""
+    options = ["model.arch=torchvision/squeezenet1_1", "augment.crop=pad", "optimizer.name=rmsprop"]
+    options += ["optimizer.lr=0.001", "optimizer.clip_norm=0.5", "schedule.name=plateau", "schedule.patience=0"]
+    trial = ["--steps", "5", "--kills", "1", "--processes", "2"]
+    assert verify(["--config", "smoke.yaml", *trial, *SMALL, *options]) == 0
+    told = capfd.readouterr().out
+    assert "kill 1 of 1: after step " in told
+    assert re.search(r"equal: all \d+ tensors, values and logged events of 5 steps on 2 processes", told)
+
+
+def test_a_proof_without_its_kills_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run ends before it can be killed: here as if it were faster than it can be watched."""
+    monkeypatch.setattr(
+        "resnext_train.verify.rank_processes.RankProcesses.watch", lambda self, target: (self.wait(), (None, 0))[1]
+    )
+    monkeypatch.setenv("WORLD_SIZE", "8")  # of a job that this runs in
+    assert verify(["--config", "smoke.yaml", "--steps", "3", "--kills", "1", *SMALL]) == 1
+    assert "before it could be killed more than 0 times, which proves too little" in capsys.readouterr().err

@@ -1,0 +1,158 @@
+"""Exported weights give the same logits in other people's networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from helpers.commands import Refuses, export, train
+from helpers.runs import SMALL
+from resnext_train.checkpoint import checkpoint_file
+from resnext_train.config import recipe_from_dict
+from resnext_train.models.build_model import build_model
+
+
+def trained(folder: Path, *overrides: str) -> Path:
+    """A checkpoint of a short run, whose weights and running statistics have moved."""
+    assert train(["--config", "smoke.yaml", *SMALL, "train.epochs=1", *overrides, "--out", str(folder)]) == 0
+    return folder / "checkpoints" / "last.pt"
+
+
+def logits(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model.eval()(images)  # type: ignore[no-any-return]
+
+
+def images(dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(3, 3, 48, 48, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+def network_of(path: Path) -> nn.Module:
+    """The network of one of our checkpoints, by the checkpoint alone."""
+    content = checkpoint_file.load(path)
+    model = build_model(recipe_from_dict(content["recipe"], "checkpoint").model, len(content["classes"]))
+    model.load_state_dict(content["model"])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("overrides", "block", "options"),
+    [
+        (["model.arch=resnext14_8x4d"], torchvision.models.resnet.Bottleneck, {"groups": 8, "width_per_group": 4}),
+        (
+            ["model.arch=resnext14_4x4d", "model.form=a"],
+            torchvision.models.resnet.Bottleneck,
+            {"groups": 4, "width_per_group": 4},
+        ),
+        (["model.arch=resnet10", "model.blocks=[1,1,1,1]"], torchvision.models.resnet.BasicBlock, {}),
+    ],
+)
+def test_to_torchvision(
+    overrides: list[str],
+    block: type[nn.Module],
+    options: dict[str, int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    last = trained(tmp_path / "run", *overrides)
+    out = [tmp_path / "w.pth", tmp_path / "w.safetensors"]
+    assert export(["--ckpt", str(last), "--out", *map(str, out)]) == 0
+    assert capsys.readouterr().out.count("read back into torchvision's network") == 2
+    theirs = torchvision.models.resnet.ResNet(block, [1, 1, 1, 1], num_classes=4, **options)  # type: ignore[arg-type]
+    theirs.load_state_dict(torch.load(out[0], weights_only=True))
+    with torch.no_grad():
+        expected = network_of(last).double().eval()(images(torch.float64))
+        torch.testing.assert_close(theirs.double().eval()(images(torch.float64)), expected, rtol=1e-10, atol=1e-10)
+    with safetensors.safe_open(out[1], "pt") as file:
+        assert json.loads(file.metadata()["classes"]) == checkpoint_file.load(last)["classes"]
+        assert all(torch.equal(file.get_tensor(k), v) for k, v in torch.load(out[0], weights_only=True).items())
+
+
+@pytest.mark.slow
+def test_a_detection_backbone_of_torchvision_takes_the_weights(tmp_path: Path) -> None:
+    """What detection on COCO starts from: torchvision's resnet_fpn_backbone, loaded without the classifier."""
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+    last = trained(tmp_path / "run", "model.arch=resnext50_32x4d", "train.max_steps=2", "optimizer.lr=1e-3")
+    out = tmp_path / "w.safetensors"
+    assert export(["--ckpt", str(last), "--out", str(out)]) == 0
+    weights = checkpoint_file.load_file(out)
+    # Its default normalisation, FrozenBatchNorm2d, computes what BN does in evaluation and keeps no batch counter.
+    body = {k: v for k, v in weights.items() if not k.startswith("fc.") and "num_batches" not in k}
+    backbone = resnet_fpn_backbone(backbone_name="resnext50_32x4d", weights=None)
+    backbone.body.load_state_dict(body)
+    seen: list[Tensor] = []
+    ours = network_of(last)
+    for name in ("layer1", "layer2", "layer3", "layer4"):
+        ours.get_submodule(name).register_forward_hook(lambda *a: seen.append(a[2]))
+    logits(ours, images())
+    with torch.no_grad():
+        features = backbone.body.eval()(images())
+    for mine, other in zip(seen, features.values(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3 * float(mine.abs().max()))
+
+
+def test_networks_that_torchvision_has_not_and_foreign_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), tmp_path / "foreign.pth")
+    again = tmp_path / "again.safetensors"
+    assert export(["--ckpt", str(tmp_path / "foreign.pth"), "--config", "resnet18", "--out", str(again)]) == 0
+    assert "names of torchvision and timm" in capsys.readouterr().out
+    expected = torch.load(tmp_path / "foreign.pth", weights_only=True)
+    assert all(torch.equal(v, expected[k]) for k, v in checkpoint_file.load_file(again).items())
+    last = trained(tmp_path / "run", "model.arch=resnet8")
+    assert export(["--ckpt", str(last), "--out", str(tmp_path / "cifar.pt")]) == 0
+    assert "resnext-train's own network" in capsys.readouterr().out
+
+
+def test_a_file_that_reads_back_otherwise_is_removed(
+    tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, out = tmp_path / "w.pth", tmp_path / "o.safetensors"
+    torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), weights)
+    whole = checkpoint_file.save_weights
+
+    def spoils(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        whole({**tensors, "layer3.0.bn2.bias": tensors["layer3.0.bn2.bias"] + 1e-3}, path, metadata)
+
+    monkeypatch.setattr(checkpoint_file, "save_weights", spoils)
+    error = refuses(export, "--ckpt", str(weights), "--config", "resnet18", "--out", str(out))
+    assert f"{out}, read back into torchvision's network, gave other logits" in error
+    assert not out.exists()
+
+
+def test_third_party_networks(tmp_path: Path, refuses: Refuses, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model: {arch: torchvision/squeezenet1_1}\neval: {resize: 64, crop: 64}\n")
+    weights, out = tmp_path / "w.pth", tmp_path / "o.pth"
+    network = torchvision.models.squeezenet1_1(num_classes=6)
+    torch.save(network.state_dict(), weights)
+    assert export(["--ckpt", str(weights), "--config", str(recipe), "--out", str(out)]) == 0
+    assert "a copy of torchvision/squeezenet1_1" in capsys.readouterr().out
+    for tensor in network.parameters():
+        torch.nn.init.zeros_(tensor)
+    torch.save(network.state_dict(), weights)  # logits of 0 everywhere are equal, too
+    assert export(["--ckpt", str(weights), "--config", str(recipe), "--out", str(tmp_path / "zero.pth")]) == 0
+    torch.save({k: v * torch.nan for k, v in network.state_dict().items()}, weights)
+    error = refuses(export, "--ckpt", str(weights), "--config", str(recipe), "--out", str(tmp_path / "nan.pth"))
+    assert "logits that are not finite" in error
+    assert not (tmp_path / "nan.pth").exists()
+
+
+def test_refusals(tmp_path: Path, refuses: Refuses) -> None:
+    weights = tmp_path / "w.pth"
+    torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), weights)
+    assert "weights with --config" in refuses(export, "--ckpt", str(weights), "--out", str(tmp_path / "o.pth"))
+    assert "should end in" in refuses(export, "--ckpt", str(weights), "--out", str(tmp_path / "o.bin"))
+    assert "exists already" in refuses(export, "--ckpt", str(weights), "--out", str(weights))
+    assert "make it first" in refuses(export, "--ckpt", str(weights), "--out", str(tmp_path / "no" / "o.pth"))
+    error = refuses(export, "--ckpt", str(weights), "--config", "resnet34", "--out", str(tmp_path / "o.pth"))
+    assert "does not fit the network: it lacks layer1.2.conv1.weight" in error
+    assert not (tmp_path / "o.pth").exists()

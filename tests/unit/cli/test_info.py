@@ -1,0 +1,156 @@
+"""What resnext info prints."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.commands import Refuses, info
+from resnext_train.config import catalogue, find_recipe, read_entry, shipped_recipes
+
+
+def test_info_prints_the_papers_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert info(["resnext50_32x4d"]) == 0
+    out = capsys.readouterr().out
+    assert "25,028,904" in out
+    assert "4.23 G" in out
+    # ResNeXt paper, Table 1, right column
+    rows = ["128; 3×3, 128, C=32; 1×1, 256] × 3", "256; 3×3, 256, C=32; 1×1, 512] × 4"]
+    rows += ["512; 3×3, 512, C=32; 1×1, 1024] × 6", "1024; 3×3, 1024, C=32; 1×1, 2048] × 3"]
+    for stage, block in enumerate(rows):
+        assert f"[1×1, {block}" in next(line for line in out.splitlines() if line.startswith(f"layer{stage + 1}"))
+
+
+def test_info_of_a_recipe_and_of_basic_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert info(["--config", "resnet18.yaml", "--size", "64"]) == 0
+    out = capsys.readouterr().out
+    assert "[3×3, 512; 3×3, 512] × 2" in out
+    assert "512 × 2 × 2" in out
+
+
+def test_table_2_of_the_resnext_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    """C → d and the width of the group convolution: 1 → 64 (64), 2 → 40 (80), 4 → 24 (96), 8 → 14 (112), 32 → 4."""
+    assert info(["--match", "resnet50", "--cardinality", "1", "2", "4", "8", "32"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [
+        ["1", "64", "64"],
+        ["2", "40", "80"],
+        ["4", "24", "96"],
+        ["8", "14", "112"],
+        ["32", "4", "128"],
+    ]
+    weights = [int(row[3].replace(",", "")) for row in rows]
+    assert weights == [c * (256 * d + 9 * d * d + d * 256) for c, d in ((1, 64), (2, 40), (4, 24), (8, 14), (32, 4))]
+    assert rows[0][4] == "25,557,032"
+    assert rows[4][4] == "25,028,904"
+    assert rows[4][-1] == "resnext50_32x4d"
+
+
+@pytest.mark.slow
+def test_a_match_can_start_from_any_bottleneck_network(capsys: pytest.CaptureFixture[str]) -> None:
+    assert info(["--match", "resnext101_64x4d", "--cardinality", "2", "64"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["64", "4"], "the paper's Table 4 has both"
+
+
+@pytest.mark.parametrize("arch", ["preact_resnet50", "plain50", "cifar_resnet101_1x64d", "wide_resnet50_2"])
+def test_a_match_says_the_name_of_the_network_it_counted(arch: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert info(["--match", arch, "--cardinality", "4"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    parameters, name = re.split(r"\s+", line.strip())[4], line.partition(" G   ")[2].split()
+    assert info(name) == 0
+    assert f"parameters     {parameters}\n" in capsys.readouterr().out
+
+
+def test_the_rows_add_up_to_the_total(capsys: pytest.CaptureFixture[str]) -> None:
+    """BN between the stages counts with the row before it: preact_resnet200 has one behind the last stage."""
+    assert info(["preact_resnet200"]) == 0
+    rows = re.findall(r"^\S+ +[\d× ]+? {2,}([\d,]+) +[\d,]+   ", capsys.readouterr().out, re.MULTILINE)
+    assert len(rows) == 8
+    assert sum(int(n.replace(",", "")) for n in rows) == 64_666_152
+
+
+def test_a_changed_network_has_no_published_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--config", "resnext50_32x4d", "model.arch=resnet18"], ["resnet50", "--size", "320"]):
+        assert info(arguments) == 0
+        assert "top-1" not in capsys.readouterr().out
+
+
+def test_the_list_has_size_and_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("resnext101_64x4d.yaml", "cifar/resnext29_8x64d.yaml", "imagenet5k/resnext50_32x4d.yaml")
+    few = [read_entry(name) for name in names]
+    monkeypatch.setattr("resnext_train.config.catalogue", lambda: few)  # measuring all takes half a minute
+    assert info([]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    assert re.search(r"83,455,272\s+15.46 G\s+20.4 % top-1, 5.3 % top-5$", lines["resnext101_64x4d.yaml"])
+    assert re.search(r"34,426,698\s+5.39 G\s+3.65 % top-1$", lines["cifar/resnext29_8x64d.yaml"])
+    assert "5K-way 42.3 % top-1" in lines["imagenet5k/resnext50_32x4d.yaml"]
+
+
+def test_the_list_is_of_all_shipped_recipes() -> None:
+    files = {p for p in shipped_recipes().rglob("*.yaml") if not p.name.startswith("_")}
+    assert {find_recipe(entry.name) for entry in catalogue()} == files
+
+
+def test_the_list_does_without_timm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    few = [read_entry(name) for name in ("inception_v4.yaml", "smoke.yaml")]
+    monkeypatch.setattr("resnext_train.config.catalogue", lambda: few)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert info([]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"inception_v4.yaml +needs timm +20.0 % top-1", out)
+    assert "smoke.yaml" in out, "the list goes on"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["resnext50_32x4d", "model.form=a"], "[32 paths of (1×1, 4; 3×3, 4; 1×1, 256), summed] × 3"),
+        (["resnext50_32x4d", "model.form=b"], "[32 paths of (1×1, 4; 3×3, 4), concatenated; 1×1, 256] × 3"),
+        (["plain34"], "[3×3, 64; 3×3, 64] × 3, no shortcuts"),
+        (["resnet110"], "[3×3, 16; 3×3, 16] × 18"),
+        (["resnext29_8x64d"], "34,426,698"),
+        (["resnext29_8x64d", "--classes", "100"], "34,518,948"),  # 1024 · 90 + 90 more
+        (["torchvision/inception_v3"], "(5.71 G) at 299 × 299"),
+        (["torchvision/inception_v3"], "3,326,696 in auxiliary classifiers that only training uses"),
+        (["--config", "imagenet5k/resnet50"], "resnet50, 5000 classes"),
+        (["imagenet5k/resnet50.yaml"], "resnet50, 5000 classes"),
+        (["resnet34", "model.shortcut=C"], "resnet34, shortcut C, 1000 classes"),
+        (["resnext50_32x4d"], "resnext50_32x4d.yaml: ResNeXt paper, Table 3. 22.2 % top-1"),
+    ],
+)
+def test_one_network(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert info(arguments) == 0
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["resnext"], "unknown network 'resnext'"),
+        (["resnet18", "--size", "8"], "divides an image by 32; images of 8 × 8 pixels are too small"),
+        (["resnet18", "--classes", "0"], "--classes 0: must be at least 1"),
+        (["resnet18", "resnet34"], "give one network"),
+        (["resnet18", "--config", "smoke"], "give one network"),
+        (["resnet18", "train.epochs=5"], "does not change the network"),
+        (["resnet18", "model.shortcut=D"], "should be 'A', 'B' or 'C'"),
+        (["--match", "resnet50"], "belong together"),
+        (["--match", "resnet18", "--cardinality", "2"], "cardinality is the same as width"),
+        (["--match", "torchvision/vgg11", "--cardinality", "2"], "another library's"),
+        (["--match", "resnet50", "--cardinality", "0"], "--cardinality 0: must be at least 1"),
+        (["timm/no_such_network"], "timm has no network 'no_such_network'"),
+    ],
+)
+def test_refusals(arguments: list[str], told: str, refuses: Refuses) -> None:
+    if arguments[0].startswith("timm/"):
+        pytest.importorskip("timm")
+    assert told in refuses(info, *arguments)
+
+
+def test_a_recipe_of_ones_own_needs_no_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("model: {arch: resnet18, num_classes: 3}\n")
+    assert info(["--config", str(tmp_path / "mine.yaml")]) == 0
+    assert "resnet18, 3 classes" in capsys.readouterr().out

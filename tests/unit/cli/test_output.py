@@ -1,0 +1,54 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.commands import train
+
+
+def test_dry_run_says_what_would_be_done_and_does_nothing(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config", "resnext50_32x4d.yaml", f"data.root={image_root}", "train.batch_size=16"]
+    assert train([*arguments, "train.micro_batch=2", "train.epochs=70", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    # 3 classes: 2048 · 3 + 3 weights in place of 2048 · 1000 + 1000, of 25,028,904 (ResNeXt-50 32×4d)
+    assert f"resnext50_32x4d, {25_028_904 - 2_049_000 + 6_147:,} parameters, 4.23 G multiply-adds at 224" in out
+    assert "3 classes, 24 training, 9 validation images" in out
+    assert "16 images a step over all processes, in 8 micro-batches of 2" in out
+    assert "1 steps an epoch, 70 steps in all; 8 images of each epoch dropped" in out
+    assert "0.1 at epoch 1, 0.01 at epoch 31, 0.001 at epoch 61" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_machine_with_idle_gpus_is_told_how_to_use_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert train(["--config", "smoke.yaml", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "only 1 of 8 GPUs" in out
+    assert "--procs 4" in out, "smoke.yaml has 4 micro-batches, so 8 ranks are refused"
+
+
+def test_a_dry_run_does_not_mind_a_run_folder_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("model: {arch: resnet34}\n")
+    assert train(["--config", "smoke.yaml", "--dry-run", "--out", str(tmp_path)]) == 0
+
+
+def test_the_learning_rate_table_keeps_every_drop_and_thins_ramps(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", "smoke.yaml", "--dry-run", "train.epochs=100"]
+    assert train([*arguments, "schedule.name=step", "schedule.warmup=20"]) == 0
+    out = capsys.readouterr().out
+    for drop in ("0.1 at epoch 21", "0.01 at epoch 31", "0.001 at epoch 61", "0.0001 at epoch 91"):
+        assert drop in out
+    assert out.count(" at epoch ") < 20
+    assert train([*arguments, "schedule.name=exponential", "schedule.warmup=0", "schedule.every=2"]) == 0
+    out = capsys.readouterr().out
+    assert "0.1 at epoch 1, " in out
+    assert out.count(" at epoch ") < 20

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from helpers.ranks import run_ranks
+from resnext_train.distributed.dist_context import DistContext, connect
+from resnext_train.distributed.flag_sync import FlagSync, StepFlags
+from resnext_train.distributed.heartbeat import Heartbeat
+from resnext_train.distributed.rank import Rank, this_rank
+from resnext_train.errors import InputError
+
+
+def refused_everywhere(context: DistContext) -> str:
+    def work() -> None:
+        if context.rank == 1:
+            raise InputError("rank 1 found it")
+
+    try:
+        context.run_on_all_ranks(work)
+    except InputError as error:
+        return str(error)
+    return "nothing"
+
+
+def turns(context: DistContext, log: Path) -> list[str]:
+    """Which rank worked when, with each host's first rank before the others."""
+
+    def work() -> None:
+        with log.open("a") as file:
+            file.write(f"{context.rank}\n")
+
+    context.local_rank0_first(work)
+    return log.read_text().split()
+
+
+@pytest.mark.slow
+def test_what_one_process_finds_all_raise(tmp_path: Path) -> None:
+    assert run_ranks(refused_everywhere, 3, tmp_path) == ["rank 1 found it"] * 3
+
+
+@pytest.mark.slow
+def test_the_first_of_a_host_works_before_the_others(tmp_path: Path) -> None:
+    for order in run_ranks(turns, 3, tmp_path, tmp_path / "log"):
+        assert order[0] == "0"
+    assert sorted((tmp_path / "log").read_text().split()) == ["0", "1", "2"]
+
+
+def flags_of_one(context: DistContext) -> list[list[int]]:
+    """What is agreed on where each flag is set by another rank, and then by none."""
+    context.start_training(20.0)
+    none = StepFlags(0, save=False, best_lost=0, saves_failing=False)
+    mine = [none._replace(stop_signal=15), none._replace(save=True, best_lost=7), none._replace(saves_failing=True)]
+    return [list(context.all_reduce_flags(mine[context.rank])), list(context.all_reduce_flags(none))]
+
+
+def late_flags(context: DistContext) -> list[list[int]]:
+    """The same one call late, as on GPUs."""
+    context.flag_sync = FlagSync(context.control, one_call_late=True)
+    flags = [StepFlags(n if context.rank else 0, save=False, best_lost=0, saves_failing=False) for n in (0, 15, 0, 2)]
+    return [list(context.all_reduce_flags(f)) for f in flags]
+
+
+@pytest.mark.slow
+def test_a_flag_of_one_rank_reaches_all(tmp_path: Path) -> None:
+    assert run_ranks(flags_of_one, 3, tmp_path) == [[[15, 1, 7, 1], [0, 0, 0, 0]]] * 3
+    assert [[f[0] for f in flags] for flags in run_ranks(late_flags, 2, tmp_path)] == [[0, 0, 15, 0]] * 2
+
+
+@pytest.mark.slow
+def test_only_a_rank_without_a_heartbeat_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Heartbeat, "_EVERY", 0.05)
+    monkeypatch.setattr(Heartbeat, "_SILENCE", 1.0)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True)
+    heartbeats = [Heartbeat(store, rank, 3) for rank in range(3)]
+    try:
+        assert heartbeats[0].dead_ranks() == []
+        heartbeats[1].stop()
+        time.sleep(0.2)
+        assert [heartbeats[rank].dead_ranks() for rank in (0, 2)] == [[1], [1]]
+    finally:
+        for heartbeat in heartbeats:
+            heartbeat.stop()
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with connect() as context:
+        assert (context.rank, context.world_size, context.is_main) == (0, 1, True)
+        assert context.gather("x") == ["x"]
+        assert context.all_reduce_sum(torch.ones(2)).tolist() == [1, 1]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "")  # as a script exports what it does not know
+    assert this_rank() == Rank()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(InputError, match="4 processes on this host but 2 GPUs"), connect():
+        pass

@@ -1,0 +1,192 @@
+"""Runs that go on from a checkpoint: which one, with what of the recipe changed, and what is kept."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.commands import evaluate, train
+from helpers.runs import RUN, equal_runs, events
+from resnext_train.checkpoint import checkpoint_file
+from resnext_train.checkpoint.checkpoint_file import load_first
+from resnext_train.checkpoint.resume import branch_from, choose_checkpoint
+from resnext_train.config import load_recipe
+from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.training.optimizer import FiniteOptimizer
+
+
+@pytest.mark.slow
+def test_a_branch_from_an_older_checkpoint_discards_the_later_ones(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    keep = [*RUN, "--out", str(out), "checkpoint.keep=5"]
+    assert train([*keep, "train.epochs=3"]) == 0
+    first = out / "checkpoints" / "epoch_0001.pt"
+    branch_from(RunDir(out), first, 1)  # and killed before the branch's first checkpoint
+    found = choose_checkpoint(RunDir(out), load_recipe(str(out / "recipe.yaml")), "auto")
+    assert load_first(found)[0]["progress"]["step"] == 3
+    assert load_first((out / "checkpoints" / "discarded.pt",))[0]["progress"]["step"] == 9
+    assert train([*keep, "--resume", str(first), "train.epochs=2", "optimizer.lr=0.01"]) == 0
+    state = {p.name: torch.load(p, weights_only=True) for p in (out / "checkpoints").glob("*.pt")}
+    assert {
+        "epoch_0001.pt",
+        "epoch_0002.pt",
+        "discarded_epoch_0002.pt",
+        "discarded_epoch_0003.pt",
+        "discarded.pt",
+    } < set(state)
+    lr = {name: s["recipe"]["optimizer"]["lr"] for name, s in state.items()}
+    assert (lr["last.pt"], lr["epoch_0002.pt"], lr["discarded.pt"], lr["discarded_epoch_0002.pt"]) == (
+        0.01,
+        0.01,
+        0.1,
+        0.1,
+    )
+    assert [e["epoch"] for e in events(out, "epoch")] == [1, 2]
+
+
+def test_momentum_that_is_turned_on_later_starts_from_zero(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = [*RUN, "--out", str(out), "optimizer.name=rmsprop", "optimizer.lr=0.001"]
+    assert train([*arguments, "optimizer.momentum=0", "train.epochs=1"]) == 0
+    last = out / "checkpoints" / "last.pt"
+    assert train([*arguments, "optimizer.momentum=0.9", "--resume", str(last)]) == 0
+    state = torch.load(last, weights_only=True)["optimizer"]["state"]
+    assert all(float(s["momentum_buffer"].abs().sum()) > 0 for s in state.values())
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_format_2_continues(whole: Path, tmp_path: Path) -> None:
+    """Written before the checkpointer had a state: the best evaluation is part of the progress."""
+    torch.set_num_threads(1)
+    out = tmp_path / "run"
+    arguments, checkpoints = [*RUN, "--out", str(out), "checkpoint.keep=2"], out / "checkpoints"
+    assert train(arguments) == 0
+    state = checkpoint_file.load(checkpoints / "epoch_0001.pt")
+    best = state.pop("checkpointer")["best"]
+    state["progress"]["best"] = best
+    shutil.rmtree(checkpoints)
+    checkpoints.mkdir()
+    checkpoint_file.save({**state, "format": "resnext-train checkpoint 2"}, checkpoints / "last.pt", ["best.pt"])
+    assert checkpoint_file.load(checkpoints / "best.pt")["checkpointer"] == {"best": best}
+    assert train(arguments) == 0
+    assert equal_runs(out, whole)
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (out, whole)]
+    assert summaries[0]["best"] == summaries[1]["best"]
+
+
+def test_an_error_while_momentum_is_loaded_is_not_called_another_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "train.max_steps=1"]) == 0
+
+    def fails(self: FiniteOptimizer, state: dict[str, Any]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(FiniteOptimizer, "load_state_dict", fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        train([*RUN, "--out", str(out), "train.max_steps=1"])
+
+
+def test_a_finished_run_is_left_as_it_is(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    assert train([*RUN, "--out", str(out), "log.every=1"]) == 0
+    assert "continuing from" in capsys.readouterr().out
+    assert equal_runs(out, whole)
+    assert len(events(out, "epoch")) == 2
+
+
+def test_a_finished_run_without_a_best_or_with_a_loss_that_is_no_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    arguments = [*RUN, "--out", str(out), "train.epochs=1", "optimizer.lr=1e30"]
+    assert train(arguments) == 0
+    best = out / "checkpoints" / "best.pt"
+    assert math.isnan(torch.load(best, weights_only=True)["checkpointer"]["best"]["loss"])
+    capsys.readouterr()
+    assert train(arguments) == 0
+    assert "best  top-1 0.00 %" in capsys.readouterr().out
+    best.unlink()
+    assert train(arguments) == 0
+    assert "best  top-1" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_more_epochs_only_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "train.epochs=1"]) == 0
+    assert train([*RUN, "--out", str(out)]) == 2
+    assert "train.epochs: 1 -> 2" in capsys.readouterr().err
+    changes = ["--resume", str(out / "checkpoints" / "last.pt"), "optimizer.weight_decay=0"]
+    assert train([*RUN, "--out", str(out), *changes]) == 0
+    assert "changed recipe: optimizer.weight_decay: 0.0001 -> 0.0, train.epochs: 1 -> 2" in capsys.readouterr().out
+    settings = torch.load(out / "checkpoints" / "last.pt", weights_only=True)["optimizer"]["param_groups"]
+    assert [group["weight_decay"] for group in settings] == [0.0, 0.0]
+    assert [e["epoch"] for e in events(out, "epoch")] == [1, 2]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_from_elsewhere_starts_a_folder_of_its_own(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """best.pt must be the network whose result the summary calls best, though the old best.pt is elsewhere."""
+    last, out = str(whole / "checkpoints" / "last.pt"), tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "--resume", last, "train.epochs=3", "optimizer.lr=1e-9"]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["best"]["epoch"] == 3
+    target = tmp_path / "result.json"
+    assert evaluate(["--ckpt", str(out / "checkpoints" / "best.pt"), "--json", str(target)]) == 0
+    assert json.loads(target.read_text())["top1_correct"] == summary["best"]["top1_correct"]
+    before = (out / "log.jsonl").read_text()
+    assert train([*RUN, "--out", str(out), "--resume", last, "train.epochs=3"]) == 2
+    assert "already holds another run" in capsys.readouterr().err
+    assert (out / "log.jsonl").read_text() == before
+
+
+@pytest.mark.slow
+def test_a_changed_batch_size_continues_after_as_many_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "train.epochs=1"]) == 0
+    recipe = (out / "recipe.yaml").read_text()
+    last = ["--resume", str(out / "checkpoints" / "last.pt")]
+    capsys.readouterr()
+    for change, told in (("model.arch=resnet18", "another network"), ("data.train_images=60", "60 training images")):
+        assert train([*RUN, "--out", str(out), *last, change]) == 2
+        assert told in capsys.readouterr().err
+        assert (out / "recipe.yaml").read_text() == recipe, "a refused start changes nothing"
+    assert train([*RUN, "--out", str(out), *last, "train.batch_size=8", "train.epochs=2", "schedule.name=plateau"]) == 0
+    assert [(e["epoch"], e["step"]) for e in events(out, "epoch")] == [
+        (1, 3),
+        (2, 14),
+    ]  # 7 steps an epoch now: 52 = 6 · 8 + 4
+
+
+@pytest.mark.slow
+def test_a_run_continued_in_mid_epoch_is_the_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights and momentum, and the training loss, accuracy and time of the whole epoch."""
+    torch.set_num_threads(1)
+    ticks = SimpleNamespace(perf_counter=map(float, itertools.count()).__next__)  # a second for each look at the clock
+    monkeypatch.setattr("resnext_train.training.throughput.time", ticks)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = [*RUN, "schedule.name=step"]  # a cosine would end with max_steps
+    assert train([*options, "--out", str(whole)]) == 0
+    assert train([*options, "--out", str(parts), "train.max_steps=4"]) == 0
+    assert train([*options, "--out", str(parts), "--resume", str(parts / "checkpoints" / "last.pt")]) == 0
+    for name in ("step", "train_loss", "train_top1", "val_top1_correct"):
+        assert events(parts, "epoch")[-1][name] == events(whole, "epoch")[-1][name]
+    first, cut, second = (e["seconds"] for e in events(parts, "epoch"))
+    assert cut > 5, "the clock ticks within an epoch"
+    assert 0 <= events(parts, "end")[-1]["seconds"] - (first + second) < 3, "but the last save"
+    assert equal_runs(parts, whole)

@@ -1,0 +1,311 @@
+"""One step is the same step on any number of processes, and it is the step that plain arithmetic gives."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from helpers.ranks import run_ranks, single
+from helpers.steps import MICRO_BATCHES, NETWORK, NORMALISE, step_images, take_steps, train_step
+from resnext_train.checkpoint.checkpoint_file import load_file, save, snapshot
+from resnext_train.compute.loss import TrainingLoss
+from resnext_train.config import OptimizerSection, RmspropSection, SgdSection
+from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.sampler import shard_for_rank
+from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.rank import Rank
+from resnext_train.models.build_model import build_model
+from resnext_train.training.optimizer import build_optimizer
+from resnext_train.training.train_step import TrainStep
+
+
+def by_hand(sizes: list[int]) -> dict[str, Any]:
+    """The same steps with nothing of the code under test but network and colours: one loss over all, stock SGD."""
+    model = build_model(NETWORK, 4, seed=1).double()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9, nesterov=True, weight_decay=1e-4)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    total = torch.zeros((), dtype=torch.float64)
+    for n, size in enumerate(sizes):
+        statistics: list[list[torch.Tensor]] = []
+        losses = []
+        before = [(m.running_mean.clone(), m.running_var.clone()) for m in norms]
+        for images, labels, jitter, _ in step_images(size, n):
+            for m in norms:
+                m.momentum = 1.0
+            logits = model(NORMALISE(images, jitter, torch.float64))
+            losses.append(F.cross_entropy(logits, labels, reduction="sum", label_smoothing=0.1))
+            statistics.append([t.clone() for m in norms for t in (m.running_mean, m.running_var)])
+        optimizer.zero_grad()
+        loss = torch.stack(losses).sum()
+        (loss / size).backward()
+        optimizer.step()
+        total += loss.detach()
+        means = [torch.stack(s).mean(0) for s in zip(*statistics, strict=True)]
+        for i, (m, (mean, var)) in enumerate(zip(norms, before, strict=True)):
+            m.running_mean.copy_(0.9 * mean + 0.1 * means[2 * i])
+            m.running_var.copy_(0.9 * var + 0.1 * means[2 * i + 1])
+            m.num_batches_tracked.fill_(n + 1)
+    gradients = {k: p.grad for k, p in model.named_parameters()}
+    return {"gradients": gradients, "state": model.state_dict(), "loss": total}
+
+
+def spoilt(micro_batches: list[ImageBatch], number: int) -> list[ImageBatch]:
+    """`micro_batches`, of which one has an image that is not a number."""
+    jitter = micro_batches[number].jitter
+    assert jitter is not None
+    jitter[1, 3] = float("nan")
+    return micro_batches
+
+
+def take_spoilt_steps(context: DistContext, optimizer: OptimizerSection, clip_norm: float | None) -> dict[str, Any]:
+    """A step that is spoilt, a good one, a spoilt one, and the bits of all weights, momentum and buffers after each."""
+    model = build_model(NETWORK, 4, seed=1).to(memory_format=torch.channels_last)
+    built = build_optimizer(optimizer, model)
+    step = train_step(model, built, context, loss=TrainingLoss(0.1), clip_norm=clip_norm)
+    states = [snapshot(bits(model, built))]
+    for n, bad in enumerate([True, False, True]):
+        micro_batches = spoilt(step_images(20, n), 3) if bad else step_images(20, n)
+        step(
+            iter([micro_batches[i] for i in shard_for_rank(MICRO_BATCHES, context.world_size, context.rank)]),
+            n,
+            20,
+            lr=0.05,
+        )
+        states.append(snapshot(bits(model, built)))
+    step.meter.read()
+    skipped = step.watch.read()
+    return {
+        "states": states,
+        "skipped": [list(s) for s in skipped],
+        "seen": step.meter.epoch.seen,
+        "loss": step.meter.epoch.loss,
+    }
+
+
+def bits(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    inner = {f"{i}/{k}": t for i, s in enumerate(optimizer.state.values()) for k, t in s.items() if k != "step"}
+    return {**model.state_dict(), **inner}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("optimizer", [SgdSection(lr=0.05), RmspropSection(name="rmsprop", lr=0.05)], ids=str)
+def test_a_step_that_is_not_finite_leaves_every_bit_as_it_was(optimizer: Any, clip_norm: float | None) -> None:
+    result = single(take_spoilt_steps, optimizer, clip_norm)
+    new, first, second, third = result["states"]
+    assert equal(new, first), "the very first step"
+    assert equal(second, third)
+    assert not equal(first, second)
+    assert all(t.isfinite().all() for t in third.values())
+    assert result["skipped"] == [[0, [3], 1], [2, [3], 1]]
+    assert result["seen"] == 20
+    assert math.isfinite(result["loss"])
+
+
+@pytest.mark.slow
+def test_all_processes_skip_what_one_finds_not_finite(tmp_path: Path) -> None:
+    one = single(take_spoilt_steps, SgdSection(lr=0.05), None)
+    for two in run_ranks(take_spoilt_steps, 2, tmp_path, SgdSection(lr=0.05), None):
+        assert all(equal(a, b) for a, b in zip(one["states"], two["states"], strict=True))
+        assert two["skipped"] == one["skipped"]
+
+
+def test_a_gradient_that_overflows_is_skipped_though_all_losses_are_finite() -> None:
+    model = build_model(NETWORK, 4, seed=1)
+    optimizer = build_optimizer(SgdSection(), model)
+    context = DistContext(Rank(), torch.device("cpu"))
+    step = train_step(model, optimizer, context)
+    before = snapshot(bits(model, optimizer))
+    model.fc.weight.register_hook(lambda gradient: gradient * 1e38 * 1e38)
+    step(iter(step_images(20, 0)), 0, 20, lr=0.05)
+    assert [list(s) for s in step.watch.read()] == [[0, [], 1]]
+    assert equal(before, bits(model, optimizer))
+
+
+def stop_after_two_steps(context: DistContext, path: Path) -> dict[str, Any]:
+    """Two steps in fp64, saved as a checkpoint; and the next step without an interruption."""
+    model, optimizer, step = fp64_step(context)
+    for n in range(2):
+        micro_batches = step_images(20, n)
+        step(
+            iter([micro_batches[i] for i in shard_for_rank(MICRO_BATCHES, context.world_size, context.rank)]),
+            n,
+            20,
+            lr=0.05,
+        )
+    if context.is_main:
+        save(snapshot({"model": model.state_dict(), "optimizer": optimizer.state_dict()}), path)
+    return third_step(context, model, step)
+
+
+def continue_with_a_third(context: DistContext, path: Path) -> dict[str, Any]:
+    """The third step from the checkpoint."""
+    model, optimizer, step = fp64_step(context)
+    state = load_file(path)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return third_step(context, model, step)
+
+
+def fp64_step(context: DistContext) -> tuple[torch.nn.Module, torch.optim.Optimizer, TrainStep]:
+    model = build_model(NETWORK, 4, seed=1).double().to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(SgdSection(lr=0.05), model)
+    step = train_step(model, optimizer, context)
+    step.warm_up_ddp_buckets(4, 32)
+    return model, optimizer, step
+
+
+def third_step(context: DistContext, model: torch.nn.Module, step: TrainStep) -> dict[str, Any]:
+    micro_batches = step_images(13, 2)
+    step(
+        iter([micro_batches[i] for i in shard_for_rank(MICRO_BATCHES, context.world_size, context.rank)]),
+        2,
+        13,
+        lr=0.05,
+    )
+    return {"gradients": {k: p.grad for k, p in model.named_parameters()}, "state": model.state_dict()}
+
+
+@pytest.mark.slow
+def test_a_step_after_a_change_of_the_number_of_processes_is_the_unchanged_one(tmp_path: Path) -> None:
+    """In fp64: stopped on 2 processes and continued on 1, 3 and 4, and stopped on 3 and continued on 2."""
+    for world_size, others in ((2, (1, 2, 3, 4)), (3, (2,))):
+        path = tmp_path / f"{world_size}.pt"
+        unchanged = run_ranks(stop_after_two_steps, world_size, tmp_path, path)[0]
+        for other in others:
+            folder = tmp_path / f"{world_size}_{other}"
+            folder.mkdir()
+            for changed in run_ranks(continue_with_a_third, other, folder, path):
+                assert largest_difference(changed["gradients"], unchanged["gradients"]) < 1e-10
+                assert largest_difference(changed["state"], unchanged["state"]) < 1e-10
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tolerance"),
+    [([20], 1e-12), ([13], 1e-12), ([20, 20, 13], 1e-7)],  # rounding grows a thousandfold from step to step
+)
+def test_a_step_is_what_arithmetic_says(sizes: list[int], tolerance: float) -> None:
+    ours, expected = single(take_steps, torch.float64, sizes), by_hand(sizes)
+    assert largest_difference(ours["gradients"], expected["gradients"]) < tolerance
+    assert largest_difference(ours["state"], expected["state"]) < tolerance
+    assert ours["loss"].item() == pytest.approx(expected["loss"].item(), rel=tolerance)
+
+
+@pytest.mark.slow
+def test_two_processes_are_bit_identical_to_one(tmp_path: Path) -> None:
+    """fp32 on one thread each, three steps with an odd number of micro-batches and a partial batch at the end."""
+    one = single(take_steps, torch.float32, [20, 20, 13])
+    for two in run_ranks(take_steps, 2, tmp_path, torch.float32, [20, 20, 13]):
+        assert all(torch.equal(one["state"][k], two["state"][k]) for k in one["state"])
+        assert all(torch.equal(a, b) for a, b in zip(one["momentum"], two["momentum"], strict=True))
+        assert torch.equal(one["loss"], two["loss"])
+        assert torch.equal(one["correct"], two["correct"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_size", [3, 4])
+@pytest.mark.parametrize("size", [20, 13])
+def test_more_processes_agree_in_fp64(tmp_path: Path, world_size: int, size: int) -> None:
+    one = single(take_steps, torch.float64, [size])
+    for many in run_ranks(take_steps, world_size, tmp_path, torch.float64, [size]):
+        assert largest_difference(one["gradients"], many["gradients"]) < 1e-10
+        assert largest_difference(one["state"], many["state"]) < 1e-10
+        assert torch.equal(one["correct"], many["correct"])
+
+
+def test_statistics_move_once_a_step_whatever_the_number_of_groups() -> None:
+    """The same images in every group: the result must be that of one plain pass over one group."""
+    model = build_model(NETWORK, 4, seed=1)
+    plain = copy.deepcopy(model)
+    context = DistContext(Rank(), torch.device("cpu"))
+    step = train_step(model, build_optimizer(SgdSection(), model), context)
+    micro_batch = step_images(20, 0)[0]
+    step(iter([micro_batch] * MICRO_BATCHES), 0, 4 * MICRO_BATCHES, lr=1e-9)
+    plain(NORMALISE(micro_batch.images, micro_batch.jitter))
+    for (name, ours), other in zip(model.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_the_network_is_an_ordinary_one_within_the_run_and_after_it() -> None:
+    """Against plain torch, with a module of another momentum and one that takes the mean over all steps (None)."""
+    model = build_model(NETWORK, 4, seed=1).double()
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    norms[1].momentum, norms[2].momentum = 0.3, None
+    plain = copy.deepcopy(model)
+    stock = torch.optim.SGD(plain.parameters(), 0.05, 0.9, nesterov=True, weight_decay=1e-4)
+    momenta, buffers = [m.momentum for m in norms], list(model.buffers())
+    context = DistContext(Rank(), torch.device("cpu"))
+    step = train_step(model, build_optimizer(SgdSection(lr=0.05), model), context, micro_batches=1)
+    for n in range(3):
+        images, labels, jitter = (torch.cat([b[k] for b in step_images(20, n)]) for k in range(3))  # type: ignore[arg-type]
+        step(iter([ImageBatch(images, labels, jitter)]), n, 20, lr=0.05)
+        stock.zero_grad()
+        (F.cross_entropy(plain(NORMALISE(images, jitter, torch.float64)), labels)).backward()
+        stock.step()
+        ours, expected = model.state_dict(), plain.state_dict()
+        assert list(ours) == list(expected)
+        assert {k: (t.dtype, t.shape) for k, t in ours.items()} == {k: (t.dtype, t.shape) for k, t in expected.items()}
+        assert ours["bn1.num_batches_tracked"] == n + 1
+        assert largest_difference(ours, expected) < 1e-7
+        assert all(t.untyped_storage().nbytes() == t.nbytes for t in ours.values()), "memory is shared"
+    assert {m.momentum for m in norms} == {1.0}
+    step.statistics.__exit__(None, None, None)
+    assert [m.momentum for m in norms] == momenta
+    assert all(a is b for a, b in zip(model.buffers(), buffers, strict=True))
+
+
+@pytest.mark.parametrize(("finished", "micro_batches"), [(0, 0), (0, 2), (1, 2), (1, 4)])
+def test_an_error_leaves_the_network_as_before_the_step(finished: int, micro_batches: int) -> None:
+    """After as many micro-batches of it; and the step can be taken afterwards."""
+    model = build_model(NETWORK, 4, seed=1)
+    model.bn1.running_mean.fill_(3.0)
+    context = DistContext(Rank(), torch.device("cpu"))
+    step = train_step(model, build_optimizer(SgdSection(lr=0.05), model), context)
+    for n in range(finished):
+        step(iter(step_images(20, n)), n, 20, lr=0.05)
+    undisturbed = copy.deepcopy(model)
+    before = undisturbed.state_dict()
+    error = RuntimeError("no more images")
+    if micro_batches:
+        with pytest.raises(StopIteration):
+            step(iter(step_images(20, finished)[:micro_batches]), finished, 20, lr=0.05)
+        assert largest_difference(model.state_dict(), before) > 0, "the step has begun"
+    step.statistics.__exit__(type(error), error, None)
+    assert largest_difference(model.state_dict(), before) == 0
+    assert model.bn1.momentum == 0.1
+    for m in undisturbed.modules():
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.momentum = 0.1  # it was copied within the context
+    other = train_step(undisturbed, build_optimizer(SgdSection(lr=0.05), undisturbed), context)
+    with step.statistics:
+        step(iter(step_images(20, 7)), 7, 20, lr=0.0)
+    other(iter(step_images(20, 7)), 7, 20, lr=0.0)
+    assert largest_difference(dict(model.named_buffers()), dict(undisturbed.named_buffers())) == 0
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_autocast_keeps_weights_statistics_and_gradients_in_fp32(precision: Any) -> None:
+    model = build_model(NETWORK, 4, seed=1)
+    context = DistContext(Rank(), torch.device("cpu"))
+    step = train_step(model, build_optimizer(SgdSection(), model), context, precision=precision, loss=TrainingLoss(0.1))
+    step(iter(step_images(20, 0)), 0, 20, lr=0.01)
+    assert {t.dtype for t in model.state_dict().values()} == {torch.float32, torch.int64}
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+    reference = single(take_steps, torch.float64, [20])["gradients"]
+    cosine = F.cosine_similarity(model.fc.weight.grad.flatten().double(), reference["fc.weight"].flatten(), dim=0)
+    assert cosine > 0.99
