@@ -38,3 +38,7 @@ class Preempted(Exception):  # noqa: N818 (no error)
 
 class LocalInputError(InputError):
     """An InputError of one rank alone, which must report it itself, such as an unreadable image."""
+
+
+class ReportedInputError(InputError):
+    """A LocalInputError of another rank, which has reported it."""

@@ -13,8 +13,9 @@ from typing import Any
 from resnext_train import __version__
 from resnext_train.cli import parsers
 from resnext_train.cli.run_command import run_command
-from resnext_train.distributed.rank import launcher_pid
-from resnext_train.distributed.stop_signals import stop_with_parent
+from resnext_train.distributed.rank import launcher_pid, this_rank
+from resnext_train.distributed.stop_signals import join_launcher
+from resnext_train.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Command:
     """MODULE:FUNCTION in cli/: carries out the request; returns an exit code, or None for 0."""
     many_processes: bool = False
     """Whether --procs N starts it as N ranks."""
+    intermixed: bool = False
+    """Whether overrides may stand anywhere among the options."""
     only_prints: bool = False
     """Whether its output is all that it does: a reader who leaves early has seen enough."""
 
@@ -75,15 +78,22 @@ RESNEXT = Group(
             "requests:read_train",
             "train:train",
             many_processes=True,
+            intermixed=True,
         ),
         "eval": Command(
-            "evaluate a checkpoint", parsers.eval_arguments, "requests:read_eval", "eval:evaluate", many_processes=True
+            "evaluate a checkpoint",
+            parsers.eval_arguments,
+            "requests:read_eval",
+            "eval:evaluate",
+            many_processes=True,
+            intermixed=True,
         ),
         "info": Command(
             "list networks and recipes, their sizes and stages",
             parsers.info_arguments,
             "requests:read_info",
             "info:info",
+            intermixed=True,
             only_prints=True,
         ),
         "export": Command(
@@ -99,9 +109,14 @@ RESNEXT = Group(
             parsers.bench_arguments,
             "requests:read_bench",
             "bench:bench",
+            intermixed=True,
         ),
         "verify": Command(
-            "prove that a recipe resumes exactly", parsers.verify_arguments, "requests:read_verify", "verify:verify"
+            "prove that a recipe resumes exactly",
+            parsers.verify_arguments,
+            "requests:read_verify",
+            "verify:verify",
+            intermixed=True,
         ),
     },
 )
@@ -136,17 +151,17 @@ def _choose(prog: str, words: tuple[str, ...], argv: Sequence[str]) -> int:
     """Run the command that `words` name, on `argv`; in a group, the one that `argv` goes on to name."""
     command = find_command(words)
     if isinstance(command, Command):
-        # Overrides may stand anywhere among the options.
-        args = parser_of(prog, command).parse_intermixed_args(argv)
+        parser = parser_of(prog, command)
+        args = parser.parse_intermixed_args(argv) if command.intermixed else parser.parse_args(argv)
         return run_command(prog, lambda: _run(command, args, [*words, *argv]), command.only_prints)
-    parser = _group_parser(prog, command)
+    group_parser = _group_parser(prog, command)
     if not argv:
-        parser.print_help(sys.stderr)
+        group_parser.print_help(sys.stderr)
         return 2
     name, *rest = argv
     if name in command.commands:
         return _choose(f"{prog} {name}", (*words, name), rest)
-    parser.parse_args([name])  # ends here for --help, --version and unknown options
+    group_parser.parse_args([name])  # ends here for --help, --version and unknown options
     near = difflib.get_close_matches(name, command.commands, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(command.commands)}"
     print(f"{prog}: error: no command {name!r}; {hint}", file=sys.stderr)
@@ -179,11 +194,16 @@ def _group_parser(prog: str, group: Group) -> ArgumentParser:
 
 def _run(command: Command, args: Namespace, arguments: Sequence[str]) -> int | None:
     """Check the arguments, which needs no torch, so that most mistakes are reported at once; then carry them out."""
-    launcher = launcher_pid()
+    launcher = launcher_pid() if command.many_processes else None
     if launcher is not None:
-        stop_with_parent(launcher)
+        join_launcher(launcher)
     request = _function(command.read)(args)
     if command.many_processes and args.procs > 1 and launcher is None:
+        if (started := this_rank().world_size) > 1:
+            raise InputError(
+                f"--procs {args.procs}: this is already one of {started} processes that a launcher such as torchrun "
+                "has started; leave out --procs, or the launcher"
+            )
         launch: Any = import_module("resnext_train.distributed.launcher").launch
         return int(launch(arguments, args.procs, request.patience_seconds))
     code: int | None = _function(command.run)(request)

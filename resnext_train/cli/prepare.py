@@ -17,8 +17,8 @@ def pack(request: PackRequest) -> int:
     """Pack a folder or table of images; return 1 if one of them is unreadable."""
     check_target(request.source, request.out)
     with _interrupts_explained():
-        splits = splits_of(request.source)
-        return int(not pack_images.pack(splits, request.out, _options(request.options), announce))
+        options = _options(request.options)
+        return int(not pack_images.pack(splits_of(request.source), request.out, options, announce))
 
 
 def imagenet(request: ImagenetRequest) -> int:

@@ -8,12 +8,11 @@ from __future__ import annotations
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from resnext_train.bench import TIERS
 from resnext_train.checkpoint.resume import check_resume, check_weights
 from resnext_train.config import ModelSection, Recipe, find_recipe, load_recipe, recipe_from_dict, run_name
-from resnext_train.distributed.rank import launcher_pid, this_rank
+from resnext_train.distributed.rank import PATIENCE, this_rank
 from resnext_train.errors import InputError
 from resnext_train.models.architecture import check_model
 from resnext_train.run_dir.run_paths import RunDir
@@ -53,11 +52,6 @@ def read_train(args: Namespace) -> TrainRequest:
 def _check_procs(procs: int) -> None:
     if procs < 1:
         raise InputError(f"--procs {procs}: must be at least 1")
-    if procs > 1 and launcher_pid() is None and this_rank().world_size > 1:
-        raise InputError(
-            f"--procs {procs}: this is already one of {this_rank().world_size} processes that a launcher such as "
-            "torchrun has started; leave out --procs, or the launcher"
-        )
 
 
 def _check_micro_batches(recipe: Recipe, procs: int) -> None:
@@ -80,8 +74,11 @@ class EvalRequest:
     overrides: list[str]
     classes: str | None
     json: str | None
-    patience_seconds: float = 600.0
-    """How long ranks wait for each other, in seconds."""
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long ranks wait for each other, in seconds."""
+        return PATIENCE
 
 
 def read_eval(args: Namespace) -> EvalRequest:
@@ -144,13 +141,14 @@ def _check_target(target: Path) -> None:
 class InfoRequest:
     """A network to describe; all recipes to list; or widths to match with a network's cost."""
 
-    kind: Literal["list", "describe", "match"]
     network: ModelSection | None
+    """None: list all recipes."""
     name: str
     """The network's name as it was given."""
     config: str | None
     """The recipe that the network is from."""
     cardinalities: list[int]
+    """None given: describe the network."""
     size: int | None
     classes: int | None
 
@@ -163,17 +161,17 @@ def read_info(args: Namespace) -> InfoRequest:
     if (args.match is None) != (args.cardinality is None):
         raise InputError("--match NETWORK and --cardinality C belong together: --match resnet50 --cardinality 16")
     if args.match:
-        if args.network or args.config:
+        if args.network or args.config is not None:
             raise InputError("--match names its own network; leave out the other one")
         for cardinality in args.cardinality:
             if cardinality < 1:
                 raise InputError(f"--cardinality {cardinality}: must be at least 1")
         network, config = _network_or_recipe(args.match, [])
-        return InfoRequest("match", network, args.match, config, args.cardinality, args.size, args.classes)
-    if not args.network and not args.config:
-        return InfoRequest("list", None, "", None, [], args.size, args.classes)
+        return InfoRequest(network, args.match, config, args.cardinality, args.size, args.classes)
+    if not args.network and args.config is None:
+        return InfoRequest(None, "", None, [], args.size, args.classes)
     network, config = _described(args.network, args.config)
-    return InfoRequest("describe", network, "", config, [], args.size, args.classes)
+    return InfoRequest(network, "", config, [], args.size, args.classes)
 
 
 def _described(words: list[str], config: str | None) -> tuple[ModelSection, str | None]:

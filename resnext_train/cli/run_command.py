@@ -6,12 +6,13 @@ import contextlib
 import errno
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable
 
 from resnext_train.distributed.rank import this_rank
-from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, printable
+from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, ReportedInputError, printable
 
 
 def run_command(name: str, command: Callable[[], int | None], only_prints: bool = False) -> int:
@@ -35,6 +36,8 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
             _print_last_line(f"{name}: ended, because nobody reads its output any more")
         return 141  # 128 + SIGPIPE, as a shell reports it
     except InputError as error:
+        if isinstance(error, ReportedInputError):
+            return 2
         if this_rank().is_first_on_host or isinstance(error, LocalInputError):
             _print_last_line(f"{name}: error: {error}")
         else:
@@ -50,6 +53,7 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
             _print_last_line(f"{name}: error: {error}")
         return error.exit_code
     except Preempted as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here to the exit code, which says that the run is saved
         if this_rank().is_main:
             _print_last_line(f"{name}: {stop}")
         return 75

@@ -13,8 +13,8 @@ import torch.distributed as dist
 
 from resnext_train.distributed.flag_sync import FlagSync, StepFlags
 from resnext_train.distributed.heartbeat import Heartbeat, dead_ranks_named
-from resnext_train.distributed.rank import Rank, this_rank
-from resnext_train.errors import InputError, Preempted
+from resnext_train.distributed.rank import PATIENCE, Rank, this_rank
+from resnext_train.errors import InputError, LocalInputError, Preempted
 
 T = TypeVar("T")
 
@@ -118,13 +118,14 @@ def pick_device(local_rank: int) -> torch.device:
 
 
 @contextmanager
-def connect(patience: float = 600.0) -> Iterator[DistContext]:
+def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
     """Join the process group that the launcher's environment describes: NCCL on GPUs, Gloo on CPUs.
 
     Ranks wait `patience` seconds for the gradients of another before they give it up.
 
     Raises:
         InputError: more processes on this host than GPUs.
+        FaultError: while inside, a rank or the connection to it is gone.
     """
     place = this_rank()
     device = pick_device(place.local_rank)
@@ -154,9 +155,13 @@ def connect(patience: float = 600.0) -> Iterator[DistContext]:
     control = dist.new_group(backend="gloo", timeout=_SET_UP)
     heartbeat = Heartbeat(store, rank, world_size)
     try:
-        yield DistContext(place, device, control, heartbeat)  # type: ignore[arg-type]
+        with dead_ranks_named(heartbeat):
+            yield DistContext(place, device, control, heartbeat)  # type: ignore[arg-type]
     except Preempted:  # all ranks leave at the same step
         _disconnect(heartbeat)
+        raise
+    except LocalInputError as error:
+        heartbeat.leave(str(error))
         raise
     # Not after another exception: while other ranks still communicate, this one would wait for them forever.
     _disconnect(heartbeat)

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from resnext_train.errors import FaultError
+from resnext_train.errors import FaultError, ReportedInputError
+
+_LEFT = "resnext_train/left"
+"""Key of the store, before the rank."""
 
 
 class Heartbeat:
@@ -47,6 +50,19 @@ class Heartbeat:
     def _key(rank: int) -> str:
         return f"resnext_train/pulse/{rank}"
 
+    def leave(self, reason: str) -> None:
+        """Tell the other ranks that this one ends the run, and has said why."""
+        self._lookup.set(f"{_LEFT}/{self.rank}", reason)
+
+    def reason_of_leaving(self) -> str | None:
+        """Return why another rank has ended the run; None if no rank has said so.
+
+        Raises:
+            RuntimeError: the store cannot be reached.
+        """
+        keys = [f"{_LEFT}/{rank}" for rank in range(self.world_size) if self._lookup.check([f"{_LEFT}/{rank}"])]
+        return self._lookup.get(keys[0]).decode() if keys else None
+
     def dead_ranks(self) -> list[int]:
         """Return the ranks without a heartbeat for some seconds.
 
@@ -72,6 +88,7 @@ def dead_ranks_named(heartbeat: Heartbeat | None) -> Iterator[None]:
 
     Raises:
         FaultError: a rank, or the connection to it, is gone.
+        ReportedInputError: the rank has said that it ends the run.
     """
     try:
         yield
@@ -88,10 +105,12 @@ _LOST = re.compile(
 """Messages of Gloo and NCCL when they lose a rank."""
 
 
-def _loss_of(heartbeat: Heartbeat, reason: str) -> FaultError:
+def _loss_of(heartbeat: Heartbeat, reason: str) -> FaultError | ReportedInputError:
     go_on = "the same command continues from the last checkpoint"
     world_size = heartbeat.world_size
     try:
+        if said := heartbeat.reason_of_leaving():
+            return ReportedInputError(said)
         dead = heartbeat.dead_ranks()
     except RuntimeError:
         return FaultError(f"the first host, or the connection to it, is gone ({reason}); {go_on}", report_here=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,12 +25,15 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from resnext_train.distributed.rank import LAUNCHER
-from resnext_train.distributed.stop_signals import APART, handled_signals
+from resnext_train.distributed.stop_signals import APART, handled_signals, signals_held_back
 from resnext_train.distributed.usable_cores import usable_cores
 from resnext_train.errors import FaultError
 
 _OWN_END = 30
 """Seconds that the first rank has to find out by itself that another has ended, and to say so."""
+
+_LAST_MOMENT = 3
+"""Seconds from a second SIGINT to SIGKILL."""
 
 _MARGIN = 60
 """Seconds that it has after a SIGTERM, beyond those that ranks wait for each other."""
@@ -37,25 +42,30 @@ _MARGIN = 60
 def launch(arguments: Sequence[str], procs: int, patience: float) -> int:
     """Run `python -m resnext_train ARGUMENTS` as `procs` ranks on this host, and return the run's exit code.
 
-    Signals that stop a run are passed on to all ranks; a second SIGINT kills them. The ranks are in sessions of their
+    Signals that stop a run are passed on to all ranks; a second SIGINT ends them. The ranks are in sessions of their
     own, which a terminal's Ctrl-C does not reach. On Linux they get SIGTERM when this process ends, however it does.
+    Each has its part of the cores for its threads, unless OMP_NUM_THREADS is set.
     `patience` is how long ranks wait for each other, in seconds, and so the longest that a save may take.
 
     Raises:
-        FaultError: no rank could say why the run ended.
+        FaultError: all ranks were ended by signals, and could not say why.
+        KeyboardInterrupt: by SIGINT.
     """
-    os.environ[LAUNCHER] = str(os.getpid())
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // procs)))
+    agent = _Agent(_spec(arguments, procs), patience)
+    before = logging.root.manager.disable
     if "LOGLEVEL" not in os.environ:  # which torch reads
         logging.disable(logging.CRITICAL)  # the agent's own account of what the ranks have said
-    agent = _Agent(_spec(arguments, procs), patience)
-    with _SignalQueue() as signals:
-        run = _Run(agent)
-        while run.is_alive():
-            run.join(0.1)
-            for number in signals.take() if agent.has_ranks else ():
-                agent.send(number)
-    return exit_code(run.result(), agent.killed)
+    try:
+        with _SignalQueue() as signals:
+            run = _Run(agent)
+            while run.is_alive():
+                run.join(0.1)
+                for number in signals.take() if agent.has_ranks else ():
+                    agent.send(number)
+                agent.kill_the_interrupted()
+        return exit_code(run.result(), agent.interrupted)
+    finally:
+        logging.disable(before)
 
 
 def _spec(arguments: Sequence[str], procs: int) -> WorkerSpec:
@@ -72,12 +82,21 @@ def _spec(arguments: Sequence[str], procs: int) -> WorkerSpec:
         local_world_size=procs,
         entrypoint=sys.executable,
         # torch fills in ${local_rank} and the like.
-        args=("-m", "resnext_train", *(argument.replace("$", "$$") for argument in arguments)),
+        args=(*_safe_path(), "-m", "resnext_train", *(argument.replace("$", "$$") for argument in arguments)),
         rdzv_handler=get_rendezvous_handler(rendezvous),
         max_restarts=0,
         monitor_interval=0.1,
         local_addr="127.0.0.1",
     )
+
+
+def _safe_path() -> tuple[str, ...]:
+    """Return the option by which `python -m` does not import from the current folder first; `resnext` does not either.
+
+    Python 3.10 has none.
+    """
+    folders = {Path(folder).resolve() for folder in sys.path}
+    return ("-P",) if sys.version_info >= (3, 11) and Path().resolve() not in folders else ()
 
 
 class _Agent(LocalElasticAgent):
@@ -86,18 +105,34 @@ class _Agent(LocalElasticAgent):
     def __init__(self, spec: WorkerSpec, patience: float) -> None:
         super().__init__(spec, DefaultLogsSpecs(log_dir=os.devnull))
         self._save_timeout = int(patience) + _MARGIN
-        self.killed = False
-        """Whether a second SIGINT has killed the ranks."""
+        self._interrupts = 0
+        self._kill_at = math.inf
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a second SIGINT has come."""
+        return self._kill_at < math.inf
 
     @property
     def has_ranks(self) -> bool:
         return self._pcontext is not None
 
     def send(self, number: int) -> None:
-        """Send a signal to all ranks that have not ended; SIGKILL in place of a second SIGINT."""
-        self.killed |= number == signal.SIGKILL
+        """Send a signal to all ranks that have not ended."""
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts == 2:  # it ends ranks that save; those that have saved, or are stuck, get a moment
+                self._kill_at = time.monotonic() + _LAST_MOMENT
         for handler in self._ranks().values():
             handler.proc.send_signal(number)
+
+    def kill_the_interrupted(self) -> None:
+        """Kill the ranks, with their loader processes, that are there some seconds after a second SIGINT."""
+        if time.monotonic() < self._kill_at:
+            return
+        for handler in self._ranks().values():
+            if handler.proc.poll() is None:
+                os.killpg(handler.proc.pid, signal.SIGKILL)
 
     def _first_rank_ends(self, timeout: float) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -114,7 +149,10 @@ class _Agent(LocalElasticAgent):
         return self._pcontext.subprocess_handlers
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
-        pids: dict[int, Any] = super()._start_workers(worker_group)
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // worker_group.spec.local_world_size))
+        # A signal that comes now waits until a rank can take it.
+        with _environment({LAUNCHER: str(os.getpid()), "OMP_NUM_THREADS": threads}), signals_held_back():
+            pids: dict[int, Any] = super()._start_workers(worker_group)
         assert self._pcontext is not None
         close = self._pcontext.close
 
@@ -127,6 +165,21 @@ class _Agent(LocalElasticAgent):
 
         self._pcontext.close = close_after_first_rank  # type: ignore[method-assign]
         return pids
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that are started inside."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Run(threading.Thread):
@@ -172,10 +225,8 @@ class _SignalQueue:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             now = time.monotonic()
-            if self._interrupted is not None:
-                if now - self._interrupted < APART:
-                    return
-                number = signal.SIGKILL
+            if self._interrupted is not None and now - self._interrupted < APART:
+                return
             self._interrupted = now
         self._numbers.append(number)
 
@@ -185,19 +236,24 @@ class _SignalQueue:
         return taken
 
 
-def exit_code(result: RunResult, killed: bool) -> int:
-    """Return the exit code of the rank that ended first, of those that ended by themselves; 0 if none failed."""
-    codes = {rank: failure.exitcode for rank, failure in result.failures.items()}  # in the order of their end
+def exit_code(result: RunResult, interrupted: bool) -> int:
+    """Return the exit code of the rank that ended first, of those that ended by themselves; 0 if none failed.
+
+    Raises:
+        FaultError: all were ended by signals, and could not say why.
+        KeyboardInterrupt: by SIGINT, or after a second one.
+    """
+    codes = {rank: failure.exitcode for rank, failure in result.failures.items()}  # about in the order of their end
     if not codes:
         return 0
     if own := [code for code in codes.values() if code > 0]:
         return own[0]
-    if killed:
+    if interrupted or -signal.SIGINT in codes.values():
         raise KeyboardInterrupt
     # The agent ends the others by SIGTERM.
     rank, code = next(((r, c) for r, c in codes.items() if c != -signal.SIGTERM), next(iter(codes.items())))
+    name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
     raise FaultError(
-        f"process {rank} (counted from 0) was ended by {signal.Signals(-code).name}; the same command starts or "
-        "continues the run",
+        f"process {rank} (counted from 0) was ended by {name}; the same command starts again, or continues",
         exit_code=128 - code,
     )

@@ -30,13 +30,16 @@ def this_rank() -> Rank:
     return Rank(_number("RANK", 0), _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1))
 
 
+PATIENCE = 600.0
+"""How long ranks wait for each other, in seconds, where no recipe says."""
+
 LAUNCHER = "RESNEXT_TRAIN_LAUNCHER"
 """Environment variable in which `--procs` gives its ranks the number of its own process."""
 
 
 def launcher_pid() -> int | None:
     """Return the process that started this rank by `--procs`; None under torchrun, and where it is no rank."""
-    return _number(LAUNCHER, 0) or None
+    return (_number(LAUNCHER, 0) or None) if "RANK" in os.environ else None
 
 
 def _number(name: str, default: int) -> int:

@@ -88,8 +88,13 @@ def signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def stop_with_parent(parent: int) -> None:
-    """Send this process SIGTERM when the process `parent`, which has started it, ends. Only on Linux."""
+def join_launcher(parent: int) -> None:
+    """Take the signals that were held back when this rank was started, and SIGTERM when the process `parent` ends.
+
+    The latter only on Linux, where it is sent when the thread that started this rank ends.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it has ended already

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from helpers.runs import SMALL, events
+from helpers.runs import SMALL, events, state_of
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, to find the ranks"),
@@ -59,12 +59,19 @@ class Job:
         )
         self.pid, self.ranks = self._process.pid, list[int]()
 
-    def wait_for_step(self) -> None:
-        """Wait for the first step, and note the ranks."""
-        self._wait(lambda: (self.out / "log.jsonl").exists() and events(self.out, "step"))
+    def wait_for_ranks(self) -> None:
+        """Wait until both ranks are started, and note them."""
+        self._wait(lambda: len(self._children()) == 2)
+        self.ranks = self._children()
+
+    def _children(self) -> list[int]:
         tasks = Path(f"/proc/{self.pid}/task").iterdir()
-        self.ranks = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
-        assert len(self.ranks) == 2
+        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+    def wait_for_step(self) -> None:
+        """Wait for the first step."""
+        self.wait_for_ranks()
+        self._wait(lambda: (self.out / "log.jsonl").exists() and events(self.out, "step"))
 
     def slow_saves(self) -> None:
         """From now on a save takes 40 s."""
@@ -120,6 +127,15 @@ def test_a_signal_to_any_of_them_saves_the_run_and_ends_it_with_75(target: str, 
     assert_saved(job, output, {"launcher": "SIGTERM", "process group": "SIGINT"}.get(target, "SIGUSR1"))
 
 
+def test_an_interrupt_before_the_ranks_can_take_it_is_one_line_and_130(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.wait_for_ranks()
+    os.killpg(job.pid, signal.SIGINT)
+    code, output = job.end()
+    assert (code, output.count("\n")) == (130, 1), output
+    assert not job.out.exists()
+
+
 @pytest.mark.slow
 def test_a_save_of_40_seconds_is_waited_for(tmp_path: Path) -> None:
     """In one run all ranks wait for it, in the other the second is killed meanwhile, which ends the run."""
@@ -167,22 +183,20 @@ def test_a_launcher_that_is_killed_leaves_no_orphans(tmp_path: Path) -> None:
     assert_saved(job, output, "SIGTERM")
 
 
-def test_bad_input_that_only_ranks_find_is_one_sentence_and_code_2(tmp_path: Path) -> None:
-    command = ["--procs", "2", "--config", "smoke", "--out", str(tmp_path / "run"), *SMALL]
-    nowhere = ["data.source=folder", f"data.root={tmp_path / 'none'}"]
-    synthetic = ("data.train_images", "data.val_images", "data.size", "data.classes")
-    options = [o for o in command if not o.startswith(synthetic)]
-    done = subprocess.run(
-        [sys.executable, "-m", "resnext_train", "train", *options, *nowhere],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert str(tmp_path / "none") in done.stderr
-    assert "Traceback" not in done.stdout
+def test_a_bad_image_that_one_rank_meets_is_one_sentence_and_code_2(image_root: Path, tmp_path: Path) -> None:
+    """The other rank loses it, and knows why. Modules in the current folder are not the package's."""
+    (tmp_path / "yaml.py").write_text("raise SystemExit('imported from the current folder')")
+    bad = image_root / "train" / "dog" / "5.JPEG"
+    bad.write_bytes(b"no image")
+    synthetic = ("data.train_images", "data.val_images", "data.size", "data.classes", "train.batch", "train.micro")
+    options = [o for o in SMALL if not o.startswith(synthetic)]
+    options += ["data.source=folder", f"data.root={image_root}", "train.batch_size=8", "train.micro_batch=4"]
+    resnext = [str(Path(sys.executable).with_name("resnext")), "train", "--procs", "2", "--config", "smoke"]
+    done = subprocess.run([*resnext, *options], capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert str(bad) in done.stderr
+    assert state_of(tmp_path / "runs" / "smoke")["status"] == "failed"
 
 
 def test_two_processes_evaluate_what_one_does(tmp_path: Path) -> None:

@@ -24,12 +24,13 @@ def result(codes: dict[int, int]) -> RunResult:
         ({0: 0, 1: 0}, 0),
         ({1: 75, 0: 75}, 75),
         ({1: 75, 0: -signal.SIGTERM}, 75),  # the agent ended the first rank as it left
+        ({1: 75, 0: -signal.SIGKILL}, 75),
         ({1: 2, 0: 1}, 2),  # the second rank has met bad input, and the first has lost it
         ({1: -signal.SIGKILL, 0: 1}, 1),  # the first rank has said that it lost the second
     ],
 )
 def test_it_is_that_of_the_first_rank_with_one_of_its_own(codes: dict[int, int], expected: int) -> None:
-    assert exit_code(result(codes), killed=False) == expected
+    assert exit_code(result(codes), interrupted=False) == expected
 
 
 @pytest.mark.parametrize(
@@ -42,10 +43,11 @@ def test_it_is_that_of_the_first_rank_with_one_of_its_own(codes: dict[int, int],
 )
 def test_ranks_that_could_say_nothing_are_named(codes: dict[int, int], told: str, code: int) -> None:
     with pytest.raises(FaultError, match=told) as ended:
-        exit_code(result(codes), killed=False)
+        exit_code(result(codes), interrupted=False)
     assert ended.value.exit_code == code
 
 
-def test_killed_by_a_second_interrupt() -> None:
+@pytest.mark.parametrize(("code", "interrupted"), [(signal.SIGINT, False), (signal.SIGKILL, True)])
+def test_ended_by_an_interrupt(code: int, interrupted: bool) -> None:
     with pytest.raises(KeyboardInterrupt):
-        exit_code(result({0: -signal.SIGKILL, 1: -signal.SIGKILL}), killed=True)
+        exit_code(result({0: -code, 1: -signal.SIGKILL}), interrupted)
