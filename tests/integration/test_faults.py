@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from helpers.ranks import returned, start_ranks, train_ranks
 from helpers.runs import LONG, RUN, SMALL, environment, equal_runs, events, module, start_run, state_of, wait_for_step
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpointer import Checkpointer, SaveOutcome
+from resnext_train.data.image_batch import ImageBatch
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
 from resnext_train.run_dir.run_lock import RunLock
@@ -30,6 +33,10 @@ from resnext_train.training.train_step import TrainStep
 pytestmark = pytest.mark.slow
 
 # Signals.
+
+
+def has_ended(job: subprocess.Popen[str]) -> bool:
+    return job.poll() is not None
 
 
 def children(pid: int) -> list[int]:
@@ -42,7 +49,7 @@ def test_two_jobs_side_by_side_under_torchrun_are_stopped_and_continued(whole: P
     """SIGUSR1 to the one's torchrun and SIGTERM to a single process of the other: neither loses anything."""
     jobs = [start_run(tmp_path / name, *LONG, processes=2) for name in ("one", "two")]
     for job, name in zip(jobs, ("one", "two"), strict=True):
-        wait_for_step(tmp_path / name, ended=lambda job=job: job.poll() is not None)  # type: ignore[misc]
+        wait_for_step(tmp_path / name, ended=partial(has_ended, job))
     workers = [children(job.pid) for job in jobs]
     began = time.monotonic()
     jobs[0].send_signal(signal.SIGUSR1)
@@ -142,11 +149,11 @@ def test_a_stuck_process_is_given_up_after_the_patience_of_the_recipe(
 
 def train_with_a_faulty_rank(context: DistContext, out: Path) -> dict[str, Any] | str:
     """Rank 2 computes one weight wrongly in its third step, by one bit."""
-    step = TrainStep.__call__
+    take_step = TrainStep.__call__
 
-    def faulty(self: TrainStep, micro_batches: Any, number: int, *more: Any) -> None:
-        step(self, micro_batches, number, *more)
-        if number == 2:
+    def faulty(self: TrainStep, micro_batches: Iterator[ImageBatch], step: int, size: int, lr: float) -> None:
+        take_step(self, micro_batches, step, size, lr)
+        if step == 2:
             with torch.no_grad():
                 list(self.model.parameters())[-1].view(torch.int32)[0] ^= 1
 

@@ -29,6 +29,7 @@ from helpers.runs import (
     state_of,
     wait_for_step,
 )
+from resnext_train.evaluation.evaluate import evaluate
 from resnext_train.training import trainer
 
 pytestmark = pytest.mark.slow
@@ -105,7 +106,7 @@ def test_stopped_in_the_middle_of_an_evaluation(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(1)
-    out, evaluate = tmp_path / "run", trainer.evaluate
+    out = tmp_path / "run"
 
     def interrupted(model: Any, blocks: Iterator[Any], *more: Any) -> Any:
         def first_then_stop() -> Iterator[Any]:

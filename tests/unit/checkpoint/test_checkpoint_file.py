@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -23,8 +23,8 @@ def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(tmp_path: Path, mo
     checkpoint_file.save(numbered(1), path)
     whole = torch.save
 
-    def fails(state: object, file: object) -> None:
-        whole(state, file)  # type: ignore[arg-type]
+    def fails(state: object, file: BinaryIO) -> None:
+        whole(state, file)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fails)

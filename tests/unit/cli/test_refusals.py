@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,8 +83,8 @@ def test_a_run_folder_that_cannot_be_made(tmp_path: Path, refuses: Refuses) -> N
 
 
 class Evil:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (Path("evil"),)  # type: ignore[return-value]
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
+        return Path.touch, (Path("evil"),)
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "truncated", "other", "code"])

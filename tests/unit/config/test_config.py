@@ -7,8 +7,11 @@ import pytest
 import yaml
 
 from resnext_train.config import (
+    AreaAugment,
     CosineSchedule,
+    FolderData,
     RmspropSection,
+    SgdSection,
     StepSchedule,
     SyntheticData,
     differences,
@@ -37,6 +40,8 @@ def recipe_file(tmp_path: Path) -> str:
 def test_defaults_are_the_papers() -> None:
     """FACTS of the ResNeXt paper's code: arXiv 1611.05431, section 4, and fb.resnet.torch."""
     r = load_recipe("resnext50_32x4d.yaml")
+    assert isinstance(r.optimizer, SgdSection)
+    assert isinstance(r.augment, AreaAugment)
     assert (r.optimizer.lr, r.optimizer.momentum, r.optimizer.nesterov, r.optimizer.weight_decay) == (
         0.1,
         0.9,
@@ -164,7 +169,9 @@ def test_a_bad_override_is_refused_with_its_key_and_a_hint(recipe_file: str, ove
 def test_a_bad_file_is_refused_with_its_name_and_key(tmp_path: Path, text: str, told: str) -> None:
     path = write(tmp_path / "bad.yaml", text)
     if not told:  # YAML reads a date here; a string field takes it as text
-        assert load_recipe(path).data.root == "2026-11-22"  # type: ignore[union-attr]
+        data = load_recipe(path).data
+        assert isinstance(data, FolderData)
+        assert data.root == "2026-11-22"
         return
     with pytest.raises(InputError) as error:
         load_recipe(path)

@@ -67,7 +67,8 @@ def listed(tmp_path: Path, *names: str) -> str:
 def result(run: Path, *arguments: str) -> dict[str, Any]:
     target = run.parent / "result.json"
     assert evaluate(["--ckpt", str(run / "checkpoints" / "last.pt"), "--json", str(target), *arguments]) == 0
-    return json.loads(target.read_text())
+    read: dict[str, Any] = json.loads(target.read_text())
+    return read
 
 
 def plain(run: Path, root: Path, among: list[str]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def test_same_names_outputs_statistics_and_gradients(name: str, dtype: torch.dty
     for mine, other in zip(outputs[ours], outputs[theirs], strict=True):
         torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
     for (key, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert other.grad is not None
         scale = float(other.grad.abs().max())
         torch.testing.assert_close(mine.grad, other.grad, rtol=tolerance, atol=tolerance * scale, msg=key)
     for (key, mine), other in zip(ours.named_buffers(), theirs.buffers(), strict=True):
