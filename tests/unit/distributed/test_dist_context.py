@@ -103,5 +103,5 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    with pytest.raises(InputError, match="4 processes on this host but 2 GPUs"), connect():
+    with pytest.raises(InputError, match=r"^4 processes .*\b2 GPUs"), connect():
         pass

@@ -144,8 +144,12 @@ def test_images_of_unknown_classes_are_left_to_the_list(
 ) -> None:
     save_image(root / "val" / "yak" / "0.png")
     ckpt = ["--ckpt", str(network / "checkpoints" / "last.pt")]
-    assert "does not know: yak" in refuses(evaluate, *ckpt)
-    assert "does not know: yak" in refuses(evaluate, *ckpt, listed(tmp_path, "dog", "yak"))
+    error = refuses(evaluate, *ckpt)
+    assert ": yak\n" in error
+    assert "eval.classes" not in error
+    error = refuses(evaluate, *ckpt, listed(tmp_path, "dog", "yak"))
+    assert ": yak\n" in error
+    assert f"eval.classes: {tmp_path / 'classes.txt'} " in error
     assert result(network, listed(tmp_path, "dog", "fox"))["count"] == 18
 
 
@@ -155,6 +159,9 @@ def test_a_list_that_cannot_be_used_is_refused_before_anything_is_written(
     (root / "r.yaml").write_text(RECIPE)
     out = tmp_path / "run"
     arguments = ["--config", str(root / "r.yaml"), f"data.root={root}", "--out", str(out)]
-    assert "cow.txt not found" in refuses(train, *arguments, f"eval.classes={tmp_path / 'cow.txt'}")
-    assert "does not know: cow" in refuses(train, *arguments, listed(tmp_path, "dog", "cow"))
+    error = refuses(train, *arguments, f"eval.classes={tmp_path / 'cow.txt'}")
+    assert f"eval.classes: {tmp_path / 'cow.txt'} " in error
+    error = refuses(train, *arguments, listed(tmp_path, "dog", "cow"))
+    assert f"eval.classes: {tmp_path / 'classes.txt'} " in error
+    assert ": cow\n" in error
     assert not out.exists()

@@ -167,5 +167,5 @@ def test_fill_bytes_and_a_size_of_nothing() -> None:
     assert read_header(data[:at] + b"\xff\xff" + data[at:])[:2] == (16, 16)
     empty = bytearray(data)
     struct.pack_into(">H", empty, at + 5, 0)
-    with pytest.raises(BadImageError, match="no size"):
+    with pytest.raises(BadImageError, match=r"JPEG .*size"):
         read_header(empty)
