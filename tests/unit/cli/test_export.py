@@ -109,7 +109,7 @@ def test_networks_that_torchvision_has_not_and_foreign_weights(
     torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), tmp_path / "foreign.pth")
     again = tmp_path / "again.safetensors"
     assert export(["--ckpt", str(tmp_path / "foreign.pth"), "--config", "resnet18", "--out", str(again)]) == 0
-    assert f"{tmp_path / 'foreign.pth'}: names of torchvision" in capsys.readouterr().out
+    assert re.search(r"/foreign\.pth: .*\btorchvision\b", capsys.readouterr().out)
     expected = torch.load(tmp_path / "foreign.pth", weights_only=True)
     assert all(torch.equal(v, expected[k]) for k, v in checkpoint_file.load_file(again).items())
     last = trained(tmp_path / "run", "model.arch=resnet8")
