@@ -27,9 +27,9 @@ class FaultError(RuntimeError):
     All ranks raise it, and rank 0 reports it; `report_here` where another must.
     """
 
-    def __init__(self, message: str, report_here: bool = False) -> None:
+    def __init__(self, message: str, report_here: bool = False, exit_code: int = 1) -> None:
         super().__init__(message)
-        self.report_here = report_here
+        self.report_here, self.exit_code = report_here, exit_code
 
 
 class Preempted(Exception):  # noqa: N818 (no error)

@@ -1,1 +1,1 @@
-"""The commands: main.py parses, requests.py checks without torch, and a module per command carries out."""
+"""The commands: parsers.py, requests.py to check without torch, a module per command; main.py joins them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from resnext_train.cli.requests import CheckRequest, ImagenetRequest, PackOptions, PackRequest, UnpackRequest
+from resnext_train.cli.prepare_requests import CheckRequest, ImagenetRequest, PackOptions, PackRequest, UnpackRequest
 from resnext_train.cli.run_command import announce
 from resnext_train.prepare import check_images, pack_images, unpack_images
 from resnext_train.prepare.image_splits import Split, check_target, splits_of

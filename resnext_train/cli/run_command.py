@@ -17,7 +17,7 @@ from resnext_train.errors import FaultError, InputError, LocalInputError, Preemp
 def run_command(name: str, command: Callable[[], int | None], only_prints: bool = False) -> int:
     """Run `command` and return its exit code: its own, 0 for None, or after one line on stderr
 
-    - 1: a fault ended the run
+    - 1: a fault ended the run; 128 + N where signal N ended one of its processes, and none could say more
     - 2: bad input
     - 75: the run was stopped by a signal and saved its state (EX_TEMPFAIL of sysexits.h: try again)
     - 130: interrupted
@@ -48,7 +48,7 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
     except FaultError as error:
         if this_rank().is_main or error.report_here:
             _print_last_line(f"{name}: error: {error}")
-        return 1
+        return error.exit_code
     except Preempted as stop:
         if this_rank().is_main:
             _print_last_line(f"{name}: {stop}")

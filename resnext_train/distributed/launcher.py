@@ -196,7 +196,8 @@ def exit_code(result: RunResult, killed: bool) -> int:
         raise KeyboardInterrupt
     # The agent ends the others by SIGTERM.
     rank, code = next(((r, c) for r, c in codes.items() if c != -signal.SIGTERM), next(iter(codes.items())))
-    name = signal.Signals(-code).name
     raise FaultError(
-        f"process {rank} (counted from 0) was ended by {name}; the same command starts or continues the run"
+        f"process {rank} (counted from 0) was ended by {signal.Signals(-code).name}; the same command starts or "
+        "continues the run",
+        exit_code=128 - code,
     )

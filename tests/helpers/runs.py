@@ -87,18 +87,6 @@ def start_run(out: Path, *options: str, processes: int = 1) -> subprocess.Popen[
     )
 
 
-def modules_after(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
-    """Run `python -m resnext_train ...`; how it ended, and the modules that it imported."""
-    code = (
-        "import atexit, runpy, sys\n"
-        "atexit.register(lambda: print('\\n' + ' '.join(sys.modules), file=sys.stderr))\n"
-        f"sys.argv[1:] = {list(arguments)!r}\n"
-        "runpy.run_module('resnext_train', run_name='__main__', alter_sys=True)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    return done, set(done.stderr.splitlines()[-1].split())
-
-
 def events(run: Path, kind: str) -> list[dict[str, Any]]:
     """The events of one kind in a run's log."""
     lines = (run / "log.jsonl").read_text().splitlines()

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.skipif(shutil.which("ip") is None, reason="needs the co
 PYTHON = """
     import json, os, pathlib, signal, sys, time
 
+    if sys.argv[1] == "-c":  # a question to the package
+        os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
     out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
     log = pathlib.Path(os.environ["STAND_IN_LOG"])
 
@@ -177,7 +179,7 @@ def test_the_launch_line(stand_in: StandIn) -> None:
     assert options["--local-addr"] == "127.0.0.1"
     assert options["--rdzv-conf"].startswith("is_host=1,")
     assert options["--rdzv-conf"].endswith(",join_timeout=7")
-    assert options["--signals-to-handle"] == "SIGTERM,SIGINT,SIGUSR1"
+    assert options["--signals-to-handle"] == "SIGTERM,SIGINT,SIGUSR1,SIGHUP"
     assert ("--numa-binding" in options) == (shutil.which("numactl") is not None)
     assert start["OMP_NUM_THREADS"] == str(max(1, len(os.sched_getaffinity(0)) // 3))
     assert start["GLOO_SOCKET_IFNAME"] == "lo"

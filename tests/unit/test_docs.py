@@ -1,11 +1,16 @@
-"""The pages for developers name files and code that are there."""
+"""The pages name files, code and commands that are there."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from resnext_train.cli.main import Command, find_command, parser_of
+from resnext_train.config import find_recipe
+from resnext_train.distributed.stop_signals import SIGNALS_TO_HANDLE
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["CONTRIBUTING.md", "docs/architecture.md"]
@@ -33,3 +38,35 @@ def test_names_of_code_occur_in_it(page: str) -> None:
     code = {word for path in (ROOT / "resnext_train").rglob("*.py") for word in re.findall(r"\w+", path.read_text())}
     files = {path.stem for path in (ROOT / "resnext_train").rglob("*.py")}
     assert not names - code - files - {"build_", "resnext50_32x4d"}
+
+
+def shown(pattern: str) -> list[str]:
+    """The lines of all pages and recipes that match, with those joined that a backslash continues."""
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "configs").rglob("*"),
+    ]
+    texts = [path.read_text().replace("\\\n", " ") for path in pages if path.is_file()]
+    return [match[1] for text in texts for match in re.finditer(pattern, text, re.MULTILINE)]
+
+
+def test_commands_that_are_shown_have_the_options_that_are_shown() -> None:
+    lines = shown(r"^(?: {4}|# .*: +)(resnext .*)")
+    assert len(lines) > 120
+    for line in dict.fromkeys(lines):
+        words = shlex.split(line, comments=True)[1:]
+        count = 2 if words[0] == "prepare" else 1
+        command = find_command(words[:count])
+        assert isinstance(command, Command)
+        args = parser_of("resnext", command).parse_intermixed_args(words[count:])
+        if getattr(args, "config", None):
+            assert find_recipe(args.config)
+
+
+def test_torchrun_is_told_all_signals_that_stop_a_run() -> None:
+    lines = shown(r"^ {4}(torchrun .*)")
+    assert len(lines) == 2
+    assert all(f" --signals-to-handle={SIGNALS_TO_HANDLE} " in line for line in lines)
+    assert SIGNALS_TO_HANDLE == "SIGTERM,SIGINT,SIGUSR1,SIGHUP"

@@ -33,16 +33,17 @@ def test_it_is_that_of_the_first_rank_with_one_of_its_own(codes: dict[int, int],
 
 
 @pytest.mark.parametrize(
-    ("codes", "told"),
+    ("codes", "told", "code"),
     [
-        ({0: -signal.SIGSEGV, 1: -signal.SIGTERM}, "process 0 .* SIGSEGV"),
-        ({0: -signal.SIGTERM, 1: -signal.SIGKILL}, "process 1 .* SIGKILL"),
-        ({1: -signal.SIGTERM, 0: -signal.SIGTERM}, "process 1 .* SIGTERM"),
+        ({0: -signal.SIGSEGV, 1: -signal.SIGTERM}, "process 0 .* SIGSEGV", 139),
+        ({0: -signal.SIGTERM, 1: -signal.SIGKILL}, "process 1 .* SIGKILL", 137),
+        ({1: -signal.SIGTERM, 0: -signal.SIGTERM}, "process 1 .* SIGTERM", 143),
     ],
 )
-def test_ranks_that_could_say_nothing_are_named(codes: dict[int, int], told: str) -> None:
-    with pytest.raises(FaultError, match=told):
+def test_ranks_that_could_say_nothing_are_named(codes: dict[int, int], told: str, code: int) -> None:
+    with pytest.raises(FaultError, match=told) as ended:
         exit_code(result(codes), killed=False)
+    assert ended.value.exit_code == code
 
 
 def test_killed_by_a_second_interrupt() -> None:
