@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from helpers.commands import Refuses, export, train
+from helpers.runs import RUN
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.config import recipe_from_dict
 from resnext_train.models.build_model import build_model
