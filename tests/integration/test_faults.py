@@ -20,7 +20,7 @@ import torch
 
 from helpers.commands import Refuses, train
 from helpers.disks import fill, small_disk
-from helpers.ranks import returned, start_ranks, train_ranks
+from helpers.ranks import returned, start_command, start_ranks, train_ranks
 from helpers.runs import LONG, RUN, SMALL, environment, equal_runs, events, module, start_run, state_of, wait_for_step
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpointer import Checkpointer, SaveOutcome
@@ -67,24 +67,31 @@ def test_two_jobs_side_by_side_under_torchrun_are_stopped_and_continued(whole: P
     assert not [p for pids in workers for p in pids if Path(f"/proc/{p}").exists()], "orphans are left"
 
 
+def second_step_takes_a_minute() -> None:
+    take = TrainStep.__call__
+
+    def slow(self: TrainStep, micro_batches: Any, before: int, *more: Any) -> None:
+        if before == 1:
+            time.sleep(60)
+        take(self, micro_batches, before, *more)
+
+    pytest.MonkeyPatch().setattr(TrainStep, "__call__", slow)
+
+
 def test_a_second_interrupt_exits_at_once(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    job = start_run(
-        out,
-        "model.arch=resnext50_32x4d",
-        "augment.size=112",
-        "log.every=1",
-        "train.batch_size=48",
-        "data.train_images=480",
-    )
+    out, output = tmp_path / "run", tmp_path / "output"
+    options = [*RUN, "--out", str(out), "log.every=1"]
+    (job,) = start_command(train, 1, *options, prepare=second_step_takes_a_minute, output=output)
     wait_for_step(out)
-    job.send_signal(signal.SIGINT)
-    job.send_signal(signal.SIGINT)  # as of one Ctrl-C that came two ways
-    time.sleep(1.2)
-    job.send_signal(signal.SIGINT)
-    text, _ = job.communicate(timeout=10)
-    assert job.returncode == -signal.SIGINT, text
-    assert "Ctrl-C again ends it at once" in text
+    assert job.pid
+    for wait in (0, 1.2):  # the first two as of one Ctrl-C that came two ways
+        os.kill(job.pid, signal.SIGINT)
+        time.sleep(wait)
+    assert job.is_alive()
+    os.kill(job.pid, signal.SIGINT)
+    job.join(10)
+    assert job.exitcode == -signal.SIGINT, output.read_text()
+    assert "Ctrl-C again ends it at once" in output.read_text()
     assert not list((out / "checkpoints").glob("*.pt"))
 
 
@@ -158,7 +165,7 @@ def train_with_a_faulty_rank(context: DistContext, out: Path) -> dict[str, Any] 
                 list(self.model.parameters())[-1].view(torch.int32)[0] ^= 1
 
     if context.rank == 2:
-        TrainStep.__call__ = faulty  # type: ignore[method-assign]
+        pytest.MonkeyPatch().setattr(TrainStep, "__call__", faulty)
     return train_ranks(context, out, [*SMALL, *LONG])
 
 
@@ -172,6 +179,9 @@ def test_processes_that_drift_apart_stop_the_run(tmp_path: Path) -> None:
 
 
 # Disks.
+
+LARGE = [*RUN, "model.width=1"]
+"""Checkpoints of 25 MB."""
 
 
 @pytest.mark.root
@@ -193,7 +203,9 @@ def test_a_disk_that_is_full_for_a_while(
 
         monkeypatch.setattr(Checkpointer, "_write", meanwhile)
         out = disk / "run"
-        assert train([*RUN, "--out", str(out), "log.every=1", "checkpoint.every_steps=1", "log.tensorboard=true"]) == 0
+        assert (
+            train([*LARGE, "--out", str(out), "log.every=1", "checkpoint.every_steps=1", "log.tensorboard=true"]) == 0
+        )
         told = capsys.readouterr().err
         assert "the checkpoint of step 2 could not be written: No space left on device; the one before is kept" in told
         assert "(1 of at most 3 such failures in a row)" in told
@@ -221,7 +233,7 @@ def test_a_disk_that_stays_full_ends_the_run(
         monkeypatch.setattr(Checkpointer, "_write", meanwhile)
         out = disk / "run"
         options = ["checkpoint.every_steps=1", "checkpoint.max_failures=1"]
-        assert train([*RUN, "--out", str(out), *LONG, *options]) == 1
+        assert train([*LARGE, "--out", str(out), *LONG, *options]) == 1
         told = capsys.readouterr().err
         assert "Traceback" not in told
         assert "because checkpoints cannot be written" in told.splitlines()[-1]
@@ -234,12 +246,12 @@ def test_a_disk_that_is_too_small_or_read_only_is_refused_before_the_first_step(
     tmp_path: Path, refuses: Refuses
 ) -> None:
     with small_disk(tmp_path / "disk", "50m") as disk:
-        told = refuses(train, *RUN, "--out", str(disk / "run"))
+        told = refuses(train, *LARGE, "--out", str(disk / "run"))
         assert "50 MB free" in told or "52 MB free" in told
         assert "checkpoints of 25 MB each need 99 MB" in told
         assert not (disk / "run").exists()
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        assert "cannot be written: Read-only file system" in refuses(train, *RUN, "--out", str(disk / "other"))
+        assert "cannot be written: Read-only file system" in refuses(train, *LARGE, "--out", str(disk / "other"))
 
 
 def test_a_run_folder_is_for_one_run_at_a_time(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from helpers.commands import Refuses, export, train
-from helpers.runs import SMALL
+from helpers.runs import RUN
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.config import recipe_from_dict
 from resnext_train.models.build_model import build_model
@@ -23,7 +23,8 @@ from resnext_train.models.build_model import build_model
 
 def trained(folder: Path, *overrides: str) -> Path:
     """A checkpoint of a short run, whose weights and running statistics have moved."""
-    assert train(["--config", "smoke.yaml", *SMALL, "train.epochs=1", *overrides, "--out", str(folder)]) == 0
+    options = [*RUN, "model.width=1", "train.epochs=1", *overrides]
+    assert train([*options, "--out", str(folder)]) == 0
     return folder / "checkpoints" / "last.pt"
 
 

@@ -83,9 +83,18 @@ def test_a_starved_run_says_so_in_its_log(
     monkeypatch.setattr(ImageFolder, "image", image)
     torch.set_num_threads(1)  # quick steps also beside other jobs
     overrides = [
-        *("data.source=folder", f"data.root={image_root}", "data.workers=0", "augment.size=32", "eval.every_epochs=20"),
-        *("train.batch_size=4", "train.micro_batch=2", "train.epochs=20", "checkpoint.every_epochs=20", "log.every=1"),
-        *("model.arch=resnext14_2x4d", "schedule.warmup=0", "log.tensorboard=false", "train.precision=fp32"),
+        *("data.source=folder", f"data.root={image_root}", "data.workers=0", "augment.size=32", "eval.every_epochs=18"),
+        *("train.batch_size=4", "train.micro_batch=4", "train.epochs=18", "checkpoint.every_epochs=18", "log.every=1"),
+        *(
+            "model.arch=resnext14_2x4d",
+            "model.width=0.25",
+            "eval.resize=36",
+            "eval.crop=32",
+            "schedule.warmup=0",
+            "log.tensorboard=false",
+            "train.precision=fp32",
+        ),
+        *("eval.resize=36", "eval.crop=32"),
     ]
     assert train(["--config", "smoke.yaml", "--out", str(tmp_path / "run"), *overrides]) == 0
     (told,) = events(tmp_path / "run", "slow_data")

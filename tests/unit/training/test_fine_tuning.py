@@ -15,7 +15,7 @@ from helpers.commands import Refuses, evaluate, train
 from helpers.runs import SMALL
 from resnext_train.checkpoint import checkpoint_file
 
-RUN = ["--config", "smoke.yaml", *SMALL, "model.arch=resnet18", "optimizer.lr=1e-8", "train.epochs=1"]
+RUN = ["--config", "smoke.yaml", *SMALL, "model.arch=resnet18", "model.width=1", "optimizer.lr=1e-8", "train.epochs=1"]
 
 
 @pytest.fixture
