@@ -69,7 +69,7 @@ def test_devkits_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InputError, match=r"--devkit: .*/x\.tar\.gz .*meta\.mat;.* ILSVRC2012_devkit_t12\.tar\.gz"):
         read_devkit(tar_of({"x": b"1"}, tmp_path / "x.tar.gz"))
     (tmp_path / "y.tar.gz").write_bytes(b"no tar")
-    with pytest.raises(InputError, match=r"--devkit: .*/y\.tar\.gz "):
+    with pytest.raises(InputError, match=r"--devkit: .*/y\.tar\.gz .*read: "):
         read_devkit(tmp_path / "y.tar.gz")
     whole = devkit(tmp_path).read_bytes()
     (tmp_path / "y.tar.gz").write_bytes(whole[: len(whole) // 2])
