@@ -46,7 +46,7 @@ def main() -> None:
     runs = {}
     for form in FORMS:
         model = build_model(ModelSection(arch=args.arch, form=form), 1000)
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(device).to(memory_format=torch.channels_last)
         runs[form] = model, torch.optim.SGD(model.parameters(), 0.01, 0.9)
     for number in range(args.rounds + 1):
         for form in FORMS:

@@ -1,10 +1,11 @@
-"""Run a function on several ranks in real processes joined by Gloo, without importing torch anew in each."""
+"""Run functions and commands on several ranks: real processes joined by Gloo, without importing torch anew in each."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from helpers.commands import Command
 from resnext_train.config import load_recipe
 from resnext_train.distributed.dist_context import DistContext, connect
 from resnext_train.distributed.rank import Rank
@@ -24,32 +26,50 @@ from resnext_train.training.trainer import train
 Work = Callable[..., Any]
 _PATIENCE = 20.0
 """Seconds, as of train.patience."""
+_LIMIT = 120.0
+"""Seconds that ranks may take."""
+_PRELOADED = ["resnext_train.training.trainer", "resnext_train.models.complexity", "torch._dynamo"]
+"""What ranks find imported; the optimizers of torch import the last, which takes longest."""
 
 
 def run_ranks(work: Work, world_size: int, folder: Path, *arguments: Any) -> list[Any]:
-    """`work(process, *arguments)` on each of `world_size` ranks with one thread each; what they return, by rank."""
+    """`work(context, *arguments)` on each of `world_size` ranks with one thread each; what they return, by rank."""
     ranks = start_ranks(work, world_size, folder, *arguments)
-    for rank in ranks:
-        rank.join(120)
-        rank.kill()
-    assert [r.exitcode for r in ranks] == [0] * world_size
+    assert exit_codes(ranks) == [0] * world_size
     return [returned(folder, r, world_size) for r in range(world_size)]
 
 
 def start_ranks(work: Work, world_size: int, folder: Path, *arguments: Any) -> list[ForkServerProcess]:
     """Start what `run_ranks` runs."""
-    mp_context = multiprocessing.get_context("forkserver")
-    mp_context.set_forkserver_preload(["resnext_train.training.trainer"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [
-        mp_context.Process(target=_rank, args=(work, r, world_size, port, _result(folder, r, world_size), arguments))
-        for r in range(world_size)
-    ]
+    return _start(world_size, lambda rank: (_work, work, _result(folder, rank, world_size), arguments))
+
+
+def run_command(command: Command, world_size: int, *arguments: str) -> None:
+    """Run a command on each of `world_size` ranks with one thread each, as torchrun does. It must succeed.
+
+    Not for runs with loader processes, which only the end of a whole interpreter stops.
+    """
+    assert exit_codes(start_command(command, world_size, *arguments)) == [0] * world_size
+
+
+def start_command(
+    command: Command,
+    world_size: int,
+    *arguments: str,
+    prepare: Callable[[], None] | None = None,
+    output: Path | None = None,
+) -> list[ForkServerProcess]:
+    """Start what `run_command` runs; each rank calls `prepare` first, and prints to the file `output`."""
+    return _start(world_size, lambda rank: (_command, command, arguments, prepare, output))
+
+
+def exit_codes(ranks: list[ForkServerProcess]) -> list[int | None]:
+    """How ranks end, by rank; those that do not end in time are killed."""
     for rank in ranks:
-        rank.start()
-    return ranks
+        rank.join(_LIMIT)
+        rank.kill()
+        rank.join()
+    return [rank.exitcode for rank in ranks]
 
 
 def returned(folder: Path, rank: int, world_size: int) -> Any:
@@ -74,20 +94,44 @@ def train_ranks(
         return str(error)
 
 
-def _rank(work: Work, rank: int, world_size: int, port: int, result: Path, arguments: tuple[Any, ...]) -> None:
+def _start(world_size: int, job: Callable[[int], tuple[Any, ...]]) -> list[ForkServerProcess]:
+    mp_context = multiprocessing.get_context("forkserver")
+    mp_context.set_forkserver_preload(_PRELOADED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [mp_context.Process(target=_rank, args=(r, world_size, port, *job(r))) for r in range(world_size)]
+    for rank in ranks:
+        rank.start()
+    return ranks
+
+
+def _rank(rank: int, world_size: int, port: int, run: Callable[..., None], *arguments: Any) -> None:
     os.environ |= {
-        **{
-            "RANK": str(rank),
-            "WORLD_SIZE": str(world_size),
-            "LOCAL_RANK": str(rank),
-            "LOCAL_WORLD_SIZE": str(world_size),
-        },
+        **{"RANK": str(rank), "WORLD_SIZE": str(world_size)},
+        **{"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world_size)},
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
     }
     torch.set_num_threads(1)
     warnings.simplefilter("error")
+    run(*arguments)
+
+
+def _work(work: Work, result: Path, arguments: tuple[Any, ...]) -> None:
     with connect(_PATIENCE) as context:
         torch.save(work(context, *arguments), result)
+
+
+def _command(
+    command: Command, arguments: tuple[str, ...], prepare: Callable[[], None] | None, output: Path | None
+) -> None:
+    if output:
+        with output.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    if prepare:
+        prepare()
+    sys.exit(command(arguments))
 
 
 def single(work: Work, *arguments: Any) -> Any:

@@ -97,7 +97,8 @@ class Job:
         return self._process.returncode, output
 
     def state(self) -> dict[str, Any]:
-        return json.loads((self.out / "state.json").read_text())  # type: ignore[no-any-return]
+        state: dict[str, Any] = json.loads((self.out / "state.json").read_text())
+        return state
 
 
 def assert_saved(job: Job, output: str, by: str) -> None:

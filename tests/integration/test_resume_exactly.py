@@ -1,159 +1,221 @@
-"""Runs that end early and continue, compared bit for bit with undisturbed ones."""
+"""A run that ends early and continues is, to the last bit, the undisturbed run on as many processes."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from helpers.commands import Refuses, train
-from helpers.ranks import run_ranks, start_ranks, train_ranks
+from helpers.commands import train
+from helpers.ranks import exit_codes, run_command, start_command
 from helpers.runs import (
     RUN,
-    SMALL,
     check_curves,
     comparable,
     equal_runs,
     events,
-    final_tensors,
     run_module,
     start_run,
     state_of,
     wait_for_step,
 )
+from helpers.shared import made_once
+from resnext_train.checkpoint import checkpoint_file
+from resnext_train.distributed.rank import this_rank
+from resnext_train.evaluation.evaluate import evaluate
 from resnext_train.training import trainer
+from resnext_train.training.train_step import TrainStep
 
 pytestmark = pytest.mark.slow
+OVERRIDES = ["log.every=1", "train.epochs=3", "schedule.name=step"]  # a cosine would end with max_steps
+OPTIONS = [*RUN, *OVERRIDES]
+EVERY_STEP = "checkpoint.every_steps=1"
 
 
-def test_a_run_killed_between_its_epochs_checkpoints_continues_bit_identically(whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "killed"
-    arguments = ["train", *RUN, "--out", str(out), "log.tensorboard=true"]
-    kill_after_a_checkpoint(arguments, out)
-    run_module(*arguments)
-    check_curves(out)
-    assert comparable(out, "step", "epoch") == comparable(whole, "step", "epoch")
-    one, two = final_tensors(whole), final_tensors(out)
-    assert all(torch.equal(one[k], two[k]) for k in one)
+class End:
+    """How a run ends early."""
+
+    options: tuple[str, ...] = ()
+    """Overrides of the run that ends so."""
+
+    def prepare(self) -> None:
+        """Arrange it, on each rank."""
+
+    def check(self, out: Path, codes: list[int | None]) -> None:
+        """See that the run has ended so."""
+
+    def resume(self, out: Path) -> list[str]:
+        """Options that the next run needs to continue this one."""
+        return []
 
 
-def test_four_processes_killed_and_continued_end_with_the_same_bits(tmp_path: Path) -> None:
-    """The order of sums over three and more processes must be the same from a continued run's first step on."""
-    options = [*SMALL, "log.every=1", "checkpoint.every_steps=1", "train.epochs=4"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run_ranks(train_ranks, 4, tmp_path, whole, options)
-    for step in (2, 5, 8):
-        ranks = start_ranks(train_ranks, 4, tmp_path, killed, options)
-        deadline = time.monotonic() + 120
-        while not any(e["step"] >= step for e in logged(killed)) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        for rank in ranks:
-            rank.kill()
-            rank.join()
-    run_ranks(train_ranks, 4, tmp_path, killed, options)
-    assert len(events(killed, "start")) > 1
-    assert comparable(killed, "step", "epoch") == comparable(whole, "step", "epoch")
-    one, two = final_tensors(whole), final_tensors(killed)
-    assert all(torch.equal(one[k], two[k]) for k in one)
+def signal_in_step(step: int, number: signal.Signals, rank: int | None) -> None:
+    """Send this process a signal when step number `step` begins, if this is `rank`, or anyway if that is None."""
+    take = TrainStep.__call__
+
+    def signalled(self: TrainStep, micro_batches: Any, before: int, *more: Any) -> None:
+        if before + 1 == step and rank in (None, this_rank().rank):
+            os.kill(os.getpid(), number)
+        take(self, micro_batches, before, *more)
+
+    pytest.MonkeyPatch().setattr(TrainStep, "__call__", signalled)
 
 
-def kill_after_a_checkpoint(arguments: list[str], out: Path) -> None:
-    """Start a run and end it by SIGKILL as soon as it has a checkpoint, before its last step."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "resnext_train", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while not (out / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    first = torch.load(out / "checkpoints" / "last.pt", weights_only=True)["progress"]["step"]
-    assert first < 6, "killed too late to prove anything"
+@dataclass(frozen=True)
+class Killed(End):
+    """By SIGKILL on all ranks, in a step, while the checkpoint of the step before may be half written."""
+
+    step: int
+
+    def prepare(self) -> None:
+        signal_in_step(self.step, signal.SIGKILL, None)
+
+    def check(self, out: Path, codes: list[int | None]) -> None:
+        assert codes == [-signal.SIGKILL] * len(codes)
+        assert len(events(out, "step")) == self.step - 1
 
 
-def logged(run: Path) -> list[dict[str, Any]]:
-    return events(run, "step") if (run / "log.jsonl").exists() else []
+@dataclass(frozen=True)
+class Stopped(End):
+    """By a signal to one rank in a step."""
+
+    step: int
+    signal: signal.Signals
+    rank: int = 0
+
+    def prepare(self) -> None:
+        signal_in_step(self.step, self.signal, self.rank)
+
+    def check(self, out: Path, codes: list[int | None]) -> None:
+        assert codes == [75] * len(codes)
+        assert state_of(out) == {"status": "preempted", "step": self.step, "signal": self.signal.name}
 
 
-def test_a_single_process_exits_75_and_continues_bit_identically(whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    job = start_run(out, "data.workers=2", "log.every=1")
+@dataclass(frozen=True)
+class StoppedInEvaluation(End):
+    """By a signal to rank 0 after the first batch of the evaluation of an epoch."""
+
+    epoch: int
+
+    def prepare(self) -> None:
+        calls = itertools.count(1)
+
+        def interrupted(model: Any, batches: Iterator[Any], *more: Any) -> Any:
+            def first_then_stop() -> Iterator[Any]:
+                yield next(batches)
+                os.kill(os.getpid(), signal.SIGUSR1)
+                yield from batches
+
+            stops = next(calls) == self.epoch and this_rank().rank == 0
+            return evaluate(model, first_then_stop() if stops else batches, *more)
+
+        pytest.MonkeyPatch().setattr(trainer, "evaluate", interrupted)
+
+    def check(self, out: Path, codes: list[int | None]) -> None:
+        assert codes == [75] * len(codes)
+        assert state_of(out)["step"] == 3 * self.epoch
+        assert len(events(out, "epoch")) == self.epoch - 1
+
+
+@dataclass(frozen=True)
+class Damaged(Stopped):
+    """Stopped, and then one bit of last.pt changes: the checkpoint before it is what continues."""
+
+    def check(self, out: Path, codes: list[int | None]) -> None:
+        super().check(out, codes)
+        last = out / "checkpoints" / "last.pt"
+        content = bytearray(last.read_bytes())
+        content[len(content) // 2] ^= 16
+        last.write_bytes(content)
+        assert checkpoint_file.load(out / "checkpoints" / "previous.pt")["progress"]["step"] < self.step
+
+
+@dataclass(frozen=True)
+class Cut(End):
+    """By train.max_steps."""
+
+    step: int
+
+    @property
+    def options(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (f"train.max_steps={self.step}",)
+
+    def check(self, out: Path, codes: list[int | None]) -> None:
+        assert codes == [0] * len(codes)
+        assert state_of(out) == {"status": "done", "step": self.step}
+
+    def resume(self, out: Path) -> list[str]:
+        return ["--resume", str(out / "checkpoints" / "last.pt")]
+
+
+TERM, INT, USR1, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP
+
+CASES = {
+    "1-killed-between-its-epochs": (1, [Killed(5)], ["log.tensorboard=true"]),
+    "1-killed-several-times": (1, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
+    "2-killed-several-times": (2, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
+    "4-killed-several-times": (4, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
+    "1-stopped-twice": (1, [Stopped(1, HUP), Stopped(5, INT)], []),
+    "2-stopped-by-each": (2, [Stopped(2, USR1), Stopped(7, TERM, rank=1)], []),
+    "4-stopped-by-one": (4, [Stopped(4, USR1, rank=2)], []),
+    "1-stopped-in-evaluations": (1, [StoppedInEvaluation(1), StoppedInEvaluation(3)], []),
+    "2-stopped-in-an-evaluation": (2, [StoppedInEvaluation(2)], []),
+    "1-stopped-and-damaged": (1, [Damaged(5, TERM)], ["checkpoint.every_steps=2"]),
+    "1-cut-in-mid-epoch": (1, [Cut(4)], []),
+    "4-cut-in-mid-epoch": (4, [Cut(5)], []),
+}
+"""The number of processes, the ends, one after another, and overrides of all runs."""
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """An undisturbed run on a number of processes."""
+
+    def run(processes: int) -> Path:
+        name = f"undisturbed{processes}"
+        return made_once(tmp_path_factory, name, lambda out: run_command(train, processes, *OPTIONS, "--out", str(out)))
+
+    return run
+
+
+@pytest.mark.parametrize(("processes", "ends", "options"), CASES.values(), ids=CASES)
+def test_it_continues_to_the_same_bits(
+    processes: int, ends: list[End], options: list[str], undisturbed: Callable[[int], Path], tmp_path: Path
+) -> None:
+    out, resume = tmp_path / "run", list[str]()
+    arguments = [*OPTIONS, *options, "--out", str(out)]
+    for end in ends:
+        ranks = start_command(train, processes, *arguments, *resume, *end.options, prepare=end.prepare)
+        end.check(out, exit_codes(ranks))
+        resume = end.resume(out)
+    run_command(train, processes, *arguments, *resume)
+    assert events(out, "start")[-1]["step"] > 0, "it has continued, not started anew"
+    whole = undisturbed(processes)
+    assert comparable(out, "step") == comparable(whole, "step")
+    assert [e for e in comparable(out, "epoch") if e["step"] % 3 == 0] == comparable(whole, "epoch")
+    assert equal_runs(out, whole)
+    assert state_of(out) == {"status": "done", "step": 9}
+    if "log.tensorboard=true" in options:
+        check_curves(out)
+
+
+def test_a_process_with_loader_processes_exits_75_in_time_and_continues(tmp_path: Path) -> None:
+    """A command as a user starts it, with a signal from outside at any time."""
+    out, whole, long = tmp_path / "run", tmp_path / "whole", "train.epochs=12"
+    job = start_run(out, *OVERRIDES, long, "data.workers=2")
     wait_for_step(out)
-    os.kill(job.pid, signal.SIGTERM)
+    job.send_signal(signal.SIGTERM)
     text, _ = job.communicate(timeout=30)
     assert job.returncode == 75, text
-    assert state_of(out)["status"] == "preempted"
     assert "Traceback" not in text
-    run_module("train", *RUN, "--out", str(out))
-    assert state_of(out) == {"status": "done", "step": 6}
+    assert state_of(out)["status"] == "preempted"
+    run_module("train", *OPTIONS, long, "--out", str(out))
+    run_command(train, 1, *OPTIONS, long, "--out", str(whole))
+    assert state_of(out) == {"status": "done", "step": 36}
     assert equal_runs(out, whole)
-
-
-def test_stopped_in_the_middle_of_an_evaluation(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.set_num_threads(1)
-    out, evaluate = tmp_path / "run", trainer.evaluate
-
-    def interrupted(model: Any, blocks: Iterator[Any], *more: Any) -> Any:
-        def first_then_stop() -> Iterator[Any]:
-            yield next(blocks)
-            os.kill(os.getpid(), signal.SIGUSR1)
-            yield from blocks
-
-        return evaluate(model, first_then_stop(), *more)
-
-    for step, epochs in ((3, 0), (6, 1)):  # the last one is that of the whole run
-        with monkeypatch.context() as patched:
-            patched.setattr(trainer, "evaluate", interrupted if step == 3 else second_time(interrupted, evaluate))
-            assert train([*RUN, "--out", str(out)]) == 75
-        assert f"SIGUSR1: saved at step {step} and stopped" in capsys.readouterr().err
-        assert len(events(out, "epoch")) == epochs
-    assert train([*RUN, "--out", str(out)]) == 0
-    assert [e["val_top1_correct"] for e in events(out, "epoch")] == [
-        e["val_top1_correct"] for e in events(whole, "epoch")
-    ]
-    assert equal_runs(out, whole)
-
-
-def second_time(changed: Callable[..., Any], as_it_was: Callable[..., Any]) -> Callable[..., Any]:
-    """`as_it_was` when called first, `changed` from then on."""
-    calls = iter([as_it_was])
-    return lambda *arguments: next(calls, changed)(*arguments)
-
-
-def test_a_damaged_checkpoint_is_named_and_the_one_before_continues_to_the_same_bits(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refuses: Refuses
-) -> None:
-    torch.set_num_threads(1)
-    out = tmp_path / "run"
-    arguments = [*RUN, "--out", str(out), "checkpoint.every_steps=2"]
-    assert train([*arguments, "train.max_steps=5"]) == 0
-    (out / "recipe.yaml").write_text((whole / "recipe.yaml").read_text())
-    last = out / "checkpoints" / "last.pt"
-    damaged = bytearray(last.read_bytes())
-    damaged[len(damaged) // 2] ^= 16
-    last.write_bytes(damaged)
-    capsys.readouterr()
-    assert train([*RUN, "--out", str(out)]) == 0
-    told = capsys.readouterr()
-    assert f"{last} is damaged: its content does not match its checksum" in told.err
-    assert f"continuing from {out / 'checkpoints' / 'previous.pt'}, step 4" in told.out
-    assert [e["step"] for e in events(out, "step")] == [2, 4, 6]
-    assert (out / "checkpoints" / "discarded.pt").read_bytes() == damaged
-    for name in ("last.pt", "previous.pt"):
-        (out / "checkpoints" / name).write_bytes(damaged)
-    told_both = refuses(train, *RUN, "--out", str(out))
-    assert told_both.count("is damaged") == 2

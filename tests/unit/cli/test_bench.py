@@ -119,7 +119,7 @@ def test_without_jpegtran_tier_exact_is_left_out(
     monkeypatch.setattr("resnext_train.bench.image_sample.find_jpegtran", lambda: None)
     arguments = [*FOLDER, "--data", str(image_root), "--tiers", "exact", "raw", "data.workers=0", "train.seed=3"]
     check_rates(bench_to_json(tmp_path / "out.json", *arguments), ["raw"])
-    assert "tier exact is left out: it needs jpegtran" in capsys.readouterr().out
+    assert re.search(r"\bexact .*\bjpegtran\b", capsys.readouterr().out)
 
 
 def test_a_bad_image_is_left_out_if_the_recipe_says_so(
@@ -128,28 +128,29 @@ def test_a_bad_image_is_left_out_if_the_recipe_says_so(
     (image_root / "train" / "cat" / "0.JPEG").write_bytes(b"\xff\xd8\xff")
     arguments = [*FOLDER, "--data", str(image_root), "--tiers", "raw", "data.workers=0", "data.on_bad_image=skip"]
     assert bench_to_json(tmp_path / "out.json", *arguments)["measured"]["unreadable"] == 1
-    assert "1 left out, because they cannot be read" in capsys.readouterr().out
+    assert "1 left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([*SYNTHETIC, "--images", "1"], "--images 1: must be at least 2"),
-        ([*SYNTHETIC, "--rounds", "0"], "--rounds 0: must be at least 1"),
-        ([*SYNTHETIC, "--tiers", "zip"], "--tiers zip: must be among folder, exact, resized, raw"),
-        ([*SYNTHETIC, "--tiers", "train.seed=1"], "--tiers names no tier"),
-        ([*SYNTHETIC, "--tiers", "raw"], "the recipe's images are in memory, which is measured alone"),
-        ([*SYNTHETIC, "--baseline"], "--baseline needs images as files, and the recipe's images are in memory"),
-        ([*SYNTHETIC, "--json", "nowhere/out.json"], "the folder of nowhere/out.json does not exist"),
-        ([*SYNTHETIC, "--workers", "many"], "data.workers"),
-        ([*SYNTHETIC, "--workers", "-1"], "data.workers"),
-        ([*SYNTHETIC, "train.epoch=3"], "unknown key train.epoch"),
-        (FOLDER, "data.root is not set"),
-        ([*FOLDER, "--data", "/nowhere"], "data folder /nowhere not found"),
+        ([*SYNTHETIC, "--images", "1"], ("--images 1: ", " 2")),
+        ([*SYNTHETIC, "--rounds", "0"], ("--rounds 0: ", " 1")),
+        ([*SYNTHETIC, "--tiers", "zip"], ("--tiers zip: ", "folder, exact, resized, raw")),
+        ([*SYNTHETIC, "--tiers", "train.seed=1"], ("--tiers ", "no tier", "folder, exact, resized, raw")),
+        ([*SYNTHETIC, "--tiers", "raw"], ("--tiers ", " memory")),
+        ([*SYNTHETIC, "--baseline"], ("--baseline ", " memory", "--data")),
+        ([*SYNTHETIC, "--json", "nowhere/out.json"], ("--json: ", "nowhere/out.json")),
+        ([*SYNTHETIC, "--workers", "many"], ("data.workers", "many")),
+        ([*SYNTHETIC, "--workers", "-1"], ("data.workers", "-1")),
+        ([*SYNTHETIC, "train.epoch=3"], ("train.epoch;", "train.epochs?")),
+        (FOLDER, ("data.root=/path/to/images",)),
+        ([*FOLDER, "--data", "/nowhere"], (" /nowhere ", "data.root")),
     ],
 )
-def test_refusals(arguments: list[str], told: str, refuses: Refuses) -> None:
-    assert told in refuses(bench, *arguments)
+def test_refusals(arguments: list[str], told: tuple[str, ...], refuses: Refuses) -> None:
+    error = refuses(bench, *arguments)
+    assert all(fact in error for fact in told), error
 
 
 def test_refusals_that_depend_on_the_images(
@@ -157,15 +158,16 @@ def test_refusals_that_depend_on_the_images(
 ) -> None:
     folder = [*FOLDER, "--data", str(image_root)]
     padded = ["--config", "cifar/resnet20.yaml", "--data", str(image_root), "--baseline"]
-    assert "the recipe has augment.crop=pad" in refuses(bench, "data", *padded)
+    assert "augment.crop=pad" in refuses(bench, "data", *padded)
     monkeypatch.setattr("resnext_train.bench.image_sample.find_jpegtran", lambda: None)
-    assert "nothing is left to measure: tier exact" in refuses(bench, *folder, "--tiers", "exact")
+    assert re.search(r"\bexact .*\bjpegtran\b", refuses(bench, *folder, "--tiers", "exact"))
     packed(FolderSplit(image_root / "train"), tmp_path / "pack", pack_records.Tier("raw", 24, None, None))
     pack = [*FOLDER, "--data", str(tmp_path / "pack")]
-    assert f"--baseline needs images as files, and {tmp_path}/pack is a pack of tier raw" in refuses(
-        bench, *pack, "--baseline"
-    )
-    assert "is a pack of tier raw, which is measured alone" in refuses(bench, *pack, "--tiers", "exact")
+    for options in (["--baseline"], ["--tiers", "exact"]):
+        error = refuses(bench, *pack, *options)
+        assert all(fact in error for fact in (options[0], f" {tmp_path}/pack ", " tier raw")), error
     bad = image_root / "train" / "cat" / "0.JPEG"
     bad.write_bytes(b"")
-    assert f"{bad} cannot be read: the file is empty" in refuses(bench, *folder)
+    error = refuses(bench, *folder)
+    assert f"{bad} " in error
+    assert "data.on_bad_image=skip" in error

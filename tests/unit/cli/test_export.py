@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from helpers.commands import Refuses, export, train
-from helpers.runs import SMALL
+from helpers.runs import RUN
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.config import recipe_from_dict
 from resnext_train.models.build_model import build_model
@@ -20,13 +23,15 @@ from resnext_train.models.build_model import build_model
 
 def trained(folder: Path, *overrides: str) -> Path:
     """A checkpoint of a short run, whose weights and running statistics have moved."""
-    assert train(["--config", "smoke.yaml", *SMALL, "train.epochs=1", *overrides, "--out", str(folder)]) == 0
+    options = [*RUN, "model.width=1", "train.epochs=1", *overrides]
+    assert train([*options, "--out", str(folder)]) == 0
     return folder / "checkpoints" / "last.pt"
 
 
 def logits(model: nn.Module, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return model.eval()(images)  # type: ignore[no-any-return]
+        computed: Tensor = model.eval()(images)
+    return computed
 
 
 def images(dtype: torch.dtype = torch.float32) -> Tensor:
@@ -44,27 +49,28 @@ def network_of(path: Path) -> nn.Module:
 @pytest.mark.parametrize(
     ("overrides", "block", "options"),
     [
-        (["model.arch=resnext14_8x4d"], torchvision.models.resnet.Bottleneck, {"groups": 8, "width_per_group": 4}),
+        (["model.arch=resnext14_8x4d"], Bottleneck, {"groups": 8, "width_per_group": 4}),
         (
             ["model.arch=resnext14_4x4d", "model.form=a"],
-            torchvision.models.resnet.Bottleneck,
+            Bottleneck,
             {"groups": 4, "width_per_group": 4},
         ),
-        (["model.arch=resnet10", "model.blocks=[1,1,1,1]"], torchvision.models.resnet.BasicBlock, {}),
+        (["model.arch=resnet10", "model.blocks=[1,1,1,1]"], BasicBlock, {}),
     ],
 )
 def test_to_torchvision(
     overrides: list[str],
-    block: type[nn.Module],
-    options: dict[str, int],
+    block: type[BasicBlock | Bottleneck],
+    options: dict[str, Any],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     last = trained(tmp_path / "run", *overrides)
     out = [tmp_path / "w.pth", tmp_path / "w.safetensors"]
     assert export(["--ckpt", str(last), "--out", *map(str, out)]) == 0
-    assert capsys.readouterr().out.count("read back into torchvision's network") == 2
-    theirs = torchvision.models.resnet.ResNet(block, [1, 1, 1, 1], num_classes=4, **options)  # type: ignore[arg-type]
+    printed = capsys.readouterr().out
+    assert all(re.search(rf"^{re.escape(str(path))}: .*\btorchvision\b", printed, re.MULTILINE) for path in out)
+    theirs = torchvision.models.resnet.ResNet(block, [1, 1, 1, 1], num_classes=4, **options)
     theirs.load_state_dict(torch.load(out[0], weights_only=True))
     with torch.no_grad():
         expected = network_of(last).double().eval()(images(torch.float64))
@@ -104,12 +110,12 @@ def test_networks_that_torchvision_has_not_and_foreign_weights(
     torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), tmp_path / "foreign.pth")
     again = tmp_path / "again.safetensors"
     assert export(["--ckpt", str(tmp_path / "foreign.pth"), "--config", "resnet18", "--out", str(again)]) == 0
-    assert "names of torchvision and timm" in capsys.readouterr().out
+    assert re.search(r"/foreign\.pth: .*\btorchvision\b", capsys.readouterr().out)
     expected = torch.load(tmp_path / "foreign.pth", weights_only=True)
     assert all(torch.equal(v, expected[k]) for k, v in checkpoint_file.load_file(again).items())
     last = trained(tmp_path / "run", "model.arch=resnet8")
     assert export(["--ckpt", str(last), "--out", str(tmp_path / "cifar.pt")]) == 0
-    assert "resnext-train's own network" in capsys.readouterr().out
+    assert re.search(r"cifar\.pt: .*\bresnext-train\b", capsys.readouterr().out)
 
 
 def test_a_file_that_reads_back_otherwise_is_removed(
@@ -124,7 +130,8 @@ def test_a_file_that_reads_back_otherwise_is_removed(
 
     monkeypatch.setattr(checkpoint_file, "save_weights", spoils)
     error = refuses(export, "--ckpt", str(weights), "--config", "resnet18", "--out", str(out))
-    assert f"{out}, read back into torchvision's network, gave other logits" in error
+    assert f"{out}, " in error
+    assert " torchvision's " in error
     assert not out.exists()
 
 
@@ -135,24 +142,27 @@ def test_third_party_networks(tmp_path: Path, refuses: Refuses, capsys: pytest.C
     network = torchvision.models.squeezenet1_1(num_classes=6)
     torch.save(network.state_dict(), weights)
     assert export(["--ckpt", str(weights), "--config", str(recipe), "--out", str(out)]) == 0
-    assert "a copy of torchvision/squeezenet1_1" in capsys.readouterr().out
+    assert " torchvision/squeezenet1_1," in capsys.readouterr().out
     for tensor in network.parameters():
         torch.nn.init.zeros_(tensor)
     torch.save(network.state_dict(), weights)  # logits of 0 everywhere are equal, too
     assert export(["--ckpt", str(weights), "--config", str(recipe), "--out", str(tmp_path / "zero.pth")]) == 0
     torch.save({k: v * torch.nan for k, v in network.state_dict().items()}, weights)
     error = refuses(export, "--ckpt", str(weights), "--config", str(recipe), "--out", str(tmp_path / "nan.pth"))
-    assert "logits that are not finite" in error
+    assert "finite" in error
     assert not (tmp_path / "nan.pth").exists()
 
 
 def test_refusals(tmp_path: Path, refuses: Refuses) -> None:
     weights = tmp_path / "w.pth"
     torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), weights)
-    assert "weights with --config" in refuses(export, "--ckpt", str(weights), "--out", str(tmp_path / "o.pth"))
-    assert "should end in" in refuses(export, "--ckpt", str(weights), "--out", str(tmp_path / "o.bin"))
-    assert "exists already" in refuses(export, "--ckpt", str(weights), "--out", str(weights))
-    assert "make it first" in refuses(export, "--ckpt", str(weights), "--out", str(tmp_path / "no" / "o.pth"))
-    error = refuses(export, "--ckpt", str(weights), "--config", "resnet34", "--out", str(tmp_path / "o.pth"))
-    assert "does not fit the network: it lacks layer1.2.conv1.weight" in error
+    for out, options, told in [
+        (tmp_path / "o.pth", [], (f" {weights} ", "--config")),
+        (tmp_path / "o.bin", [], ("--out: ", "o.bin ", ".safetensors, .pth or .pt")),
+        (weights, [], (f"--out: {weights} exists",)),
+        (tmp_path / "no" / "o.pth", [], ("--out: ", f"folder of {tmp_path / 'no' / 'o.pth'} ")),
+        (tmp_path / "o.pth", ["--config", "resnet34"], (f" {weights} ", "lacks layer1.2.conv1.weight")),
+    ]:
+        error = refuses(export, "--ckpt", str(weights), *options, "--out", str(out))
+        assert all(fact in error for fact in told), error
     assert not (tmp_path / "o.pth").exists()

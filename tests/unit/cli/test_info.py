@@ -115,7 +115,7 @@ def test_the_list_does_without_timm(capsys: pytest.CaptureFixture[str], monkeypa
         (["resnext29_8x64d"], "34,426,698"),
         (["resnext29_8x64d", "--classes", "100"], "34,518,948"),  # 1024 · 90 + 90 more
         (["torchvision/inception_v3"], "(5.71 G) at 299 × 299"),
-        (["torchvision/inception_v3"], "3,326,696 in auxiliary classifiers that only training uses"),
+        (["torchvision/inception_v3"], "3,326,696 in auxiliary classifiers"),
         (["--config", "imagenet5k/resnet50"], "resnet50, 5000 classes"),
         (["imagenet5k/resnet50.yaml"], "resnet50, 5000 classes"),
         (["resnet34", "model.shortcut=C"], "resnet34, shortcut C, 1000 classes"),
@@ -130,24 +130,25 @@ def test_one_network(arguments: list[str], told: str, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["resnext"], "unknown network 'resnext'"),
-        (["resnet18", "--size", "8"], "divides an image by 32; images of 8 × 8 pixels are too small"),
-        (["resnet18", "--classes", "0"], "--classes 0: must be at least 1"),
-        (["resnet18", "resnet34"], "give one network"),
-        (["resnet18", "--config", "smoke"], "give one network"),
-        (["resnet18", "train.epochs=5"], "does not change the network"),
-        (["resnet18", "model.shortcut=D"], "should be 'A', 'B' or 'C'"),
-        (["--match", "resnet50"], "belong together"),
-        (["--match", "resnet18", "--cardinality", "2"], "cardinality is the same as width"),
-        (["--match", "torchvision/vgg11", "--cardinality", "2"], "another library's"),
-        (["--match", "resnet50", "--cardinality", "0"], "--cardinality 0: must be at least 1"),
-        (["timm/no_such_network"], "timm has no network 'no_such_network'"),
+        (["resnext"], ("model.arch", "'resnext'")),
+        (["resnet18", "--size", "8"], ("resnet18", " 32; ", "8 × 8")),
+        (["resnet18", "--classes", "0"], ("--classes 0: ",)),
+        (["resnet18", "resnet34"], (" one ", "--config")),
+        (["resnet18", "--config", "smoke"], (" one ", "--config")),
+        (["resnet18", "train.epochs=5"], ("'train.epochs=5'", "model.key=value")),
+        (["resnet18", "model.shortcut=D"], ("model.shortcut: ", "'A', 'B' or 'C'")),
+        (["--match", "resnet50"], ("--match resnet50 --cardinality 16",)),
+        (["--match", "resnet18", "--cardinality", "2"], ("--match: resnet18 ", "Figure 4")),
+        (["--match", "torchvision/vgg11", "--cardinality", "2"], ("--match: torchvision/vgg11 ",)),
+        (["--match", "resnet50", "--cardinality", "0"], ("--cardinality 0: ",)),
+        (["timm/no_such_network"], ("timm ", "'no_such_network'")),
     ],
 )
-def test_refusals(arguments: list[str], told: str, refuses: Refuses) -> None:
+def test_refusals(arguments: list[str], told: tuple[str, ...], refuses: Refuses) -> None:
     if arguments[0].startswith("timm/"):
         pytest.importorskip("timm")
-    assert told in refuses(info, *arguments)
+    error = refuses(info, *arguments)
+    assert all(fact in error for fact in told), error
 
 
 def test_a_recipe_of_ones_own_needs_no_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

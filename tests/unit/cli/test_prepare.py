@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_pack_and_check(image_root: Path, tmp_path: Path, capsys: pytest.Capture
     told = capsys.readouterr().out
     assert f"{out / 'train'}: 24 images" in told
     assert f"{out / 'val'}: 9 images" in told
-    assert "would take" in told
+    assert "1,281,167" in told, "how long ImageNet would take"
     assert sorted(path.name for path in out.iterdir()) == ["report.json", "train", "val"]
     report = json.loads((out / "report.json").read_text())
     assert report["val"]["images"] == 9
@@ -55,7 +56,7 @@ def test_unpacked_pixels_are_those_that_were_packed(
     for tier in ("exact", "raw"):
         assert pack(image_root, tmp_path / tier, "--tier", tier) == 0
         assert prepare(["unpack", str(tmp_path / tier), str(tmp_path / f"{tier} again")]) == 0
-    assert "24 of them arrays, now PNG files" in capsys.readouterr().out
+    assert re.search(r"\b24 .*\bPNG\b", capsys.readouterr().out)
     originals = files(image_root)
     exact, raw = files(tmp_path / "exact again"), files(tmp_path / "raw again")
     assert exact.keys() == originals.keys()
@@ -70,7 +71,7 @@ def test_unpacked_pixels_are_those_that_were_packed(
 
 def test_resized(image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pack(image_root / "val", tmp_path / "pack", "--tier", "resized", "--size", "20", "--quality", "80") == 0
-    assert "tier resized is lossy: images with a short side over 20 pixels" in capsys.readouterr().out
+    assert re.search(r"\bresized\b.* 20 pixels", capsys.readouterr().out)
     index = PackIndex(tmp_path / "pack")
     assert (np.minimum(index.height, index.width) == 20).all()
     assert (index.tier, index.settings["size"], index.settings["quality"]) == ("resized", 20, 80)
@@ -85,10 +86,11 @@ def test_what_is_there_already_is_not_made_again(
     before = {name: path.stat().st_mtime_ns for name, path in files(out).items()}
     capsys.readouterr()
     assert pack(image_root, out) == 0
-    assert capsys.readouterr().out.count("is already packed") == 2
+    assert sorted(re.findall(rf"{re.escape(str(out))}/(\w+) .*already", capsys.readouterr().out)) == ["train", "val"]
     assert {name: path.stat().st_mtime_ns for name, path in files(out).items()} == before
     error = refuses(prepare, "pack", str(image_root), str(out), "--tier", "raw", *ONE)
-    assert "holds a pack of other images or with other options" in error
+    assert f" {out / 'train'} " in error
+    assert "unfinished" not in error
 
 
 @pytest.fixture
@@ -114,7 +116,7 @@ def test_odd_and_unreadable_files(mixed: Path, tmp_path: Path, capsys: pytest.Ca
     assert "6 images (2 restart, 2 verbatim, 2 unreadable)" in told
     assert "odd: 1 × CMYK JPEG" in told
     assert "  a/png.JPEG: PNG named .JPEG" in told
-    assert "unreadable: b/empty.JPEG: the file is empty" in told
+    assert "unreadable: b/empty.JPEG: " in told
     assert "unreadable: b/short.JPEG: " in told
     report = json.loads((tmp_path / "pack" / "report.json").read_text())["images"]
     assert [name for name, _ in report["unreadable"]] == ["b/empty.JPEG", "b/short.JPEG"]
@@ -129,7 +131,7 @@ def test_odd_and_unreadable_files(mixed: Path, tmp_path: Path, capsys: pytest.Ca
 def test_check_of_a_folder(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare(["check", str(mixed), *ONE]) == 1
     told = capsys.readouterr().out
-    assert "bad: b/empty.JPEG: the file is empty" in told
+    assert "bad: b/empty.JPEG: " in told
     assert "bad: b/short.JPEG: " in told
     assert "odd: 1 × gray JPEG" in told
     assert told.endswith("6 images, 2 bad, 3 odd\n")
@@ -143,23 +145,25 @@ def test_check_of_a_pack(mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     out = tmp_path / "pack"
     pack(mixed, out)
     assert prepare(["check", str(out), *ONE]) == 1
-    assert "bad: b/short.JPEG: image file is truncated" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "bad: b/short.JPEG: " in told
+    assert "a/good.JPEG" not in told
     index = PackIndex(out)
     shard, column = out / shard_name(0), index.header.columns["label"]["offset"]
     data = bytearray(shard.read_bytes())
     data[int(index.offset[1]) + 300] ^= 1
     shard.write_bytes(data)
     assert prepare(["check", str(out), *ONE]) == 1
-    assert "bad: a/good.JPEG: the record is not what was written" in capsys.readouterr().out
+    assert "bad: a/good.JPEG: " in capsys.readouterr().out
     shard.write_bytes(data[:-1])
     assert prepare(["check", str(out), *ONE]) == 1
-    assert "shard-00000.bin is" in capsys.readouterr().out
+    assert f"shard-00000.bin is {len(data) - 1:,} " in capsys.readouterr().out
     shard.write_bytes(data)
     index_data = bytearray((out / "index.bin").read_bytes())
     index_data[column] ^= 1
     (out / "index.bin").write_bytes(index_data)
     assert prepare(["check", str(out), *ONE]) == 1
-    assert "its arrays are not those that were written" in capsys.readouterr().out
+    assert re.search(r"/index\.bin: .*arrays", capsys.readouterr().out)
 
 
 def test_no_jpegtran(
@@ -168,7 +172,8 @@ def test_no_jpegtran(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert pack(image_root / "val", tmp_path / "pack") == 0
     told = capsys.readouterr().out
-    assert "apt-get install libjpeg-turbo-progs, or brew install jpeg-turbo" in told
+    assert "apt-get install libjpeg-turbo-progs" in told
+    assert "brew install jpeg-turbo" in told
     assert "9 images (9 verbatim)" in told
     index = PackIndex(tmp_path / "pack")
     assert index.settings == {"jpegtran": False}
@@ -190,21 +195,22 @@ def test_names_that_are_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_classes_that_differ_are_said(image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(image_root / "val" / "cat")
     assert pack(image_root, tmp_path / "pack", "--tier", "raw") == 0
-    assert "different classes: 1 are only in train, 0 only in val" in capsys.readouterr().out
+    assert re.search(r"\b1 .*\btrain, 0 .*\bval\b", capsys.readouterr().out)
 
 
 def test_options_that_make_no_sense(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:
     source, out = str(image_root), str(tmp_path / "pack")
-    for options, sentence in [
-        (["--quality", "90"], "--quality is for --tier resized"),
-        (["--tier", "raw", "--quality", "90"], "--quality is for --tier resized"),
-        (["--size", "256"], "--size is for --tier resized and raw"),
-        (["--tier", "resized", "--quality", "0"], "--quality 0: must be from 1 to 100"),
-        (["--tier", "raw", "--size", "0"], "--size 0: must be from 8"),
-        (["--verify", "none"], "--verify none: must be all, or a number"),
-        (["--workers", "0"], "--workers 0: must be at least 1"),
+    for options, told in [
+        (["--quality", "90"], ("--quality ", "--tier resized", "tier exact")),
+        (["--tier", "raw", "--quality", "90"], ("--quality ", "--tier resized", "tier raw")),
+        (["--size", "256"], ("--size ", "--tier resized and raw", "tier exact")),
+        (["--tier", "resized", "--quality", "0"], ("--quality 0: ", " 1 to 100")),
+        (["--tier", "raw", "--size", "0"], ("--size 0: ", " 8 to ")),
+        (["--verify", "none"], ("--verify none: ",)),
+        (["--workers", "0"], ("--workers 0: ",)),
     ]:
-        assert sentence in refuses(prepare, "pack", source, out, *options)
+        error = refuses(prepare, "pack", source, out, *options)
+        assert all(fact in error for fact in told), error
     assert not (tmp_path / "pack").exists()
 
 
@@ -213,29 +219,34 @@ def test_sources_that_make_no_sense(image_root: Path, tmp_path: Path, refuses: R
     (tmp_path / "empty").mkdir()
     (tmp_path / "c" / "cifar-10-batches-py").mkdir(parents=True)
     pack(image_root / "val", tmp_path / "a" / "val", "--tier", "raw")
-    for source, sentence in [
-        (tmp_path / "nowhere", "is neither a folder nor a .csv file"),
-        (tmp_path / "empty", "holds no class folders"),
-        (tmp_path / "c", "holds CIFAR's own files"),
-        (tmp_path / "a" / "val", "is a pack already"),
-        (tmp_path / "a", "is a pack already"),
-        (tmp_path / "x.csv", "x.csv cannot be read: No such file"),
+    for source, told in [
+        (tmp_path / "nowhere", (f" {tmp_path / 'nowhere'} ", ".csv")),
+        (tmp_path / "empty", (f" {tmp_path / 'empty'} ", "class folders")),
+        (tmp_path / "c", (f" {tmp_path / 'c'} ", "cifar-10-batches-py")),
+        (tmp_path / "a" / "val", (f" {tmp_path / 'a' / 'val'} ", "already")),
+        (tmp_path / "a", (f" {tmp_path / 'a' / 'val'} ", "already")),
+        (tmp_path / "x.csv", (f" {tmp_path / 'x.csv'} ", "No such file")),
     ]:
-        assert sentence in refuses(prepare, "pack", str(source), str(out), *ONE)
-    assert "which is only read" in refuses(prepare, "pack", str(image_root), str(image_root / "pack"), *ONE)
+        error = refuses(prepare, "pack", str(source), str(out), *ONE)
+        assert all(fact in error for fact in told), error
+    error = refuses(prepare, "pack", str(image_root), str(image_root / "pack"), *ONE)
+    assert f" {image_root / 'pack'} " in error
+    assert f" {image_root}, " in error
     assert not out.exists()
-    assert "holds no finished pack" in refuses(prepare, "unpack", str(image_root), str(out))
-    assert "is neither a folder nor" in refuses(prepare, "check", str(tmp_path / "nowhere"))
+    assert f" {image_root} " in refuses(prepare, "unpack", str(image_root), str(out))
+    error = refuses(prepare, "check", str(tmp_path / "nowhere"))
+    assert f" {tmp_path / 'nowhere'} " in error
+    assert ".csv" in error
     (out / "train").mkdir(parents=True)
     (out / "train" / "plan.json").write_text("{}")
-    assert "a pack that is not finished" in refuses(prepare, "check", str(out))
+    error = refuses(prepare, "check", str(out))
+    assert f" {out / 'train'} " in error
+    assert "not finished" in error
 
 
 def test_unpacking_does_not_overwrite(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:
     pack(image_root, tmp_path / "pack", "--tier", "raw")
-    assert "is not empty, and no file is overwritten" in refuses(
-        prepare, "unpack", str(tmp_path / "pack"), str(image_root)
-    )
+    assert f" {image_root} " in refuses(prepare, "unpack", str(tmp_path / "pack"), str(image_root))
 
 
 @pytest.mark.parametrize("name", [b"/etc/x.JPEG", b"../x.JPEG", b"a/../../x.JPEG", b"a/\0b.JPEG", b""])
@@ -253,7 +264,8 @@ def test_a_pack_from_elsewhere_cannot_write_where_it_should_not(
     about = {k: v for k, v in index.header._asdict().items() if k not in ("images", "columns", "bytes", "digest")}
     write_index(out, about, columns)
     error = refuses(prepare, "unpack", str(out), str(tmp_path / "again"))
-    assert "leads out of the folder to write to; nothing was written" in error
+    assert f"{out}: " in error
+    assert f" {os.fsdecode(name)!r} " in error
     assert not (tmp_path / "again").exists()
     assert prepare(["check", str(out), *ONE]) == 1
 
@@ -266,20 +278,21 @@ def test_imagenet(tmp_path: Path, refuses: Refuses, capsys: pytest.CaptureFixtur
     both = ["imagenet", "--train-tar", str(train), "--val-tar", str(val), *ONE]
     assert prepare([*both, "--val-wnids", str(wnids), "--out", str(out)]) == 0
     told = capsys.readouterr().out
-    assert "holds 3 classes; ImageNet 2012 has 1,000" in told
-    assert "holds 4 images; ImageNet 2012 has 50,000 for validation" in told
+    assert re.search(r"\b3 classes; .*\b1,000\b", told)
+    assert re.search(r"\b4 images; .*\b50,000\b", told)
     assert f"{out / 'train'}: 9 images" in told
-    assert "the training archive holds 9 images; ImageNet 2012 has 1,281,167" in told
+    assert re.search(r"\b9 images; .*\b1,281,167\b", told)
     assert PackIndex(out / "val").classes == PackIndex(out / "train").classes == ("n00", "n01", "n02")
     assert prepare(["check", str(out), *ONE]) == 0
-    for options, sentence in [
-        ([], "give --train-tar, --val-tar or both"),
-        (["--val-tar", str(val)], "give either --devkit or --val-wnids"),
-        (["--train-tar", str(train), "--val-wnids", str(wnids)], "--val-wnids belongs to --val-tar"),
-        (["--train-tar", str(val)], "give the archive that holds a WNID.tar per class"),
-        (["--train-tar", str(tmp_path / "no.tar")], "no.tar cannot be read"),
+    for options, facts in [
+        ([], ("--train-tar", "--val-tar")),
+        (["--val-tar", str(val)], ("error: --val-tar ", "--devkit", "--val-wnids")),
+        (["--train-tar", str(train), "--val-wnids", str(wnids)], ("error: --val-wnids ", "--val-tar")),
+        (["--train-tar", str(val)], (f"--train-tar: {val} ", "WNID.tar")),
+        (["--train-tar", str(tmp_path / "no.tar")], (f" {tmp_path / 'no.tar'} ", "No such file")),
     ]:
-        assert sentence in refuses(prepare, "imagenet", *options, "--out", str(tmp_path / "no"), *ONE)
+        error = refuses(prepare, "imagenet", *options, "--out", str(tmp_path / "no"), *ONE)
+        assert all(fact in error for fact in facts), error
     kit = devkit(tmp_path)
     assert prepare(["imagenet", "--val-tar", str(val), "--devkit", str(kit), "--out", str(tmp_path / "v"), *ONE]) == 0
     assert PackIndex(tmp_path / "v" / "val").header.titles["n01"] == "words of n01, too"
@@ -296,7 +309,7 @@ def test_check_finds_damage_that_decoders_let_pass(
     path.write_bytes(data[:third] + (b"" if damage == "a piece missing" else bytes(third)) + data[2 * third :])
     assert decode(path.read_bytes()).shape == (3, 200, 300), "no decoder refuses it"
     assert prepare(["check", str(image_root / "val"), *ONE]) == 1
-    assert "bad: dog/large.JPEG: its data is damaged: Corrupt JPEG data" in capsys.readouterr().out
+    assert "bad: dog/large.JPEG: " in capsys.readouterr().out
     assert pack(image_root / "val", tmp_path / "pack") == 0, "it is kept as it is"
     assert prepare(["check", str(tmp_path / "pack"), *ONE]) == 1
 
@@ -308,7 +321,7 @@ def test_check_of_a_pack_beside_a_folder(image_root: Path, tmp_path: Path, capsy
     assert capsys.readouterr().out.count("none bad") == 2
     (tmp_path / "root" / "val" / "dog" / "0.JPEG").write_bytes(b"")
     assert prepare(["check", str(tmp_path / "root"), *ONE]) == 1
-    assert "bad: dog/0.JPEG: the file is empty" in capsys.readouterr().out
+    assert "bad: dog/0.JPEG: " in capsys.readouterr().out
 
 
 def test_a_damaged_record_is_not_unpacked(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:
@@ -318,7 +331,8 @@ def test_a_damaged_record_is_not_unpacked(image_root: Path, tmp_path: Path, refu
     data[-5] ^= 1
     shard.write_bytes(data)
     told = refuses(prepare, "unpack", str(tmp_path / "pack"), str(tmp_path / "again"))
-    assert "is not what was written; copy the pack again" in told
+    assert f" {tmp_path / 'pack'}: emu/2.JPEG " in told
+    assert "written" in told
 
 
 def test_packing_again_what_holds_unreadable_images_says_so_again(
@@ -328,16 +342,17 @@ def test_packing_again_what_holds_unreadable_images_says_so_again(
     assert pack(image_root / "val", tmp_path / "pack") == 1
     capsys.readouterr()
     assert pack(image_root / "val", tmp_path / "pack") == 1
-    assert "unreadable: 1 of its images" in capsys.readouterr().out
+    assert "unreadable: 1 " in capsys.readouterr().out
     assert prepare(["check", str(tmp_path / "pack"), *ONE]) == 1
-    assert "bad: dog/0.JPEG: the file is empty" in capsys.readouterr().out
+    assert "bad: dog/0.JPEG: " in capsys.readouterr().out
 
 
 def test_tables_that_are_none(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:
     table = tmp_path / "table.csv"
     for content, told in (
-        (f"{'x' * 200_000},dog\n", "is not a table of path,label"),
-        (f"{'x' * 300},dog\n", "is not a file"),
+        (f"{'x' * 200_000},dog\n", (f" {table} ", "path,label")),
+        (f"{'x' * 300},dog\n", (f" {table}, line 1: ", f" {tmp_path}/xxx")),
     ):
         table.write_text(content)
-        assert told in refuses(prepare, "pack", str(table), str(tmp_path / "out"), *ONE)
+        error = refuses(prepare, "pack", str(table), str(tmp_path / "out"), *ONE)
+        assert all(fact in error for fact in told), error

@@ -7,8 +7,11 @@ import pytest
 import yaml
 
 from resnext_train.config import (
+    AreaAugment,
     CosineSchedule,
+    FolderData,
     RmspropSection,
+    SgdSection,
     StepSchedule,
     SyntheticData,
     differences,
@@ -37,6 +40,8 @@ def recipe_file(tmp_path: Path) -> str:
 def test_defaults_are_the_papers() -> None:
     """FACTS of the ResNeXt paper's code: arXiv 1611.05431, section 4, and fb.resnet.torch."""
     r = load_recipe("resnext50_32x4d.yaml")
+    assert isinstance(r.optimizer, SgdSection)
+    assert isinstance(r.augment, AreaAugment)
     assert (r.optimizer.lr, r.optimizer.momentum, r.optimizer.nesterov, r.optimizer.weight_decay) == (
         0.1,
         0.9,
@@ -107,69 +112,72 @@ def test_overrides_take_the_type_of_their_field(recipe_file: str, override: str,
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("train.epoch=5", "did you mean train.epochs?"),
-        ("optimiser.lr=5", "did you mean optimizer.lr?"),
-        ("train.epochs=five", "train.epochs: input should be a valid integer"),
-        ("train.epochs=0", "greater than 0"),
-        ("train.epochs=1.5", "valid integer"),
-        ("train.epochs=true", "valid integer"),
-        ("optimizer.lr=.inf", "finite"),
-        ("optimizer.lr=nan", "optimizer.lr"),
-        ("data.std=[0, 0.2, 0.2]", "greater than 0"),
-        ("train.precision=fp8", "'auto', 'fp32', 'bf16' or 'fp16'"),
-        ("schedule.name=linear", "schedule.name: should be one of 'step', 'cosine', 'plateau'"),
-        ("schedule.patience=3", "does not belong to the chosen schedule.name"),
-        ("schedule.milestones=[3 minutes]", "'500 steps'"),
-        ("train.batch_size=100", "must be a multiple of train.micro_batch (32)"),
-        ("train.micro_batch=1", "at least 2"),
-        ("eval.crop=300", "cannot exceed eval.resize"),
-        ("augment.area=[0.5]", "too few values"),
-        ("augment.area=[0.9, 0.1]", "low <= high"),
-        ("epochs=3", "section.key=value"),
-        ("train.epochs", "section.key=value"),
-        ("model.blocks=[1, 2]", "model.blocks"),
-        ("optimizer.momentum=0", "optimizer.nesterov"),
+        ("train.epoch=5", ("train.epoch;", "train.epochs?")),
+        ("optimiser.lr=5", ("optimiser.lr;", "optimizer.lr?")),
+        ("train.epochs=five", ("train.epochs: ", "integer")),
+        ("train.epochs=0", ("train.epochs: ", "than 0")),
+        ("train.epochs=1.5", ("train.epochs: ", "integer")),
+        ("train.epochs=true", ("train.epochs: ", "integer")),
+        ("optimizer.lr=.inf", ("optimizer.lr: ", "finite")),
+        ("optimizer.lr=nan", ("optimizer.lr: ",)),
+        ("data.std=[0, 0.2, 0.2]", ("data.std", "than 0")),
+        ("train.precision=fp8", ("train.precision: ", "'auto', 'fp32', 'bf16' or 'fp16'")),
+        ("schedule.name=linear", ("schedule.name: ", "'step', 'cosine', 'plateau'")),
+        ("schedule.patience=3", ("schedule.patience ", "schedule.name")),
+        ("schedule.milestones=[3 minutes]", ("schedule.milestones", "'500 steps'")),
+        ("train.batch_size=100", ("train.batch_size (100) ", "train.micro_batch (32)")),
+        ("train.micro_batch=1", ("train.micro_batch ", " 2: ")),
+        ("eval.crop=300", ("eval.crop (300) ", "eval.resize (256)")),
+        ("augment.area=[0.5]", ("augment.area: ", "few")),
+        ("augment.area=[0.9, 0.1]", ("augment.area ", "0 < low <= high <= 1")),
+        ("epochs=3", ("section.key=value",)),
+        ("train.epochs", ("section.key=value",)),
+        ("model.blocks=[1, 2]", ("model.blocks: ",)),
+        ("optimizer.momentum=0", ("optimizer.nesterov ", "optimizer.momentum ")),
     ],
 )
-def test_a_bad_override_is_refused_with_its_key_and_a_hint(recipe_file: str, override: str, told: str) -> None:
-    with pytest.raises(InputError) as error:
+def test_a_bad_override_is_refused_with_its_key_and_a_hint(
+    recipe_file: str, override: str, told: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError) as caught:
         load_recipe(recipe_file, [override])
-    assert told in str(error.value)
-    assert override in str(error.value)
+    where, _, error = str(caught.value).partition(f"{override}': ")
+    assert where == "override '"
+    assert all(fact in error for fact in told), error
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("model: {archh: resnet18, arch: resnet18}", "unknown key model.archh; did you mean model.arch?"),
-        ("models: {arch: resnet18}", "did you mean model?"),
-        ("train: {epochs: 5}", "model: is missing"),
-        (
-            'model: {arch: resnet18}\ntrain: {epochs: "5"}',
-            "train.epochs: input should be a valid integer, not '5'",
-        ),
-        ("model: resnet18", "model: "),
-        ("- model", "a recipe is a mapping"),
-        ("model: {arch: [}", "not valid YAML"),
-        ("model: {arch: resnet18}\nmodel: {arch: resnet34}", "given twice"),
-        ("model: {arch: !!python/object/apply:os.system [ls]}", "not valid YAML"),
-        ("base: none.yaml", "base: none.yaml not found"),
+        ("model: {archh: resnet18, arch: resnet18}", ("model.archh;", "model.arch?")),
+        ("models: {arch: resnet18}", ("models;", "model?")),
+        ("train: {epochs: 5}", ("model: ", "missing")),
+        ('model: {arch: resnet18}\ntrain: {epochs: "5"}', ("train.epochs: ", "integer", "'5'")),
+        ("model: resnet18", ("model: ", "'resnet18'")),
+        ("- model", ("mapping",)),
+        ("model: {arch: [}", ("YAML",)),
+        ("model: {arch: resnet18}\nmodel: {arch: resnet34}", ("'model'", "twice")),
+        ("model: {arch: !!python/object/apply:os.system [ls]}", ("YAML", "os.system")),
+        ("base: none.yaml", ("base: none.yaml ",)),
         (
             "model: {arch: resnet18}\nschedule: {name: cosine, milestones: [1]}",
-            "schedule.milestones does not belong",
+            ("schedule.milestones ", "schedule.name"),
         ),
-        ("model: {arch: resnet18}\ndata: {root: 2026-11-22}", ""),
     ],
 )
-def test_a_bad_file_is_refused_with_its_name_and_key(tmp_path: Path, text: str, told: str) -> None:
+def test_a_bad_file_is_refused_with_its_name_and_key(tmp_path: Path, text: str, told: tuple[str, ...]) -> None:
     path = write(tmp_path / "bad.yaml", text)
-    if not told:  # YAML reads a date here; a string field takes it as text
-        assert load_recipe(path).data.root == "2026-11-22"  # type: ignore[union-attr]
-        return
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError) as caught:
         load_recipe(path)
-    assert path in str(error.value)
-    assert told in str(error.value)
+    before, _, error = str(caught.value).partition(path)
+    assert before == ""
+    assert all(fact in error for fact in told), error
+
+
+def test_a_date_is_text_where_text_is_due(tmp_path: Path) -> None:
+    data = load_recipe(write(tmp_path / "r.yaml", "model: {arch: resnet18}\ndata: {root: 2026-11-22}")).data
+    assert isinstance(data, FolderData)
+    assert data.root == "2026-11-22"
 
 
 def test_the_error_names_the_file_that_holds_the_mistake(tmp_path: Path) -> None:
@@ -183,7 +191,7 @@ def test_the_error_names_the_file_that_holds_the_mistake(tmp_path: Path) -> None
 def test_base_has_one_level(tmp_path: Path) -> None:
     write(tmp_path / "a.yaml", "model: {arch: resnet18}\n")
     write(tmp_path / "b.yaml", "base: a.yaml\n")
-    with pytest.raises(InputError, match="only one level"):
+    with pytest.raises(InputError, match=r"b\.yaml: .* base: .*c\.yaml "):
         load_recipe(write(tmp_path / "c.yaml", "base: b.yaml\n"))
 
 
@@ -196,7 +204,7 @@ def test_finding_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert find_recipe("resnext26_32x4d.yaml") == shipped / "tiny_imagenet" / "resnext26_32x4d.yaml"
     own = write(tmp_path / "resnet50.yaml", "model: {arch: resnet50}")
     assert find_recipe("resnet50.yaml").samefile(own), "a path wins over a shipped recipe"
-    with pytest.raises(InputError, match=r"did you mean .*resnext50_32x4d\.yaml"):
+    with pytest.raises(InputError, match=r"resnext50_32x4\.yaml .*resnext50_32x4d\.yaml"):
         find_recipe("resnext50_32x4.yaml")
 
 
@@ -259,7 +267,6 @@ def test_runs_of_recipes_of_the_same_name_get_folders_of_their_own(config: str, 
 def test_a_name_that_is_almost_right_is_suggested_once() -> None:
     with pytest.raises(InputError) as error:
         find_recipe("resnext50_32x4.yaml")
-    assert "did you mean resnext50_32x4d.yaml or " in str(error.value)
     assert str(error.value).count("resnext50_32x4d.yaml") == 1
 
 
@@ -274,5 +281,5 @@ def test_another_optimizer_leaves_the_keys_of_the_first_behind() -> None:
     recipe = load_recipe("smoke.yaml", ["optimizer.name=rmsprop", "optimizer.lr=0.01"])
     assert isinstance(recipe.optimizer, RmspropSection)
     assert recipe.optimizer.lr == 0.01
-    with pytest.raises(InputError, match=r"optimizer\.nesterov does not belong to the chosen optimizer\.name"):
+    with pytest.raises(InputError, match=r"optimizer\.nesterov .*optimizer\.name"):
         load_recipe("smoke.yaml", ["optimizer.name=rmsprop", "optimizer.nesterov=true"])

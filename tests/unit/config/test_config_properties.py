@@ -130,8 +130,8 @@ def recipes(draw: st.DrawFn) -> str:
     """A shipped recipe whose values, keys or sections are changed in one to four places."""
     data: dict[str, Any] = parse(shipped(draw(st.sampled_from(SHIPPED))), "")
     base = data.pop("base", None)
-    lines = [] if base is None else [("base", quoted(base))]
-    lines += [(section, {quoted(k): quoted(v) for k, v in held.items()}) for section, held in data.items()]
+    lines: list[tuple[str, str | dict[str, str]]] = [] if base is None else [("base", quoted(base))]
+    lines += [(section, {quoted(k): quoted(v) for k, v in values.items()}) for section, values in data.items()]
     for _ in range(draw(st.integers(1, 4))):
         i = draw(st.integers(0, len(lines) - 1))
         name, held = lines[i]

@@ -110,14 +110,17 @@ RECIPES: dict[str, tuple[str, Net | tuple[int, ...] | None, str]] = {
     "smoke.yaml": ("smoke", Net((1, 1, 1, 1), groups=8, width=4), "90 10"),
 }
 
-FB_STEPS = {"name": "step", "milestones": [30, 60, 90], "factor": 0.1, "warmup": 0}
-FB_SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay_1d": True}
+Values = dict[str, Any]
+"""A section of a recipe, by key."""
+
+FB_STEPS: Values = {"name": "step", "milestones": [30, 60, 90], "factor": 0.1, "warmup": 0}
+FB_SGD: Values = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay_1d": True}
 FB_SGD |= {"clip_norm": None}
-FB_IMAGES = {"crop": "area", "size": 224, "area": [0.08, 1], "aspect": [3 / 4, 4 / 3], "interpolation": "bicubic"}
-FB_IMAGES |= {"flip": 0.5, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "lighting": 0.1}
-FB_BATCH = {"epochs": 90, "batch_size": 256, "micro_batch": 32, "label_smoothing": 0, "max_steps": None}
-FB_EVAL = {"resize": 256, "crop": 224, "interpolation": "bicubic", "classes": None}
-FB_TRAINING = {
+FB_IMAGES: Values = {"crop": "area", "size": 224, "area": [0.08, 1], "aspect": [3 / 4, 4 / 3], "flip": 0.5}
+FB_IMAGES |= {"interpolation": "bicubic", "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "lighting": 0.1}
+FB_BATCH: Values = {"epochs": 90, "batch_size": 256, "micro_batch": 32, "label_smoothing": 0, "max_steps": None}
+FB_EVAL: Values = {"resize": 256, "crop": 224, "interpolation": "bicubic", "classes": None}
+FB_TRAINING: dict[str, Values] = {
     "data": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "val_classes": "same"},
     "augment": FB_IMAGES,
     "optimizer": FB_SGD,
@@ -125,9 +128,9 @@ FB_TRAINING = {
     "train": FB_BATCH,
     "eval": FB_EVAL,
 }
-SCALE_JITTER = {"crop": "scale_jitter", "size": 224, "short_side": [256, 480], "interpolation": "bicubic", "flip": 0.5}
-SCALE_JITTER |= {"lighting": 0.1}  # ResNet paper, section 3.4
-NO_COLOUR = {"brightness": 0, "contrast": 0, "saturation": 0}
+SCALE_JITTER: Values = {"crop": "scale_jitter", "size": 224, "short_side": [256, 480], "interpolation": "bicubic"}
+SCALE_JITTER |= {"flip": 0.5, "lighting": 0.1}  # ResNet paper, section 3.4
+NO_COLOUR: Values = {"brightness": 0, "contrast": 0, "saturation": 0}
 CIFAR_TRAINING = FB_TRAINING | {
     "data": {"mean": [125.3 / 255, 123.0 / 255, 113.9 / 255], "std": [63.0 / 255, 62.1 / 255, 66.7 / 255]},
     "augment": {"crop": "pad", "size": 32, "padding": 4, "flip": 0.5, "lighting": 0, **NO_COLOUR},
@@ -146,7 +149,7 @@ TORCHVISION_TRAINING = FB_TRAINING | {
     "schedule": FB_STEPS | {"milestones": [30, 60]},
     "eval": FB_EVAL | {"interpolation": "bilinear"},
 }
-TRAINING: dict[str, dict[str, dict[str, Any]]] = {
+TRAINING: dict[str, dict[str, Values]] = {
     FB: FB_TRAINING,
     PAPER: FB_TRAINING | {"train": FB_BATCH | {"epochs": 100}},
     FIVE: FB_TRAINING
@@ -260,9 +263,9 @@ def test_the_table_covers_all_recipes() -> None:
 def test_size_is_the_sum_over_the_layers_of_the_papers(name: str) -> None:
     net = RECIPES[name][1]
     assert net
-    by_hand = of_residual if isinstance(net, Net) else of_vgg
-    size = measured(name)
-    assert (size.parameters, size.multiply_adds) == by_hand(net, classes_of(name), size.size)  # type: ignore[arg-type]
+    size, classes = measured(name), classes_of(name)
+    by_hand = of_residual(net, classes, size.size) if isinstance(net, Net) else of_vgg(net, classes, size.size)
+    assert (size.parameters, size.multiply_adds) == by_hand
 
 
 @pytest.mark.parametrize("name", TORCHVISION_WEIGHTS)

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import resource
 import signal
 import struct
@@ -116,19 +117,19 @@ def eps() -> bytes:
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "truncated": (lambda: encode(photo(400, 300), "JPEG")[:3000], "truncated"),
     "cut in the header": (lambda: encode(photo(), "JPEG")[:100], "[Tt]runcated"),
-    "zero-byte": (lambda: b"", "the file is empty"),
-    "no image": (lambda: b"<html>404</html>", "no image of a known format"),
+    "zero-byte": (lambda: b"", "empty"),
+    "no image": (lambda: b"<html>404</html>", "format"),
     "20,000×20,000 PNG": (
         lambda: huge_png(20000, 20000),
-        "larger than the limit of 100,000,000 pixels",
+        "100,000,000",
     ),
     "20,000×20,000 JPEG": (
         lambda: huge_jpeg(20000, 20000),
-        "20,000 × 20,000 pixels is larger than the limit",
+        "20,000 × 20,000 .*100,000,000",
     ),
     "damaged PNG": (damaged_png, r"\w+ \w+"),
-    "PostScript, which would run": (eps, "no image of a known format"),
-    "60,000×60,000 PNG": (lambda: huge_png(60000, 60000), "larger than the limit of 100,000,000 pixels"),
+    "PostScript, which would run": (eps, "format"),
+    "60,000×60,000 PNG": (lambda: huge_png(60000, 60000), "100,000,000"),
 }
 
 
@@ -156,7 +157,7 @@ def test_unreadable_files_are_refused_with_the_reason(kind: str) -> None:
 
 
 def animation() -> bytes:
-    frames = [Image.new("P", (2000, 2000), n) for n in range(80)]
+    frames = [Image.new("P", (2000, 2000), n) for n in range(40)]
     return encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
 
 
@@ -188,7 +189,7 @@ def test_no_image_explodes_in_memory(kind: str) -> None:
     """The limit holds for what is decoded, and for what that is resized to."""
     make, transform = TOO_LARGE[kind]
     data = make()
-    with little_memory(), pytest.raises(BadImageError, match="larger than the limit of 100,000,000"):
+    with little_memory(), pytest.raises(BadImageError, match="100,000,000"):
         transform(open_image(data), CropDraws(np.full(BOX_DRAWS, 0.5), 0.5))
 
 
@@ -217,10 +218,10 @@ def loaders(root: Path, *overrides: str) -> tuple[list[ImageBatch], list[ImageBa
 def test_error_names_the_path_the_reason_and_what_to_do(image_root: Path) -> None:
     bad = image_root / "train" / "dog" / "5.JPEG"
     bad.write_bytes(b"")
-    sentence = f"{bad} cannot be read: the file is empty; replace or remove it, or set data.on_bad_image=skip"
     with pytest.raises(LocalInputError) as caught:
         loaders(image_root)
-    assert sentence in str(caught.value)
+    told = str(caught.value)
+    assert all(fact in told for fact in (f"{bad} ", "empty", "data.on_bad_image=skip", "`resnext prepare check`")), told
 
 
 def test_skip_takes_the_next_readable_image_and_counts(image_root: Path) -> None:
@@ -282,7 +283,7 @@ def test_a_disk_that_is_gone_is_no_bad_image(image_root: Path) -> None:
         save_image(image_root / "train" / "dog" / f"{i}.JPEG", seed=i)
     for path in image_root.glob("train/dog/*.JPEG"):
         path.write_bytes(b"")
-    with pytest.raises(LocalInputError, match=r"dog/.*the file is empty, nor can the \d\d others that were tried"):
+    with pytest.raises(LocalInputError, match=r"/dog/\d+\.JPEG .*empty.* \d\d "):
         loaders(image_root, "data.on_bad_image=skip")
 
 
@@ -291,7 +292,7 @@ def test_too_many_open_files_are_no_reason_to_skip(image_root: Path, monkeypatch
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(ImageFolder, "image", image)
-    with pytest.raises(LocalInputError, match=r"cannot be read: .*Too many open files"):
+    with pytest.raises(LocalInputError, match=r"\.JPEG .*Too many open files"):
         loaders(image_root, "data.on_bad_image=skip")
 
 
@@ -331,14 +332,14 @@ def test_a_run_that_skips_counts_in_log_summary_and_evaluation(
     assert (result["count"], result["unreadable"]) == (8, 1)
     said = capsys.readouterr()
     assert str(bad[1]) in said.err
-    assert "images left out, because they could not be read: 1" in said.out
+    assert re.search(r"\bleft out\b.*: 1$", said.out, re.MULTILINE)
 
 
 @pytest.mark.slow
 def test_a_run_stops_at_a_bad_image_with_one_sentence(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:
     (image_root / "train" / "dog" / "5.JPEG").write_bytes(b"\xff\xd8\xff\xe0 cut")
     told = refuses(train, *RUN, f"data.root={image_root}", "--out", str(tmp_path / "run"))
-    assert "dog/5.JPEG cannot be read: " in told
+    assert "/dog/5.JPEG " in told
     assert json.loads((tmp_path / "run" / "state.json").read_text())["status"] == "failed"
 
 
@@ -355,4 +356,5 @@ def test_a_worker_that_is_killed_says_so(
 
     monkeypatch.setattr(ImageFolder, "image", image)
     told = refuses(train, *RUN, f"data.root={image_root}", "--out", str(tmp_path / "run"))
-    assert "a loader process was killed, as the system does where memory runs out; lower data.workers" in told
+    assert "killed" in told
+    assert "data.workers" in told

@@ -27,7 +27,7 @@ def folder(root: Path, val_classes: Literal["same", "subset"]) -> FolderData:
 
 def test_val_may_lack_classes_if_the_recipe_says_so(image_root: Path) -> None:
     shutil.rmtree(image_root / "val" / "cat")
-    with pytest.raises(InputError, match=r"only in train: cat\).*data\.val_classes=subset"):
+    with pytest.raises(InputError, match=r"\btrain: cat\).*data\.val_classes=subset"):
         build_splits(folder(image_root, "same"))
     splits = build_splits(folder(image_root, "subset"))
     assert splits.classes == ("cat", "dog", "emu")
@@ -40,7 +40,7 @@ def test_val_may_lack_classes_if_the_recipe_says_so(image_root: Path) -> None:
 def test_val_never_has_a_class_that_train_lacks(val_classes: Literal["same", "subset"], image_root: Path) -> None:
     shutil.rmtree(image_root / "val" / "cat")
     save_image(image_root / "val" / "yak" / "0.JPEG")
-    with pytest.raises(InputError, match="only in val: yak") as caught:
+    with pytest.raises(InputError, match=r"\bval: yak\b") as caught:
         build_splits(folder(image_root, val_classes))
     assert "subset" not in str(caught.value), "which would not help"
 
@@ -101,20 +101,20 @@ def test_classes_that_the_network_does_not_know_are_refused_unless_the_list_leav
 ) -> None:
     (tmp_path / "classes.txt").write_text("dog\n")
     val = build_val(folder(image_root, "same"))
-    with pytest.raises(InputError, match="images have classes that the network does not know: cat, emu"):
+    with pytest.raises(InputError, match=r": cat, emu$"):
         build_evaluation(EvalSection(), val, ("dog", "yak"))
     images = build_evaluation(EvalSection(classes=str(tmp_path / "classes.txt")), val, ("yak", "dog")).images
     assert images.labels.tolist() == [0, 0, 0]
 
 
 LISTS_THAT_ARE_NONE: dict[str, tuple[bytes | None, str]] = {
-    "missing": (None, r"classes.txt not found"),
-    "empty": (b"", r"classes.txt names no class"),
-    "blank": (b" \n\n", r"classes.txt names no class"),
-    "binary": (b"\xff\xfe\x00", r"classes.txt is not a text file in UTF-8"),
-    "twice": (b"dog\nemu\n dog\n", r"names the class dog 2 times"),
-    "unknown": (b"ox\ndog\nape\nbat\nelk\n", r"does not know: ox, ape, bat and 1 more"),
-    "none of the data": (b"yak\n", r"no image of a class that .*classes.txt names"),
+    "missing": (None, "not found"),
+    "empty": (b"", " no class;"),
+    "blank": (b" \n\n", " no class;"),
+    "binary": (b"\xff\xfe\x00", "UTF-8"),
+    "twice": (b"dog\nemu\n dog\n", " dog 2 times"),
+    "unknown": (b"ox\ndog\nape\nbat\nelk\n", ": ox, ape, bat and 1 more$"),
+    "none of the data": (b"yak\n", " no image "),
 }
 
 
@@ -124,13 +124,14 @@ def test_lists_that_cannot_be_used(kind: str, image_root: Path, tmp_path: Path) 
     path = tmp_path / "classes.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=f"eval.classes: .*{told}"):
+    with pytest.raises(InputError, match=f"eval.classes: .*{told}") as caught:
         build_evaluation(EvalSection(classes=str(path)), build_val(folder(image_root, "same")), KNOWN)
+    assert f" {path} " in str(caught.value)
 
 
 def test_a_folder_without_class_folders(image_root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty names no class"):
+    with pytest.raises(InputError, match=r"eval\.classes: .*/empty .*no class;"):
         build_evaluation(EvalSection(classes=str(tmp_path / "empty")), build_val(folder(image_root, "same")), KNOWN)
 
 
@@ -147,10 +148,10 @@ def test_only_some_classes_of_both_splits(image_root: Path, tmp_path: Path) -> N
 
 def test_classes_to_use_that_the_data_does_not_have(image_root: Path, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("emu\nyak\n")
-    with pytest.raises(InputError, match=r"data\.only_classes: .*names classes that the data does not have: yak"):
+    with pytest.raises(InputError, match=r"data\.only_classes: .*/classes\.txt .*: yak$"):
         build_splits(FolderData(root=str(image_root), only_classes=str(tmp_path / "classes.txt")))
     (tmp_path / "classes.txt").write_text("yak\n")
-    with pytest.raises(InputError, match=r"data\.only_classes: .*names no class of the data"):
+    with pytest.raises(InputError, match=r"data\.only_classes: .*/classes\.txt .*no class of "):
         build_splits(FolderData(root=str(image_root), only_classes=str(tmp_path / "classes.txt"), val_classes="subset"))
 
 

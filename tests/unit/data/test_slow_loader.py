@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -28,14 +29,14 @@ def report(read: float, decode: float, resize: float) -> LoadReport:
 @pytest.mark.parametrize(
     ("stages", "storage", "workers", "stage", "remedy"),
     [
-        (report(30, 5, 1), FILES, FULL, "read", "83 % of its time on reading; put them on a local disk, or pack"),
-        (report(30, 5, 1), RAW, FULL, "read", "put them on a faster disk"),
-        (report(1, 30, 8), FILES, FULL, "decode", "--tier exact`, which decodes only what a crop shows"),
+        (report(30, 5, 1), FILES, FULL, "read", r" 83 % .*`resnext prepare pack"),
+        (report(30, 5, 1), RAW, FULL, "read", "faster disk"),
+        (report(1, 30, 8), FILES, FULL, "decode", "--tier exact`"),
         (report(1, 30, 8), EXACT, FULL, "decode", "--tier resized"),
-        (report(1, 30, 8), EXACT, Workers(4, 7), "decode", "raise data.workers from 4 to 7"),
-        (report(1, 3, 32), RAW, FULL, "resize", "or give the loader more cores"),
-        (report(1, 3, 1), EXACT, FULL, "hand-over", "idle for most of the time"),
-        (report(0, 0, 0), MEMORY, Workers(0, 3), "decode", "raise data.workers from 0 to 3"),
+        (report(1, 30, 8), EXACT, Workers(4, 7), "decode", "data.workers .*4 .*7"),
+        (report(1, 3, 32), RAW, FULL, "resize", "cores"),
+        (report(1, 3, 1), EXACT, FULL, "hand-over", "idle"),
+        (report(0, 0, 0), MEMORY, Workers(0, 3), "decode", "data.workers .*0 .*3"),
     ],
 )
 def test_the_slow_stage(stages: LoadReport, storage: Storage, workers: Workers, stage: str, remedy: str) -> None:
@@ -43,7 +44,7 @@ def test_the_slow_stage(stages: LoadReport, storage: Storage, workers: Workers, 
         stages = report(0, 9, 1)
     named, sentence = slow_stage(stages, 10.0, workers, storage)
     assert named == stage
-    assert remedy in sentence
+    assert re.search(remedy, sentence)
 
 
 def lap(steps: int, waited: float) -> Lap:
@@ -57,7 +58,7 @@ def test_a_long_wait_is_told_once_after_a_hundred_steps() -> None:
     told = watch.add(lap(50, 1.0))
     assert told is not None
     assert told["data_wait"] == pytest.approx(0.15)
-    assert told["text"].startswith("data-wait 15 % over 100 steps: the loader is too slow, it spends 95 % of its time")
+    assert re.search(r"\b15 % .*\b100 steps.*\b95 %", told["text"])
     assert watch.add(lap(100, 5.0)) is None, "not told again"
 
 
@@ -82,13 +83,22 @@ def test_a_starved_run_says_so_in_its_log(
     monkeypatch.setattr(ImageFolder, "image", image)
     torch.set_num_threads(1)  # quick steps also beside other jobs
     overrides = [
-        *("data.source=folder", f"data.root={image_root}", "data.workers=0", "augment.size=32", "eval.every_epochs=20"),
-        *("train.batch_size=4", "train.micro_batch=2", "train.epochs=20", "checkpoint.every_epochs=20", "log.every=1"),
-        *("model.arch=resnext14_2x4d", "schedule.warmup=0", "log.tensorboard=false", "train.precision=fp32"),
+        *("data.source=folder", f"data.root={image_root}", "data.workers=0", "augment.size=32", "eval.every_epochs=18"),
+        *("train.batch_size=4", "train.micro_batch=4", "train.epochs=18", "checkpoint.every_epochs=18", "log.every=1"),
+        *(
+            "model.arch=resnext14_2x4d",
+            "model.width=0.25",
+            "eval.resize=36",
+            "eval.crop=32",
+            "schedule.warmup=0",
+            "log.tensorboard=false",
+            "train.precision=fp32",
+        ),
+        *("eval.resize=36", "eval.crop=32"),
     ]
     assert train(["--config", "smoke.yaml", "--out", str(tmp_path / "run"), *overrides]) == 0
     (told,) = events(tmp_path / "run", "slow_data")
     assert told["stage"] == "read"
     assert told["data_wait"] > 0.1
     assert told["text"] in capsys.readouterr().err
-    assert "on reading; put them on a local disk, or pack the images with `resnext prepare pack" in told["text"]
+    assert "`resnext prepare pack" in told["text"]

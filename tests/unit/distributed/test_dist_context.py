@@ -60,6 +60,7 @@ def flags_of_one(context: DistContext) -> list[list[int]]:
 
 def late_flags(context: DistContext) -> list[list[int]]:
     """The same one call late, as on GPUs."""
+    assert context.control is not None
     context.flag_sync = FlagSync(context.control, one_call_late=True)
     flags = [StepFlags(n if context.rank else 0, save=False, best_lost=0, saves_failing=False) for n in (0, 15, 0, 2)]
     return [list(context.all_reduce_flags(f)) for f in flags]
@@ -75,7 +76,7 @@ def test_a_flag_of_one_rank_reaches_all(tmp_path: Path) -> None:
 def test_only_a_rank_without_a_heartbeat_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Heartbeat, "_EVERY", 0.05)
     monkeypatch.setattr(Heartbeat, "_SILENCE", 1.0)
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True)  # type: ignore[attr-defined]  # torch does not re-export it
     heartbeats = [Heartbeat(store, rank, 3) for rank in range(3)]
     try:
         assert heartbeats[0].dead_ranks() == []
@@ -102,5 +103,5 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    with pytest.raises(InputError, match="4 processes on this host but 2 GPUs"), connect():
+    with pytest.raises(InputError, match=r"^4 processes .*\b2 GPUs"), connect():
         pass

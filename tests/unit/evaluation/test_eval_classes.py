@@ -6,6 +6,8 @@ ImageNet-5K in small: a network of four classes, and validation images of two of
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torchvision.transforms import v2
 from helpers.commands import Refuses, evaluate, train
 from helpers.images import save_image
 from helpers.runs import events
+from helpers.shared import made_once
 from resnext_train.config import recipe_from_dict
 from resnext_train.models.build_model import build_model
 
@@ -33,28 +36,30 @@ log: {tensorboard: false}
 """
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Training images of four classes, validation images of two."""
-    seed = 0
-    for split, classes, each in (("train", CLASSES, 8), ("val", ["dog", "fox"], 9)):
-        for name in classes:
-            for i in range(each):
-                seed += 1
-                save_image(tmp_path / "data" / split / name / f"{i}.png", seed=seed)
-    return tmp_path / "data"
+
+    def save(root: Path) -> None:
+        seed = 0
+        for split, classes, each in (("train", CLASSES, 8), ("val", ["dog", "fox"], 9)):
+            for name in classes:
+                for i in range(each):
+                    seed += 1
+                    save_image(root / split / name / f"{i}.png", seed=seed)
+        (root / "r.yaml").write_text(RECIPE)
+
+    return made_once(tmp_path_factory, "eval_classes", save)
 
 
-@pytest.fixture
-def network(root: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def network(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a network of four classes."""
-    return trained(root, tmp_path / "run")
+    return made_once(tmp_path_factory, "eval_classes_run", lambda out: trained(root, out))
 
 
 def trained(root: Path, out: Path, *overrides: str) -> Path:
-    recipe = root / "r.yaml"
-    recipe.write_text(RECIPE)
-    assert train(["--config", str(recipe), f"data.root={root}", "--out", str(out), *overrides]) == 0
+    assert train(["--config", str(root / "r.yaml"), f"data.root={root}", "--out", str(out), *overrides]) == 0
     return out
 
 
@@ -65,9 +70,10 @@ def listed(tmp_path: Path, *names: str) -> str:
 
 
 def result(run: Path, *arguments: str) -> dict[str, Any]:
-    target = run.parent / "result.json"
+    target = run.parent / f"result_of_{os.getpid()}.json"
     assert evaluate(["--ckpt", str(run / "checkpoints" / "last.pt"), "--json", str(target), *arguments]) == 0
-    return json.loads(target.read_text())
+    read: dict[str, Any] = json.loads(target.read_text())
+    return read
 
 
 def plain(run: Path, root: Path, among: list[str]) -> dict[str, Any]:
@@ -102,7 +108,6 @@ def test_predictions_are_made_among_the_listed_classes(
     assert got["protocol"] in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_without_a_list_predictions_are_made_among_all_classes(network: Path, root: Path, tmp_path: Path) -> None:
     got, expected = result(network), plain(network, root, CLASSES)
     assert {key: got[key] for key in expected} == expected
@@ -141,19 +146,27 @@ def test_only_listed_images_are_announced(root: Path, tmp_path: Path, capsys: py
 def test_images_of_unknown_classes_are_left_to_the_list(
     network: Path, root: Path, tmp_path: Path, refuses: Refuses
 ) -> None:
-    save_image(root / "val" / "yak" / "0.png")
-    ckpt = ["--ckpt", str(network / "checkpoints" / "last.pt")]
-    assert "does not know: yak" in refuses(evaluate, *ckpt)
-    assert "does not know: yak" in refuses(evaluate, *ckpt, listed(tmp_path, "dog", "yak"))
-    assert result(network, listed(tmp_path, "dog", "fox"))["count"] == 18
+    shutil.copytree(root, tmp_path / "data")
+    save_image(tmp_path / "data" / "val" / "yak" / "0.png")
+    data = ["--data", str(tmp_path / "data")]
+    ckpt = ["--ckpt", str(network / "checkpoints" / "last.pt"), *data]
+    error = refuses(evaluate, *ckpt)
+    assert ": yak\n" in error
+    assert "eval.classes" not in error
+    error = refuses(evaluate, *ckpt, listed(tmp_path, "dog", "yak"))
+    assert ": yak\n" in error
+    assert f"eval.classes: {tmp_path / 'classes.txt'} " in error
+    assert result(network, listed(tmp_path, "dog", "fox"), *data)["count"] == 18
 
 
 def test_a_list_that_cannot_be_used_is_refused_before_anything_is_written(
     root: Path, tmp_path: Path, refuses: Refuses
 ) -> None:
-    (root / "r.yaml").write_text(RECIPE)
     out = tmp_path / "run"
     arguments = ["--config", str(root / "r.yaml"), f"data.root={root}", "--out", str(out)]
-    assert "cow.txt not found" in refuses(train, *arguments, f"eval.classes={tmp_path / 'cow.txt'}")
-    assert "does not know: cow" in refuses(train, *arguments, listed(tmp_path, "dog", "cow"))
+    error = refuses(train, *arguments, f"eval.classes={tmp_path / 'cow.txt'}")
+    assert f"eval.classes: {tmp_path / 'cow.txt'} " in error
+    error = refuses(train, *arguments, listed(tmp_path, "dog", "cow"))
+    assert f"eval.classes: {tmp_path / 'classes.txt'} " in error
+    assert ": cow\n" in error
     assert not out.exists()

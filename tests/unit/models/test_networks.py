@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -9,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnext_train.config import ModelSection
+from resnext_train.models.architecture import Shortcut
 from resnext_train.models.blocks import BlockShape, make_shortcut
 from resnext_train.models.build_model import build_model
 
 
-def model_of(arch: str, classes: int = 10, **options: object) -> nn.Module:
-    return build_model(ModelSection(arch=arch, **options), classes, seed=2).double()  # type: ignore[arg-type]
+def model_of(arch: str, classes: int = 10, **options: Any) -> nn.Module:
+    return build_model(ModelSection(arch=arch, **options), classes, seed=2).double()
 
 
 def conv_bn(x: Tensor, w: dict[str, Tensor], conv: str, bn: str, stride: int = 1) -> Tensor:
@@ -119,10 +122,10 @@ def test_plain_is_resnet_without_shortcuts() -> None:
 
 
 @pytest.mark.parametrize("kind", ["A", "B", "C"])
-def test_shortcuts_a_b_and_c(kind: str) -> None:
+def test_shortcuts_a_b_and_c(kind: Shortcut) -> None:
     """ResNet paper, section 4.1: A has no parameters, B projects where the shape changes, C everywhere."""
-    changing = make_shortcut(BlockShape(3, 3, 8, 2, shortcut=kind))  # type: ignore[arg-type]
-    keeping = make_shortcut(BlockShape(3, 3, 3, 1, shortcut=kind))  # type: ignore[arg-type]
+    changing = make_shortcut(BlockShape(3, 3, 8, 2, shortcut=kind))
+    keeping = make_shortcut(BlockShape(3, 3, 3, 1, shortcut=kind))
     assert changing is not None
     x = images(6)
     if kind == "A":

@@ -115,30 +115,27 @@ def test_a_step_scales_its_gradient_down_to_the_clip_norm(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("section", "told"),
     [
-        ({"arch": "torchvision/vgg16bn"}, "torchvision has no network 'vgg16bn'; did you mean vgg16_bn"),
-        ({"arch": "torchvision/fasterrcnn_resnet50_fpn"}, "torchvision has no network"),
-        ({"arch": "keras/vgg16"}, "unknown library 'keras'"),
-        (
-            {"arch": "torchvision/resnet50", "cardinality": 8},
-            "model.cardinality: torchvision/resnet50 is torchvision's",
-        ),
-        ({"arch": "resnet18", "form": "a"}, "Figure 4"),
-        ({"arch": "preact_resnet50", "form": "b"}, "post-activation"),
-        ({"arch": "resnet50", "width": 1e9}, "times the channels of resnet50 are too many"),
-        ({"arch": "resnet99999998"}, "at most 10000 and 100000 are built"),
-        ({"arch": "resnet50", "auxiliary_weight": 0.3}, "resnet50 has no auxiliary classifiers"),
-        ({"arch": "plain34", "shortcut": "A"}, "model.shortcut: plain34 has no shortcuts here"),
-        ({"arch": "resnet50", "width": 0.01}, "leaves resnet50 without channels"),
+        ({"arch": "torchvision/vgg16bn"}, ("torchvision ", "'vgg16bn'", "vgg16_bn")),
+        ({"arch": "torchvision/fasterrcnn_resnet50_fpn"}, ("torchvision ", "'fasterrcnn_resnet50_fpn'")),
+        ({"arch": "keras/vgg16"}, ("model.arch: ", "'keras'", "torchvision/NAME")),
+        ({"arch": "torchvision/resnet50", "cardinality": 8}, ("model.cardinality: torchvision/resnet50 ",)),
+        ({"arch": "resnet18", "form": "a"}, ("model.arch: resnet18 ", "Figure 4", "model.width")),
+        ({"arch": "preact_resnet50", "form": "b"}, ("model.form: b ", "preact_resnet50")),
+        ({"arch": "resnet50", "width": 1e9}, ("model.width: 1e+09 ", "resnet50")),
+        ({"arch": "resnet99999998"}, ("model.arch: resnet99999998 ", " 10000 ", " 100000 ")),
+        ({"arch": "resnet50", "auxiliary_weight": 0.3}, ("model.auxiliary_weight: resnet50 ",)),
+        ({"arch": "plain34", "shortcut": "A"}, ("model.shortcut: plain34 ",)),
+        ({"arch": "resnet50", "width": 0.01}, ("model.width: 0.01 ", "resnet50")),
     ],
 )
-def test_what_is_no_network(section: dict[str, Any], told: str) -> None:
+def test_what_is_no_network(section: dict[str, Any], told: tuple[str, ...]) -> None:
     def check() -> None:
         check_model(ModelSection(**section))
         build_model(ModelSection(**section), 10)
 
     with pytest.raises(InputError) as error:
         check()
-    assert told in str(error.value)
+    assert all(fact in str(error.value) for fact in told), error.value
 
 
 def test_a_missing_timm_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +146,7 @@ def test_a_missing_timm_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_timm_networks() -> None:
     timm = pytest.importorskip("timm")
-    with pytest.raises(InputError, match="timm has no network 'inception_v5'; did you mean inception_v"):
+    with pytest.raises(InputError, match=r"timm .*'inception_v5'.* inception_v[34]"):
         build_model(ModelSection(arch="timm/inception_v5"), 10)
     ours = build_model(ModelSection(arch="timm/resnet18"), 10, seed=3)
     assert ours.state_dict().keys() == timm.create_model("resnet18", num_classes=10).state_dict().keys()
@@ -162,9 +159,9 @@ def test_timm_networks() -> None:
 def test_images_that_a_network_cannot_take() -> None:
     section = ModelSection(arch="torchvision/inception_v3")
     check_training(section, 10, 299)
-    with pytest.raises(InputError, match="torchvision/inception_v3 cannot take images of 128 × 128 pixels"):
+    with pytest.raises(InputError, match=r"torchvision/inception_v3 .* 128 × 128 "):
         check_training(section, 10, 128)  # its auxiliary classifier, which evaluation does not use
-    with pytest.raises(InputError, match="torchvision/vit_b_16 cannot take images of 64 × 64 pixels"):
+    with pytest.raises(InputError, match=r"torchvision/vit_b_16 .* 64 × 64 "):
         measure(ModelSection(arch="torchvision/vit_b_16"), 10, 64)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -77,15 +79,17 @@ class Port(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         for name in ("layer1", "layer2", "layer3"):
             x = self.get_submodule(name)(x)
-        return self.linear(F.avg_pool2d(x, x.shape[-1]).flatten(1))  # type: ignore[no-any-return]
+        logits: Tensor = self.linear(F.avg_pool2d(x, x.shape[-1]).flatten(1))
+        return logits
 
 
 @pytest.mark.parametrize("option", ["A", "B"])
-def test_cifar_ports(option: str) -> None:
+def test_cifar_ports(option: Literal["A", "B"]) -> None:
     theirs = randomised(Port(3, option))
-    ours = build_model(ModelSection(arch="resnet20", shortcut=option), 10)  # type: ignore[arg-type]
+    ours = build_model(ModelSection(arch="resnet20", shortcut=option), 10)
     told = load_weights(ours, theirs.state_dict(), "file")
-    assert told == "file: names of a CIFAR port"
+    assert told.startswith("file: ")
+    assert "CIFAR" in told
     same_outputs(theirs, ours, 32)
 
 
@@ -138,7 +142,8 @@ def pycls_names(stem: str, first: int, blocks: tuple[int, ...], letters: str, wi
                     y = y if letter == letters[-1] else F.relu(y)
                 projected = hasattr(part(name), "proj")
                 x = F.relu(y + (part(f"{name}.bn")(part(f"{name}.proj")(x)) if projected else x))
-        return part("head.fc")(x.mean((2, 3)))  # type: ignore[no-any-return]
+        logits: Tensor = part("head.fc")(x.mean((2, 3)))
+        return logits
 
     network.forward = forward
     return network
@@ -149,7 +154,7 @@ def test_pycls_for_imagenet_sees_blue_first(stem: str, first: int) -> None:
     theirs = randomised(pycls_names(stem, first, (1, 1, 1, 1), "abc", 4))
     ours = build_model(ModelSection(arch="resnext14_32x4d"), 10)
     told = load_weights(ours, theirs.state_dict(), "file")
-    assert "names of pycls" in told
+    assert "pycls" in told
     assert "blue, green, red" in told
     same_outputs(theirs, ours, 64, turned=True)
 
@@ -157,7 +162,9 @@ def test_pycls_for_imagenet_sees_blue_first(stem: str, first: int) -> None:
 def test_pycls_for_cifar() -> None:
     theirs = randomised(pycls_names("stem", 1, (3, 3, 3), "ab", 0))
     ours = build_model(ModelSection(arch="resnet20", shortcut="B"), 10)
-    assert load_weights(ours, theirs.state_dict(), "file") == "file: names of pycls"
+    told = load_weights(ours, theirs.state_dict(), "file")
+    assert "pycls" in told
+    assert "blue" not in told
     same_outputs(theirs, ours, 32)
 
 
@@ -166,7 +173,7 @@ def test_timm(name: str) -> None:
     timm = pytest.importorskip("timm")
     theirs = randomised(timm.create_model(name, num_classes=7))
     ours = build_model(ModelSection(arch=name), 7)
-    assert load_weights(ours, theirs.state_dict(), "file") == "file: names of torchvision and timm"
+    assert "timm" in load_weights(ours, theirs.state_dict(), "file")
     same_outputs(theirs, ours, 32)
 
 
@@ -206,7 +213,7 @@ def test_every_kind_of_file(ending: str, tmp_path: Path) -> None:
 def test_our_own_paths_load_into_the_grouped_form() -> None:
     apart = build_model(ModelSection(arch="resnext14_4x8d", form="b"), 7, seed=1)
     grouped = build_model(ModelSection(arch="resnext14_4x8d"), 7, seed=2)
-    assert "paths of the bottleneck apart" in load_weights(grouped, apart.state_dict(), "file")
+    assert "paths" in load_weights(grouped, apart.state_dict(), "file")
     same_outputs(apart.eval(), grouped, 48)
 
 
@@ -223,23 +230,22 @@ def test_another_number_of_classes_gets_a_new_classifier(arch: str, layers: str)
     model = build_model(section, 7)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     told = load_weights(model, weights, "file", section, "fitting")
-    assert layers in told
-    assert "of 9 classes left out, a new one of 7 starts untrained" in told
+    assert re.search(rf"\b{re.escape(layers)}[, ].* 9 .* 7 ", told)
     for name, tensor in model.state_dict().items():
         expected = before if weights[name].shape != tensor.shape else weights
         assert torch.equal(tensor, expected[name].to(tensor.dtype)), name
-    with pytest.raises(InputError, match="instead of"):
+    with pytest.raises(InputError, match=r"\(9, .*\(7, "):
         load_weights(model, weights, "file")
 
 
 def test_a_new_classifier_excuses_no_other_mismatch() -> None:
     weights = torchvision.models.resnet34(num_classes=9).state_dict()
     section = ModelSection(arch="resnet18")
-    with pytest.raises(InputError, match=r"has unknown layer1\.2"):
+    with pytest.raises(InputError, match=r"unknown layer1\.2\."):
         load_weights(build_model(section, 7), weights, "file", section, "fitting")
     section = ModelSection(arch="resnet50")
     wide = torchvision.models.wide_resnet50_2(num_classes=9).state_dict()
-    with pytest.raises(InputError, match=r"has layer1\.0\.conv1\.weight \(128, 64, 1, 1\) instead of \(64, 64, 1, 1\)"):
+    with pytest.raises(InputError, match=r"has layer1\.0\.conv1\.weight \(128, 64, 1, 1\) .*\(64, 64, 1, 1\)"):
         load_weights(build_model(section, 7), wide, "file", section, "fitting")
 
 
@@ -249,7 +255,7 @@ def test_a_classifier_of_other_classes_can_be_left_out_even_if_they_are_as_many(
     model = build_model(section, 7, seed=2)
     own = model.state_dict()["fc.weight"].clone()
     told = load_weights(model, weights, "file", section, "new", "a checkpoint")
-    assert told == "file: a checkpoint; classifier fc of other classes left out, a new one of 7 starts untrained"
+    assert re.search(r"^file: a checkpoint; .*\bfc .*\b7 ", told)
     assert torch.equal(model.state_dict()["fc.weight"], own)
     assert torch.equal(model.state_dict()["conv1.weight"], weights["conv1.weight"])
 
@@ -260,7 +266,7 @@ def test_auxiliary_classifiers_may_be_absent_but_not_by_halves() -> None:
     weights = dict(torchvision.models.googlenet(num_classes=7, aux_logits=False, init_weights=False).state_dict())
     model = build_model(section, 7)
     told = load_weights(model, weights, "file", section)
-    assert "without auxiliary classifiers, which start untrained" in told
+    assert "auxiliary" in told
     assert torch.equal(model.state_dict()["fc.weight"], weights["fc.weight"])
     half = {k: v for k, v in model.state_dict().items() if not k.startswith("aux2.")}
     with pytest.raises(InputError, match=r"lacks aux2\.conv\.conv\.weight"):
@@ -278,10 +284,10 @@ def test_the_classes_of_a_file_are_counted_at_its_classifier(arch: str) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"w": torch.zeros(2).to_sparse()}, "w is no dense tensor"),
-        ({"w": torch.zeros(2, device="meta")}, "w is no dense tensor"),
-        ({"w": torch.zeros(2), "module.w": torch.zeros(2)}, "holds w twice, with and without a prefix"),
-        ({"epoch": 3, "ema": {}}, "it has epoch, ema"),
+        ({"w": torch.zeros(2).to_sparse()}, "^file: w .* dense"),
+        ({"w": torch.zeros(2, device="meta")}, "^file: w .* dense"),
+        ({"w": torch.zeros(2), "module.w": torch.zeros(2)}, "^file .* w twice"),
+        ({"epoch": 3, "ema": {}}, "^file .* checkpoint: .* epoch, ema$"),
     ],
 )
 def test_odd_files(content: object, told: str) -> None:
@@ -297,13 +303,13 @@ def test_the_first_wrapper_that_holds_a_state_dict_counts() -> None:
 
 def test_whole_numbers_are_no_weights() -> None:
     weights = {k: v.int() for k, v in torchvision.models.resnet18(num_classes=7).state_dict().items()}
-    with pytest.raises(InputError, match=r"has conv1\.weight of type int32"):
+    with pytest.raises(InputError, match=r"has conv1\.weight .*int32"):
         load_weights(build_model(ModelSection(arch="resnet18"), 7), weights, "file")
 
 
 @pytest.mark.parametrize("content", [None, 3, {}, {"epoch": 3}, [torch.zeros(1)], {1: torch.zeros(1)}])
 def test_what_is_no_state_dict(content: object) -> None:
-    with pytest.raises(InputError, match="file is not a checkpoint"):
+    with pytest.raises(InputError, match=r"^file .* checkpoint"):
         find_state_dict(content, "file")
 
 
@@ -313,4 +319,5 @@ def test_a_mismatch_names_the_first_names_and_shapes() -> None:
     weights["head"] = torch.zeros(1)
     with pytest.raises(InputError) as error:
         load_weights(build_model(ModelSection(arch="resnet18"), 9), weights, "file")
-    assert "lacks bn1.bias; has unknown head; has fc.weight (7, 512) instead of (9, 512)" in str(error.value)
+    differing = r"lacks bn1\.bias; .* head; .*fc\.weight \(7, 512\) .*\(9, 512\)"
+    assert re.search(differing, str(error.value))

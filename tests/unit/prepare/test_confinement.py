@@ -62,9 +62,9 @@ def test_members_of_archives(name: str, depth: str, image: bytes, work: Path, tm
         before.add(work / "labels")
         arguments = ["imagenet", "--val-tar", str(archive), "--val-wnids", "labels", "--out", "pack", *ONE]
     if depth == "outer" and name in ("a/..", ".."):  # with .tar after them these are names like others, of odd classes
-        assert "give the archive that holds a WNID.tar per class" in refuses(prepare, *arguments)
+        assert "WNID.tar" in refuses(prepare, *arguments)
     else:
-        assert "leads out of the archive" in refuses(prepare, *arguments)
+        assert "leads out" in refuses(prepare, *arguments)
     assert {p for p in tree(tmp_path) - before if work / "pack" not in (p, *p.parents)} == set()
     assert not (work / "pack" / "train" / "index.bin").exists()
 
@@ -73,7 +73,7 @@ def test_members_of_archives(name: str, depth: str, image: bytes, work: Path, tm
 def test_archives_of_a_class_called_like_a_folder_above(name: str, image: bytes, work: Path, refuses: Refuses) -> None:
     inner = tar_of({"1.JPEG": image}, work / "inner.tar").read_bytes()
     tar_of({"n01.tar": inner, f"{name}.tar": inner}, work / "x.tar")
-    assert "give the archive that holds a WNID.tar per class" in refuses(prepare, *imagenet(work / "x.tar"))
+    assert "WNID.tar" in refuses(prepare, *imagenet(work / "x.tar"))
     assert not (work / "pack").exists()
 
 
@@ -106,7 +106,7 @@ def test_members_that_are_no_files(kind: bytes, image: bytes, work: Path, tmp_pa
     tar_of({"n01.tar": inner}, work / "x.tar")
     before = tree(tmp_path)
     for path in (work / "x.tar", work / "inner.tar"):
-        assert "its member 'link' is a link or a device" in refuses(prepare, *imagenet(path))
+        assert "'link' is a link" in refuses(prepare, *imagenet(path))
     assert {p for p in tree(tmp_path) - before if work / "pack" not in (p, *p.parents)} == set()
 
 
@@ -129,7 +129,7 @@ def test_names_in_packs(name: str, split: str, image_root: Path, work: Path, tmp
         packed(FolderSplit(image_root / "val"), work / "pack" / each, RAW)
     forged(work / "pack" / split, [b"a/fine.png", name.encode()])
     before = tree(tmp_path)
-    assert "leads out of the folder to write to; nothing was written" in refuses(prepare, "unpack", "pack", "out")
+    assert f" {name!r} leads out" in refuses(prepare, "unpack", "pack", "out")
     assert tree(tmp_path) == before
 
 
@@ -160,5 +160,5 @@ def test_unpacking_does_not_follow_a_link_that_is_there_already(
     (work / "out").mkdir()
     (tmp_path / "outside").mkdir()
     (work / "out" / "cat").symlink_to(tmp_path / "outside")
-    assert "is not empty" in refuses(prepare, "unpack", "pack", "out")
+    assert "error: out is not empty" in refuses(prepare, "unpack", "pack", "out")
     assert not list((tmp_path / "outside").iterdir())

@@ -55,7 +55,7 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     assert [item.label for item in val] == [0] * 6 + [1] * 6
     assert val[0].path == str(tmp_path / "val" / "images" / "val_1.JPEG")
     (tmp_path / "val" / "images" / "val_1.JPEG").unlink()
-    with pytest.raises(InputError, match=r"val_1.JPEG cannot be read"):
+    with pytest.raises(InputError, match=r"/val_1\.JPEG .*No such file"):
         splits_of(tmp_path)
 
 
@@ -88,17 +88,17 @@ def test_a_table(header: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "lists no image"),
-        ("path,label\n", "lists no image"),
-        ("a.jpg\n", "line 1: expected path,label, and found 1 columns"),
-        ("a.jpg,cat,1\n", "line 1: expected path,label, and found 3 columns"),
-        ("a.jpg,cat\nb.jpg,cat\n", "line 2: .*b.jpg is not a file"),
-        ("a.jpg,cat\na.jpg,cat\n", "two images are called cat/a.jpg"),
-        ("a.jpg,../cat\n", "'../cat' cannot be a class"),
-        ("a.jpg,..\n", "'..' cannot be a class"),
-        ("a.jpg,.cat\n", "'.cat' cannot be a class"),
-        ("a.jpg,\n", "'' cannot be a class"),
-        (b"\xff\xfe\n", "is not a text file in UTF-8"),
+        ("", "no image$"),
+        ("path,label\n", "no image$"),
+        ("a.jpg\n", "line 1: .*path,label.* 1 "),
+        ("a.jpg,cat,1\n", "line 1: .*path,label.* 3 "),
+        ("a.jpg,cat\nb.jpg,cat\n", "line 2: .*/b.jpg "),
+        ("a.jpg,cat\na.jpg,cat\n", " two .* cat/a.jpg;"),
+        ("a.jpg,../cat\n", r"list\.csv: '\.\./cat' "),
+        ("a.jpg,..\n", r"list\.csv: '\.\.' "),
+        ("a.jpg,.cat\n", r"list\.csv: '\.cat' "),
+        ("a.jpg,\n", r"list\.csv: '' "),
+        (b"\xff\xfe\n", "UTF-8"),
     ],
 )
 def test_a_table_that_makes_no_sense(text: str | bytes, sentence: str, tmp_path: Path) -> None:
@@ -118,14 +118,14 @@ def test_the_fingerprint_follows_the_files(image_root: Path) -> None:
 def test_nothing_is_written_into_the_images(image_root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(image_root)
     for target in (image_root, image_root / "pack", tmp_path / "link" / "pack", tmp_path / "x" / ".." / "images"):
-        with pytest.raises(InputError, match="which is only read"):
+        with pytest.raises(InputError, match=rf"^\S*/(images|pack) .* {image_root}, "):
             check_target(image_root, target)
     check_target(image_root, tmp_path / "images-pack")
 
 
 def test_a_file_that_vanishes_or_shrinks_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gone.jpg cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"/gone\.jpg .*No such file"):
         Item("a", 0, str(tmp_path / "gone.jpg")).read()
     (tmp_path / "short.tar").write_bytes(b"123")
-    with pytest.raises(InputError, match=r"short.tar was cut short while it was read"):
+    with pytest.raises(InputError, match=r"/short\.tar .*cut short"):
         Item("a", 0, str(tmp_path / "short.tar"), 1, 3).read()

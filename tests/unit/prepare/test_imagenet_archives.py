@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tarfile
 from pathlib import Path
@@ -52,30 +53,30 @@ def test_labels_of_the_validation_images(tmp_path: Path) -> None:
 
 
 def test_labels_and_images_that_do_not_belong_together(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds 3 images and devkit 4 labels"):
+    with pytest.raises(InputError, match=r"--val-tar: .* 3 images.* 4 labels"):
         val_split(val_tar(tmp_path, 3), ["n01"] * 4, {}, "devkit")
-    with pytest.raises(InputError, match=r"holds a\.JPEG, whose name has no number"):
+    with pytest.raises(InputError, match=r"--val-tar: .*/a\.tar .* a\.JPEG, .*number"):
         val_split(tar_of({"a.JPEG": b"1"}, tmp_path / "a.tar"), ["n01"], {}, "devkit")
 
 
 @pytest.mark.parametrize("truth", ["1\n4\n", "0\n", "9\n", "x\n"])
 def test_labels_that_are_no_class(truth: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"devkit.tar.gz is damaged or not an ImageNet 2012 devkit"):
+    with pytest.raises(InputError, match=r"--devkit: .*/devkit\.tar\.gz .*damaged"):
         read_devkit(devkit(tmp_path, truth))
 
 
 def test_devkits_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"holds no .*meta\.mat; give ILSVRC2012_devkit"):
+    with pytest.raises(InputError, match=r"--devkit: .*/x\.tar\.gz .*meta\.mat;.* ILSVRC2012_devkit_t12\.tar\.gz"):
         read_devkit(tar_of({"x": b"1"}, tmp_path / "x.tar.gz"))
     (tmp_path / "y.tar.gz").write_bytes(b"no tar")
-    with pytest.raises(InputError, match=r"y.tar.gz cannot be read"):
+    with pytest.raises(InputError, match=r"--devkit: .*/y\.tar\.gz .*read: "):
         read_devkit(tmp_path / "y.tar.gz")
     whole = devkit(tmp_path).read_bytes()
     (tmp_path / "y.tar.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"y.tar.gz"):
+    with pytest.raises(InputError, match=r"--devkit: .*/y\.tar\.gz "):
         read_devkit(tmp_path / "y.tar.gz")
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(MissingLibraryError, match=r"pip install 'resnext-train\[imagenet\]', or give --val-wnids"):
+    with pytest.raises(MissingLibraryError, match=r"pip install 'resnext-train\[imagenet\]'.*--val-wnids"):
         read_devkit(tmp_path / "devkit.tar.gz")
 
 
@@ -110,7 +111,7 @@ def test_members_are_found_by_offset(format_: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x.JPEG", "a/../../x.JPEG", "a/.."])
 def test_members_that_lead_out_are_refused(name: str, tmp_path: Path) -> None:
     path = tar_of({"good.JPEG": b"1", name: b"2"}, tmp_path / "x.tar")
-    with pytest.raises(InputError, match=r"x.tar: its member '.*' leads out of the archive"):
+    with pytest.raises(InputError, match=rf"/x\.tar: .*'{re.escape(name)}' leads out"):
         members(str(path))
 
 
@@ -122,11 +123,11 @@ def test_links_and_devices_are_refused(kind: bytes, tmp_path: Path) -> None:
         entry = tarfile.TarInfo("bad.JPEG")
         entry.type, entry.linkname = kind, "/etc/passwd"
         archive.addfile(entry)
-    with pytest.raises(InputError, match=r"x.tar: its member 'bad.JPEG' is a link or a device"):
+    with pytest.raises(InputError, match=r"/x\.tar: .*'bad\.JPEG' is a link"):
         members(str(path))
     outer = tar_of({"n01.tar": path.read_bytes()}, tmp_path / "outer.tar")
     (part,) = parts_of(TrainSplit(outer, {}))
-    with pytest.raises(InputError, match=r"outer.tar: n01.tar: its member 'bad.JPEG' is a link or a device"):
+    with pytest.raises(InputError, match=r"/outer\.tar: n01\.tar: .*'bad\.JPEG' is a link"):
         list(part.items())
 
 
@@ -155,14 +156,12 @@ def test_inner_archives_that_are_damaged(tmp_path: Path) -> None:
 
 
 def test_archives_of_the_wrong_kind(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"--train-tar: .*val.tar holds ILSVRC2012_val_00000001.JPEG; give the archive"
-    ):
+    with pytest.raises(InputError, match=r"--train-tar: .*/val\.tar .* ILSVRC2012_val_00000001\.JPEG;.* WNID\.tar"):
         TrainSplit(val_tar(tmp_path), {})
     (tmp_path / "x.tar").write_bytes(b"this is no tar" * 100)
-    with pytest.raises(InputError, match="is damaged or not an uncompressed tar"):
+    with pytest.raises(InputError, match=r"/x\.tar .*uncompressed tar"):
         members(str(tmp_path / "x.tar"))
-    with pytest.raises(InputError, match="cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"/y\.tar .*No such file"):
         members(str(tmp_path / "y.tar"))
 
 
@@ -171,5 +170,5 @@ def test_validation_images_that_are_not_numbered_from_one_on(tmp_path: Path, nam
     """Their labels would be shifted, silently, as long as they are as many."""
     data = save_image(tmp_path / "image.JPEG").read_bytes()
     archive = tar_of({f"{name}.JPEG": data for name in names}, tmp_path / "val.tar")
-    with pytest.raises(InputError, match="do not number its images from 1 to 3, each once"):
+    with pytest.raises(InputError, match=r"--val-tar: .*/val\.tar .*\b1 to 3,"):
         val_split(archive, ["n01", "n02", "n03"], {}, "labels")

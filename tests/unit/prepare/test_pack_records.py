@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +141,11 @@ def test_without_jpegtran_jpegs_are_kept_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("script", "odd"),
     [
-        ("cat {other}", "a rewritten copy would have other pixels"),
-        ("cat {wrong_size}", "jpegtran changed its size"),
+        ("cat {other}", "rewritten .*pixels"),
+        ("cat {wrong_size}", "jpegtran .*size"),
         ("cat; exit 2", "jpegtran: exit code 2"),
         ("echo 'Corrupt JPEG data' >&2; exit 1", "jpegtran: Corrupt JPEG data"),
-        ("echo nothing", "jpegtran changed its size"),
+        ("echo nothing", "jpegtran .*size"),
     ],
 )
 def test_a_rewritten_file_that_is_not_the_same_is_not_taken(script: str, odd: str, tmp_path: Path) -> None:
@@ -156,7 +157,8 @@ def test_a_rewritten_file_that_is_not_the_same_is_not_taken(script: str, odd: st
     program.chmod(0o755)
     data = image()
     record = make_record(data, "a.JPEG", Tier("exact", None, None, str(program)), verify=True)
-    assert (record.data, record.kind, record.odd) == (data, VERBATIM, odd)
+    assert (record.data, record.kind) == (data, VERBATIM)
+    assert re.search(odd, record.odd)
 
 
 @needs_jpegtran
@@ -168,4 +170,5 @@ def test_a_file_whose_parts_decode_otherwise_is_not_taken(monkeypatch: pytest.Mo
         lambda data: type("Shifted", (), {"region": lambda _, *b: decode(data)[:, : b[2], : b[3]]})(),
     )
     record = make_record(image(), "a.JPEG", EXACT, verify=True)
-    assert (record.kind, record.odd) == (VERBATIM, "a part of it, decoded alone, would have other pixels")
+    assert record.kind == VERBATIM
+    assert re.search("part .*pixels", record.odd)

@@ -41,13 +41,13 @@ def test_other_images_or_options_do_not_go_on(images: Path, tmp_path: Path, monk
         packed(FolderSplit(images), out, RAW)
     monkeypatch.undo()
     assert (out / "plan.json").is_file()
-    with pytest.raises(InputError, match="an unfinished pack of other images or options"):
+    with pytest.raises(InputError, match=rf"^{out} .*unfinished"):
         packed(FolderSplit(images), out, Tier("raw", 25, None, None))
     changed = tmp_path / "changed"
     shutil.copytree(images, changed)
     assert FolderSplit(changed).fingerprint == FolderSplit(images).fingerprint  # a copy with its dates is the same
     (changed / "c0" / "000.JPEG").touch()
-    with pytest.raises(InputError, match="an unfinished pack of other images or options"):
+    with pytest.raises(InputError, match=rf"^{out} .*unfinished"):
         packed(FolderSplit(changed), out, RAW)
     os.truncate(out / shard_name(1), 100)  # a shard that was spoiled in between is made again
     outcome = packed(FolderSplit(images), out, RAW)
@@ -55,21 +55,21 @@ def test_other_images_or_options_do_not_go_on(images: Path, tmp_path: Path, monk
     packed(FolderSplit(images), tmp_path / "at once", RAW)
     assert content(out) == content(tmp_path / "at once")
     assert pack_split.pack_split(FolderSplit(images), out, RAW, 1, 1, lambda _: None) is None
-    with pytest.raises(InputError, match="holds a pack of other images or with other options"):
+    with pytest.raises(InputError, match=rf"^{out} holds a pack"):
         packed(FolderSplit(images), out, Tier("raw", 25, None, None))
 
 
 def test_a_folder_with_other_things_is_left_alone(images: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"mine")
-    with pytest.raises(InputError, match=r"is not empty \(photo.jpg\)"):
+    with pytest.raises(InputError, match=r"/mine .*\(photo\.jpg\)"):
         packed(FolderSplit(images), tmp_path / "mine", RAW)
     assert [p.read_bytes() for p in (tmp_path / "mine").iterdir()] == [b"mine"]
 
 
 def test_two_commands_do_not_write_to_one_folder(images: Path, tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
-    with pack_split._lock_folder(tmp_path / "pack"), pytest.raises(InputError, match="another command is packing into"):
+    with pack_split._lock_folder(tmp_path / "pack"), pytest.raises(InputError, match=r"another .*/pack;"):
         packed(FolderSplit(images), tmp_path / "pack", RAW)
 
 
@@ -87,7 +87,7 @@ def _fails(task: int, advance: worker_pool.Advance) -> int:
     ("task", "error", "says"),
     [
         (3, RuntimeError, "ZeroDivisionError"),
-        (4, InputError, "a worker was killed, perhaps because memory ran out"),
+        (4, InputError, "--workers"),
         (5, InputError, "^this is wrong$"),
     ],
 )
@@ -107,5 +107,5 @@ class _DiesAsItArrives:
 
 @pytest.mark.parametrize("size", [1, 1_000_000], ids=["before it answers", "while it is sent a task"])
 def test_workers_that_die_before_their_first_task(size: int) -> None:
-    with pytest.raises(InputError, match="a worker was killed"):
+    with pytest.raises(InputError, match="--workers"):
         list(worker_pool.run(_DiesAsItArrives(), iter([bytes(size)]), 2, lambda _: None))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from resnext_train.run_dir.console import ConsoleSink
 from resnext_train.run_dir.jsonl_sink import JsonlSink
 
 
-def lines(path: Path) -> list[object]:
+def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -25,7 +26,7 @@ def test_a_continued_log_holds_each_step_once(tmp_path: Path) -> None:
     again = JsonlSink(path, 4)
     again.write({"event": "step", "step": 6, "loss": 2.0})
     again.close()
-    assert [(e["step"], e.get("loss")) for e in lines(path)] == [(0, None), (2, 1.0), (4, 1.0), (6, 2.0)]  # type: ignore[index, attr-defined]
+    assert [(e["step"], e.get("loss")) for e in lines(path)] == [(0, None), (2, 1.0), (4, 1.0), (6, 2.0)]
 
 
 def test_a_run_from_the_start_empties_the_log(tmp_path: Path) -> None:
@@ -53,7 +54,8 @@ def test_the_bar_on_a_terminal_shows_what_a_user_looks_for(
         console.tick(1, step)
         if step == 5:
             console.write({"event": "step", "epoch": 1, "step": step, **values})
-    console._bar.refresh()  # type: ignore[union-attr]
+    assert console._bar is not None
+    console._bar.refresh()
     shown = capsys.readouterr().err
     for text in (
         "epoch 1/3",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from helpers.commands import Refuses, evaluate, train
 from helpers.runs import SMALL
 from resnext_train.checkpoint import checkpoint_file
 
-RUN = ["--config", "smoke.yaml", *SMALL, "model.arch=resnet18", "optimizer.lr=1e-8", "train.epochs=1"]
+RUN = ["--config", "smoke.yaml", *SMALL, "model.arch=resnet18", "model.width=1", "optimizer.lr=1e-8", "train.epochs=1"]
 
 
 @pytest.fixture
@@ -25,14 +26,22 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
+def said_of(weights: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a run has said of the weights it starts from."""
+    begin = f"weights: {weights}: "
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(begin))
+    return line.removeprefix(begin)
+
+
 @pytest.mark.slow
 def test_a_run_starts_from_the_weights_and_says_so(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     assert train([*RUN, f"model.weights={weights}", "--out", str(out)]) == 0
-    told = f"weights: {weights}: names of torchvision and timm; classifier fc of 1000 classes left out, a new one of 4"
-    assert told in capsys.readouterr().out
+    told = said_of(weights, capsys)
+    assert "torchvision" in told
+    assert re.search(r"\bfc .*\b1000 .*\b4\b", told)
     start = torch.load(weights, weights_only=True)["state_dict"]
     end = checkpoint_file.load(out / "checkpoints" / "last.pt")["model"]
     for name in ("conv1.weight", "layer4.1.conv2.weight", "layer2.0.downsample.0.weight"):
@@ -49,12 +58,15 @@ def test_a_checkpoint_of_other_classes_gives_no_classifier_even_if_they_are_as_m
     assert train([*three, "--out", str(first)]) == 0
     again = [*three, f"model.weights={last}", "train.max_steps=1"]
     assert train([*again, "--out", str(tmp_path / "same")]) == 0
-    assert f"weights: {last}: a checkpoint of resnext-train\n" in capsys.readouterr().out
+    told = said_of(last, capsys)
+    assert "resnext-train" in told
+    assert "fc" not in told
     images = ["data.source=folder", f"data.root={image_root}"]
     own = [a for a in again if not a.startswith(("data.classes", "data.train", "data.val", "data.size"))]
     assert train([*own, *images, "--out", str(tmp_path / "other")]) == 0
-    told = "a checkpoint of resnext-train; classifier fc of other classes left out, a new one of 3 starts untrained"
-    assert told in capsys.readouterr().out
+    told = said_of(last, capsys)
+    assert "resnext-train" in told
+    assert re.search(r"\bfc .*\b3\b", told)
 
 
 @pytest.mark.slow
@@ -71,9 +83,10 @@ def test_a_continued_run_needs_the_weights_no_more(weights: Path, tmp_path: Path
 def test_weights_that_cannot_be_used(weights: Path, tmp_path: Path, refuses: Refuses) -> None:
     out = tmp_path / "run"
     error = refuses(train, *RUN, "model.weights=/nowhere/w.pth", "--out", str(out))
-    assert "model.weights: /nowhere/w.pth not found" in error
+    assert "model.weights: /nowhere/w.pth " in error
     error = refuses(train, *RUN, "model.arch=resnet34", f"model.weights={weights}", "--out", str(out))
-    assert f"{weights} does not fit the network: it lacks layer1.2.conv1.weight" in error
+    assert f"{weights} " in error
+    assert "lacks layer1.2.conv1.weight" in error
     assert not out.exists()
 
 
@@ -89,7 +102,7 @@ def test_foreign_weights_on_some_of_their_classes(
     arguments = ["--ckpt", str(weights), "--config", "resnet18", "--data", str(image_root / "val")]
     sizes = ["eval.resize=36", "eval.crop=32", "eval.interpolation=bilinear", "train.precision=fp32"]
     error = refuses(evaluate, *arguments, *sizes)
-    assert f"{weights} has 6 classes, but the names of 3 are known; name all of them in order by --classes" in error
+    assert all(fact in error for fact in (f"{weights} ", " 6 ", " 3 ", "--classes")), error
     out = tmp_path / "result.json"
     assert evaluate([*arguments, *sizes, "--classes", str(names), "--json", str(out)]) == 0
     correct = total = 0
@@ -112,5 +125,5 @@ def test_an_evaluation_of_foreign_weights_says_whose_they_are(
     data = ["data.classes=1000", "data.val_images=20", "data.size=40", "eval.resize=36", "eval.crop=32"]
     assert evaluate(["--ckpt", str(weights), "--config", "smoke.yaml", "model.arch=resnet18", *data]) == 0
     out = capsys.readouterr().out
-    assert f"weights: {weights}: names of torchvision and timm\n" in out
+    assert re.search(rf"^weights: {re.escape(str(weights))}: .*\btorchvision\b", out, re.MULTILINE)
     assert "of 20)" in out

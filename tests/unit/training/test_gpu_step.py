@@ -26,11 +26,13 @@ def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     reference = single(take_steps, torch.float64, [20])["gradients"]
     context = DistContext(Rank(), torch.device("cuda", 0))
-    model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
+    model = build_model(NETWORK, 4, seed=1).to(context.device).to(memory_format=torch.channels_last)
     step = train_step(model, build_optimizer(SgdSection(), model), context, precision=precision, loss=TrainingLoss(0.1))
     step.statistics.begin()
     step.compute_gradients(on_device(step_images(20, 0), context.device), 0, 20)
-    gradient = model.fc.weight.grad.double().cpu().flatten() / step.optimizer.scaler.get_scale()
+    of_fc = model.get_parameter("fc.weight").grad
+    assert of_fc is not None
+    gradient = of_fc.double().cpu().flatten() / step.optimizer.scaler.get_scale()
     assert F.cosine_similarity(gradient, reference["fc.weight"].flatten(), dim=0) > 0.99
 
 
@@ -38,7 +40,7 @@ def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
     context = DistContext(Rank(), torch.device("cuda", 0))
-    model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
+    model = build_model(NETWORK, 4, seed=1).to(context.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(), model)
     step = train_step(model, optimizer, context, precision=precision)
     micro_batches = list(on_device(step_images(20, 0), context.device))
@@ -51,11 +53,12 @@ def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
 @pytest.mark.gpu
 def test_an_overflow_in_the_first_fp16_step_is_skipped_cleanly() -> None:
     context = DistContext(Rank(), torch.device("cuda", 0))
-    model = build_model(NETWORK, 4, seed=1).to(context.device, memory_format=torch.channels_last)
+    model = build_model(NETWORK, 4, seed=1).to(context.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(), model)
     step = train_step(model, optimizer, context, precision="fp16")
     step.optimizer.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**60)
-    before = model.fc.weight.detach().clone()
+    weight = model.get_parameter("fc.weight")
+    before = weight.detach().clone()
     step(on_device(step_images(20, 0), context.device), 0, 20, lr=0.01)
-    assert torch.equal(model.fc.weight, before)
+    assert torch.equal(weight, before)
     assert all(torch.equal(s["momentum_buffer"], torch.zeros_like(p)) for p, s in optimizer.state.items())

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from resnext_train.config import CosineSchedule, ExponentialSchedule, PlateauSchedule, SgdSection, StepSchedule
-from resnext_train.training.lr_schedule import build_schedule
+from resnext_train.training.lr_schedule import Schedule, build_schedule
 
 SGD = SgdSection(lr=0.1)
 
@@ -60,17 +60,17 @@ def test_plateau_reduces_after_patience_and_never_below_the_minimum() -> None:
 
 
 def test_plateau_continues_from_its_state() -> None:
-    def fresh() -> object:
+    def fresh() -> Schedule:
         return build_schedule(PlateauSchedule(name="plateau", patience=1), SGD, 10, 1000)
 
     whole = fresh()
     for error in (50, 51, 52):
-        whole.observe(error)  # type: ignore[attr-defined]
+        whole.observe(error)
     part = fresh()
-    part.observe(50)  # type: ignore[attr-defined]
-    part.observe(51)  # type: ignore[attr-defined]
+    part.observe(50)
+    part.observe(51)
     continued = fresh()
-    continued.load_state_dict(part.state_dict())  # type: ignore[attr-defined]
-    continued.observe(52)  # type: ignore[attr-defined]
+    continued.load_state_dict(part.state_dict())
+    continued.observe(52)
     assert continued == whole
-    assert whole.lr(0) == pytest.approx(0.01)  # type: ignore[attr-defined]
+    assert whole.lr(0) == pytest.approx(0.01)

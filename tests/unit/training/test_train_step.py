@@ -25,6 +25,13 @@ from resnext_train.training.optimizer import build_optimizer
 from resnext_train.training.train_step import TrainStep
 
 
+def running(norm: torch.nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean and the variance that it keeps."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
 def by_hand(sizes: list[int]) -> dict[str, Any]:
     """The same steps with nothing of the code under test but network and colours: one loss over all, stock SGD."""
     model = build_model(NETWORK, 4, seed=1).double()
@@ -34,13 +41,13 @@ def by_hand(sizes: list[int]) -> dict[str, Any]:
     for n, size in enumerate(sizes):
         statistics: list[list[torch.Tensor]] = []
         losses = []
-        before = [(m.running_mean.clone(), m.running_var.clone()) for m in norms]
+        before = [[t.clone() for t in running(m)] for m in norms]
         for images, labels, jitter, _ in step_images(size, n):
             for m in norms:
                 m.momentum = 1.0
             logits = model(NORMALISE(images, jitter, torch.float64))
             losses.append(F.cross_entropy(logits, labels, reduction="sum", label_smoothing=0.1))
-            statistics.append([t.clone() for m in norms for t in (m.running_mean, m.running_var)])
+            statistics.append([t.clone() for m in norms for t in running(m)])
         optimizer.zero_grad()
         loss = torch.stack(losses).sum()
         (loss / size).backward()
@@ -48,8 +55,10 @@ def by_hand(sizes: list[int]) -> dict[str, Any]:
         total += loss.detach()
         means = [torch.stack(s).mean(0) for s in zip(*statistics, strict=True)]
         for i, (m, (mean, var)) in enumerate(zip(norms, before, strict=True)):
-            m.running_mean.copy_(0.9 * mean + 0.1 * means[2 * i])
-            m.running_var.copy_(0.9 * var + 0.1 * means[2 * i + 1])
+            running_mean, running_var = running(m)
+            running_mean.copy_(0.9 * mean + 0.1 * means[2 * i])
+            running_var.copy_(0.9 * var + 0.1 * means[2 * i + 1])
+            assert m.num_batches_tracked is not None
             m.num_batches_tracked.fill_(n + 1)
     gradients = {k: p.grad for k, p in model.named_parameters()}
     return {"gradients": gradients, "state": model.state_dict(), "loss": total}
@@ -126,7 +135,7 @@ def test_a_gradient_that_overflows_is_skipped_though_all_losses_are_finite() -> 
     context = DistContext(Rank(), torch.device("cpu"))
     step = train_step(model, optimizer, context)
     before = snapshot(bits(model, optimizer))
-    model.fc.weight.register_hook(lambda gradient: gradient * 1e38 * 1e38)
+    model.get_parameter("fc.weight").register_hook(lambda gradient: gradient * 1e38 * 1e38)
     step(iter(step_images(20, 0)), 0, 20, lr=0.05)
     assert [list(s) for s in step.watch.read()] == [[0, [], 1]]
     assert equal(before, bits(model, optimizer))
@@ -252,7 +261,9 @@ def test_the_network_is_an_ordinary_one_within_the_run_and_after_it() -> None:
     context = DistContext(Rank(), torch.device("cpu"))
     step = train_step(model, build_optimizer(SgdSection(lr=0.05), model), context, micro_batches=1)
     for n in range(3):
-        images, labels, jitter = (torch.cat([b[k] for b in step_images(20, n)]) for k in range(3))  # type: ignore[arg-type]
+        micro_batches = step_images(20, n)
+        images, labels = torch.cat([b.images for b in micro_batches]), torch.cat([b.labels for b in micro_batches])
+        jitter = torch.cat([b.jitter for b in micro_batches if b.jitter is not None])
         step(iter([ImageBatch(images, labels, jitter)]), n, 20, lr=0.05)
         stock.zero_grad()
         (F.cross_entropy(plain(NORMALISE(images, jitter, torch.float64)), labels)).backward()
@@ -273,7 +284,7 @@ def test_the_network_is_an_ordinary_one_within_the_run_and_after_it() -> None:
 def test_an_error_leaves_the_network_as_before_the_step(finished: int, micro_batches: int) -> None:
     """After as many micro-batches of it; and the step can be taken afterwards."""
     model = build_model(NETWORK, 4, seed=1)
-    model.bn1.running_mean.fill_(3.0)
+    model.get_buffer("bn1.running_mean").fill_(3.0)
     context = DistContext(Rank(), torch.device("cpu"))
     step = train_step(model, build_optimizer(SgdSection(lr=0.05), model), context)
     for n in range(finished):
@@ -287,7 +298,9 @@ def test_an_error_leaves_the_network_as_before_the_step(finished: int, micro_bat
         assert largest_difference(model.state_dict(), before) > 0, "the step has begun"
     step.statistics.__exit__(type(error), error, None)
     assert largest_difference(model.state_dict(), before) == 0
-    assert model.bn1.momentum == 0.1
+    first = model.bn1
+    assert isinstance(first, torch.nn.BatchNorm2d)
+    assert first.momentum == 0.1
     for m in undisturbed.modules():
         if isinstance(m, torch.nn.BatchNorm2d):
             m.momentum = 0.1  # it was copied within the context
@@ -305,7 +318,9 @@ def test_autocast_keeps_weights_statistics_and_gradients_in_fp32(precision: Any)
     step = train_step(model, build_optimizer(SgdSection(), model), context, precision=precision, loss=TrainingLoss(0.1))
     step(iter(step_images(20, 0)), 0, 20, lr=0.01)
     assert {t.dtype for t in model.state_dict().values()} == {torch.float32, torch.int64}
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+    gradients = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+    assert len(gradients) == len(list(model.parameters()))
+    assert {g.dtype for g in gradients.values()} == {torch.float32}
     reference = single(take_steps, torch.float64, [20])["gradients"]
-    cosine = F.cosine_similarity(model.fc.weight.grad.flatten().double(), reference["fc.weight"].flatten(), dim=0)
+    cosine = F.cosine_similarity(gradients["fc.weight"].flatten().double(), reference["fc.weight"].flatten(), dim=0)
     assert cosine > 0.99

@@ -122,17 +122,17 @@ def _cut(path: Path, size: int) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (_newer, "is of version 2 of the pack format.*update it"),
-        (lambda f: _cut(f / "index.bin", 1), "index.bin is damaged: it is .* bytes long and should be"),
-        (lambda f: os.truncate(f / "index.bin", 7), "does not begin as an index does"),
-        (lambda f: os.truncate(f / "index.bin", 100), "its header makes no sense"),
-        (lambda f: _patch(f / "index.bin", 0, b"x"), "does not begin as an index does"),
-        (lambda f: _patch(f / "index.bin", 17, b"x"), "its header makes no sense"),
-        (lambda f: (f / "index.bin").unlink(), "holds no index.bin, so it is no finished pack"),
-        (lambda f: _cut(f / shard_name(1), 1), "shard-00001.bin is .* bytes long and should be .*copy it again"),
-        (lambda f: (f / shard_name(0)).unlink(), "shard-00000.bin is missing"),
-        (lambda f: _patch(f / shard_name(1), 20, b"!!"), "shard-00001.bin does not belong to .*index.bin"),
-        (lambda f: _patch(f / shard_name(1), 12, b"\7"), "shard-00001.bin does not belong to .*index.bin"),
+        (_newer, "index.bin .* 2 .*pip install --upgrade resnext-train"),
+        (lambda f: _cut(f / "index.bin", 1), "index.bin .* bytes "),
+        (lambda f: os.truncate(f / "index.bin", 7), "index.bin .*begin"),
+        (lambda f: os.truncate(f / "index.bin", 100), "index.bin .*header"),
+        (lambda f: _patch(f / "index.bin", 0, b"x"), "index.bin .*begin"),
+        (lambda f: _patch(f / "index.bin", 17, b"x"), "index.bin .*header"),
+        (lambda f: (f / "index.bin").unlink(), " no index.bin, "),
+        (lambda f: _cut(f / shard_name(1), 1), "shard-00001.bin .* bytes "),
+        (lambda f: (f / shard_name(0)).unlink(), "shard-00000.bin .*missing"),
+        (lambda f: _patch(f / shard_name(1), 20, b"!!"), "shard-00001.bin .*index.bin;"),
+        (lambda f: _patch(f / shard_name(1), 12, b"\7"), "shard-00001.bin .*index.bin;"),
     ],
 )
 def test_what_is_no_whole_pack_is_refused(folder: Path, damage: Callable[[Path], None], sentence: str) -> None:
@@ -167,7 +167,7 @@ def test_a_header_that_makes_no_sense_is_refused(folder: Path, change: dict[str,
     for key, value in change.items():
         header[key] = {**header[key], **value} if isinstance(value, dict) and value else value
     file.write_bytes(data[:16] + json.dumps(header).encode().ljust(length)[:length] + data[16 + length :])
-    with pytest.raises(InputError, match=r"index\.bin is damaged"):
+    with pytest.raises(InputError, match=r"index\.bin .*header"):
         PackIndex(folder)
 
 
@@ -177,11 +177,11 @@ def test_a_record_outside_its_shard_is_an_error_of_reading(folder: Path) -> None
     _patch(folder / "index.bin", PackIndex(folder).header.columns["shard"]["offset"] + 4, b"\xff")
     index = PackIndex(folder)
     for i in (0, 1):
-        with pytest.raises(OSError, match="a record outside its shard"):
+        with pytest.raises(OSError, match=r"index\.bin .*shard$"):
             index.read(i)
-        with pytest.raises(OSError, match="a record outside its shard"):
+        with pytest.raises(OSError, match=r"index\.bin .*shard$"):
             index.pixels(i)
-    with pytest.raises(OSError, match="is not an array of"):
+    with pytest.raises(OSError, match=rf"index\.bin: .*{re.escape(index.name(2))} .*array"):
         index.pixels(2)
 
 

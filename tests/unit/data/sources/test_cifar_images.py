@@ -58,7 +58,7 @@ def test_files_that_are_not_the_published_ones(file: str, damage: str, tmp_path:
     else:
         path.unlink()
     for build in (build_splits, build_val):
-        with pytest.raises(InputError, match=r"cifar-10-batches-py is incomplete or damaged.*cifar-10-python.tar.gz"):
+        with pytest.raises(InputError, match=r"/cifar-10-batches-py .*cifar-10-python\.tar\.gz"):
             build(FolderData(root=str(tmp_path)))
 
 
@@ -74,7 +74,7 @@ class Evil:
 def test_a_pickle_from_elsewhere_is_never_run(file: str, tmp_path: Path, make_cifar: MakeCifar) -> None:
     make_cifar(tmp_path, "CIFAR-10")
     (tmp_path / "cifar-10-batches-py" / file).write_bytes(pickle.dumps(Evil(tmp_path / "evil")))
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match=r"/cifar-10-batches-py .*cifar-10-python\.tar\.gz"):
         build_splits(FolderData(root=str(tmp_path)))
     assert not (tmp_path / "evil").exists()
 
@@ -84,7 +84,7 @@ def test_a_root_with_two_data_sets(other: str, tmp_path: Path, make_cifar: MakeC
     make_cifar(tmp_path, "CIFAR-10")
     (tmp_path / other).mkdir()
     for build in (build_splits, build_val):
-        with pytest.raises(InputError, match=f"holds cifar-10-batches-py and {other}; .* one data set"):
+        with pytest.raises(InputError, match=rf" cifar-10-batches-py and {other};.* data\.root"):
             build(FolderData(root=str(tmp_path)))
 
 
@@ -92,7 +92,7 @@ def test_a_root_with_two_data_sets(other: str, tmp_path: Path, make_cifar: MakeC
 def test_a_root_one_folder_too_deep(title: str, tmp_path: Path, make_cifar: MakeCifar) -> None:
     make_cifar(tmp_path, title)
     (folder,) = tmp_path.glob("cifar-*")
-    with pytest.raises(InputError, match="to its parent folder"):
+    with pytest.raises(InputError, match=rf"^{folder} .*data\.root .*parent"):
         build_splits(FolderData(root=str(folder)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_a_run_from_a_pack_is_the_run_from_the_folder(
         assert train([*RUN, f"data.root={root}", "--out", str(tmp_path / name)]) == 0
         losses[name] = [e["loss"] for e in events(tmp_path / name, "step")]
     assert losses["exact"] == losses["folder"]
-    assert "; packed in tier exact (lossless)\n" in capsys.readouterr().out
+    assert " tier exact (lossless)\n" in capsys.readouterr().out
     (start,) = events(tmp_path / "resized", "start")
     lossy = "packed in tier resized (lossy: resized to a short side of at most 256, JPEG quality 92)"
     assert start["images"] == {"train": lossy, "val": lossy}
@@ -111,7 +112,7 @@ def test_a_run_from_a_pack_is_the_run_from_the_folder(
     # Continued from another tier, that is said
     more = [*RUN, f"data.root={image_root}", "train.epochs=2", "--out", str(tmp_path / "more")]
     assert train([*more, "--resume", str(tmp_path / "exact" / "checkpoints" / "last.pt")]) == 0
-    assert "train images: files; until now: packed in tier exact (lossless)\n" in capsys.readouterr().out
+    assert re.search(r"^train .*: files; .* tier exact \(lossless\)$", capsys.readouterr().out, re.MULTILINE)
 
     # A pack is taken wherever a folder is
     exact, found = image_root.parent / "exact", []
@@ -129,7 +130,7 @@ def test_a_damaged_record_is_a_bad_image(image_root: Path, refuses: Refuses, tmp
     data[64:80] = bytes(16)  # the first record's first bytes
     shard.write_bytes(data)
     told = refuses(train, *RUN, f"data.root={root}", "--out", str(tmp_path / "run"))
-    assert f"{root / 'train'}: cat/0.JPEG cannot be read: it is no image of a known format" in told
+    assert f"{root / 'train'}: cat/0.JPEG " in told
 
 
 def test_a_shard_cut_short_and_a_foreign_index_are_refused_before_the_first_step(
@@ -138,25 +139,28 @@ def test_a_shard_cut_short_and_a_foreign_index_are_refused_before_the_first_step
     root = pack_of(image_root, "exact")
     shutil.copytree(root, tmp_path / "cut")
     shard = tmp_path / "cut" / "train" / "shard-00000.bin"
-    shard.write_bytes(shard.read_bytes()[:-10])
-    assert "bytes long and should be" in refuses(train, *RUN, f"data.root={tmp_path / 'cut'}", "--dry-run")
+    size = shard.stat().st_size
+    os.truncate(shard, size - 10)
+    told = refuses(train, *RUN, f"data.root={tmp_path / 'cut'}", "--dry-run")
+    assert all(fact in told for fact in (f" {shard} ", f" {size - 10:,} ", f" {size:,};")), told
     shutil.copy(root / "val" / "index.bin", root / "train" / "index.bin")
     told = refuses(train, *RUN, f"data.root={root}", "--dry-run")
-    assert str(root / "train" / "shard-00000.bin") in told
+    assert f" {root / 'train' / 'shard-00000.bin'} " in told
 
 
 def test_a_pack_that_is_not_finished_is_no_folder_of_images(image_root: Path, refuses: Refuses) -> None:
     root = pack_of(image_root, "exact")
     (root / "train" / "index.bin").rename(root / "train" / "plan.json")
     told = refuses(train, *RUN, f"data.root={root}", "--dry-run")
-    assert f"{root / 'train'} holds a pack that is not finished; give the command that began it again" in told
+    assert f"{root / 'train'} " in told
+    assert "not finished" in told
 
 
 def test_an_array_that_is_too_large_is_refused(image_root: Path) -> None:
     """In a pack from elsewhere, with a sparse file that fits its index."""
     root = pack_of(image_root, "raw") / "train"
     os.truncate(root / "shard-00000.bin", 64 + 3 * 30_000**2)
-    with pytest.raises(InputError, match="bytes long and should be"):
+    with pytest.raises(InputError, match=rf"shard-00000\.bin .*\b{64 + 3 * 30_000**2:,} "):
         PackedImages(root)
     pack = PackedImages(pack_of(image_root, "raw2") / "train")
     index = pack._index
@@ -164,5 +168,5 @@ def test_an_array_that_is_too_large_is_refused(image_root: Path) -> None:
     index.header = index.header._replace(shards=[64 + 3 * 30_000**2])
     index.offset, index.length = np.full(24, 64, np.uint64), np.full(24, 3 * 30_000**2, np.uint32)
     index.height = index.width = np.full(24, 30_000, np.uint32)
-    with pytest.raises(BadImageError, match="larger than the limit"):
+    with pytest.raises(BadImageError, match="100,000,000"):
         pack.image(0)

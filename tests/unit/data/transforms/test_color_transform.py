@@ -87,7 +87,8 @@ def test_colours_are_computed_outside_autocast() -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             seen.append(x)
-            return self.fc(x.mean((2, 3)))
+            logits: torch.Tensor = self.fc(x.mean((2, 3)))
+            return logits
 
     jitter = torch.from_numpy(PAPER.draw_jitter(image_draws(0, 0, np.arange(24))[1]))
     block = ImageBatch(micro_batch(), torch.arange(24) % 4, jitter)

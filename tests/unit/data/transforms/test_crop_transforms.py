@@ -170,7 +170,7 @@ def test_a_recipe_with_scale_jitter_makes_crops_of_its_size(tmp_path: Path) -> N
     assert isinstance(transform, ScaleTransform)
     assert transform.short_side == (256, 480)
     assert transform(open_image(jpeg(500, 375)), image_draws(0, 0, np.array([1]))[0][0]).shape == (3, 224, 224)
-    with pytest.raises(InputError, match=r"augment\.short_side must be \[low, high\] with augment\.size <= low"):
+    with pytest.raises(InputError, match=r"augment\.short_side .*augment\.size <= low"):
         load_recipe("resnet34_shortcut_b.yaml", ["augment.short_side=[200,480]"])
 
 
