@@ -104,7 +104,8 @@ def _killed_worker_explained() -> Iterator[None]:
         raise InputError(
             "a worker was killed, perhaps because memory ran out; give the same command again, "
             "with fewer --workers if so"
-        ) from error
+            # Its traceback holds a view of the message's buffer in a cycle, on which Python 3.12 and 3.13 crash.
+        ) from error.with_traceback(None)
 
 
 def _use_one_thread() -> None:
