@@ -43,10 +43,10 @@ SIGNALS = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGHUP"
 _TIMES = {"images_per_s", "data_wait", "seconds", "host", "command", "world_size", "threads", "path"}
 
 
-def module(*arguments: str, processes: int = 1) -> list[str]:
-    """The command line of `python -m resnext_train ...`, under torchrun if `processes` > 1."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", SIGNALS]
-    return [sys.executable, *(torchrun if processes > 1 else []), "-m", "resnext_train", *arguments]
+def module(*arguments: str, torchrun: int = 0) -> list[str]:
+    """The command line of `python -m resnext_train ...`, under torchrun if that many processes are given."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={torchrun}", SIGNALS]
+    return [sys.executable, *(launcher if torchrun else []), "-m", "resnext_train", *arguments]
 
 
 def environment(threads: int = 1) -> dict[str, str]:
@@ -54,20 +54,20 @@ def environment(threads: int = 1) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
-def run_module(*arguments: str, processes: int = 1, threads: int = 1, cwd: Path | None = None) -> str:
-    """Run `python -m resnext_train ...`, under torchrun if `processes` > 1; its output. Fails the test if it fails."""
-    done = start_module(*arguments, processes=processes, threads=threads, cwd=cwd)
+def run_module(*arguments: str, torchrun: int = 0, threads: int = 1, cwd: Path | None = None) -> str:
+    """Run `python -m resnext_train ...`, see `module`; its output. Fails the test if it fails."""
+    done = start_module(*arguments, torchrun=torchrun, threads=threads, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stderr
     return done.stdout
 
 
 def start_module(
-    *arguments: str, processes: int = 1, threads: int = 1, cwd: Path | None = None
+    *arguments: str, torchrun: int = 0, threads: int = 1, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Like `run_module`, whatever the exit code."""
     return subprocess.run(
-        module(*arguments, processes=processes),
+        module(*arguments, torchrun=torchrun),
         capture_output=True,
         text=True,
         check=False,
@@ -77,10 +77,10 @@ def start_module(
     )
 
 
-def start_run(out: Path, *options: str, processes: int = 1) -> subprocess.Popen[str]:
+def start_run(out: Path, *options: str, torchrun: int = 0) -> subprocess.Popen[str]:
     """Start a small run in the background; its output is in one stream."""
     return subprocess.Popen(
-        module("train", *RUN, *options, "--out", str(out), processes=processes),
+        module("train", *RUN, *options, "--out", str(out), torchrun=torchrun),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

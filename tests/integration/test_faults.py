@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -36,36 +35,27 @@ pytestmark = pytest.mark.slow
 # Signals.
 
 
-def has_ended(job: subprocess.Popen[str]) -> bool:
-    return job.poll() is not None
-
-
 def children(pid: int) -> list[int]:
     """The processes that `pid` has started."""
     return [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, to find torchrun's processes")
-def test_two_jobs_side_by_side_under_torchrun_are_stopped_and_continued(whole: Path, tmp_path: Path) -> None:
-    """SIGUSR1 to the one's torchrun and SIGTERM to a single process of the other: neither loses anything."""
-    jobs = [start_run(tmp_path / name, *LONG, processes=2) for name in ("one", "two")]
-    for job, name in zip(jobs, ("one", "two"), strict=True):
-        wait_for_step(tmp_path / name, ended=partial(has_ended, job))
-    workers = [children(job.pid) for job in jobs]
-    began = time.monotonic()
-    jobs[0].send_signal(signal.SIGUSR1)
-    os.kill(workers[1][1], signal.SIGTERM)
-    told = [job.communicate(timeout=60)[0] for job in jobs]
-    assert time.monotonic() - began < 25, "torchrun kills after 30 s"
-    for job, name, text, told_by in zip(jobs, ("one", "two"), told, ("SIGUSR1", "SIGTERM"), strict=True):
-        assert job.returncode == 1, "torchrun's code for any failure"
-        state = state_of(tmp_path / name)
-        assert (state["status"], state["signal"]) == ("preempted", told_by)
-        assert re.search(rf"{told_by}.* step {state['step']}\b", text)
-        assert events(tmp_path / name, "preempted")[-1]["step"] == state["step"]
-        saved = checkpoint_file.load(tmp_path / name / "checkpoints" / "last.pt")
-        assert saved["progress"]["step"] == state["step"] == len(events(tmp_path / name, "step"))
-    assert not [p for pids in workers for p in pids if Path(f"/proc/{p}").exists()], "orphans are left"
+def test_a_job_under_torchrun_is_stopped_and_saved(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    job = start_run(out, *LONG, torchrun=2)
+    wait_for_step(out, ended=lambda: job.poll() is not None)
+    ranks = children(job.pid)
+    job.send_signal(signal.SIGUSR1)
+    text, _ = job.communicate(timeout=25)  # torchrun kills after 30 s
+    assert job.returncode == 1, "torchrun's code for any failure"
+    state = state_of(out)
+    assert (state["status"], state["signal"]) == ("preempted", "SIGUSR1")
+    assert re.search(rf"SIGUSR1.* step {state['step']}\b", text)
+    assert events(out, "preempted")[-1]["step"] == state["step"]
+    saved = checkpoint_file.load(out / "checkpoints" / "last.pt")
+    assert saved["progress"]["step"] == state["step"] == len(events(out, "step"))
+    assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()], "orphans are left"
 
 
 def second_step_takes_a_minute() -> None:

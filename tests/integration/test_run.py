@@ -84,11 +84,16 @@ def test_the_checkpoint_is_plain_and_complete(single: Path) -> None:
     assert state["model"]["bn1.num_batches_tracked"] == state["progress"]["step"]
 
 
-def test_two_processes_under_torchrun_are_bit_identical(single: Path, tmp_path: Path) -> None:
-    out = tmp_path / "two"
-    run_module("train", *RUN, "--out", str(out), "data.workers=0", processes=2)
+def test_two_processes_are_bit_identical_and_count_as_one(single: Path, tmp_path: Path) -> None:
+    """In a folder with dollar signs, which torch's agent would take for variables of its own."""
+    out, target = tmp_path / "$local_rank$$", tmp_path / "result.json"
+    run_module("train", "--procs", "2", *RUN, "--out", str(out), "data.workers=0")
     assert comparable(out, "step", "epoch") == comparable(single, "step", "epoch")
     assert equal_runs(out, single)
+    assert events(out, "start")[0]["world_size"] == 2
+    run_module("eval", "--procs", "2", "--ckpt", str(out / "checkpoints" / "best.pt"), "--json", str(target))
+    best, counted = json.loads((out / "summary.json").read_text())["best"], json.loads(target.read_text())
+    assert [counted[k] for k in ("count", "top1_correct")] == [37, best["top1_correct"]]
 
 
 def test_evaluation_repeats_the_logged_counts(single: Path, tmp_path: Path) -> None:
