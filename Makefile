@@ -19,7 +19,7 @@ test: .venv/installed-dev ## Run the whole test suite
 	$(PYTEST) --durations=15
 
 coverage: .venv/installed-dev ## Run the whole test suite; list the package's files by covered lines, lowest first
-	$(PYTEST) --cov --cov-report=
+	$(PYTEST) --cov=resnext_train --cov-report=
 	@$(BIN)/coverage report --sort=cover
 
 mutation: .venv/installed-dev ## Plant faults one by one, and see that the test suite catches each

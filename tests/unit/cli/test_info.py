@@ -49,7 +49,6 @@ def test_table_2_of_the_resnext_paper(capsys: pytest.CaptureFixture[str]) -> Non
     assert rows[4][-1] == "resnext50_32x4d"
 
 
-@pytest.mark.slow
 def test_a_match_can_start_from_any_bottleneck_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert info(["--match", "resnext101_64x4d", "--cardinality", "2", "64"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]

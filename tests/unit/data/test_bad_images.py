@@ -335,7 +335,6 @@ def test_a_run_that_skips_counts_in_log_summary_and_evaluation(
     assert re.search(r"\bleft out\b.*: 1$", said.out, re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_a_run_stops_at_a_bad_image_with_one_sentence(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:
     (image_root / "train" / "dog" / "5.JPEG").write_bytes(b"\xff\xd8\xff\xe0 cut")
     told = refuses(train, *RUN, f"data.root={image_root}", "--out", str(tmp_path / "run"))

@@ -143,7 +143,6 @@ def test_shortcuts_a_b_and_c(kind: Shortcut) -> None:
         assert keeping is None
 
 
-@pytest.mark.slow
 def test_resnet_34_of_all_shortcuts_has_the_parameters_that_arithmetic_gives() -> None:
     """ResNet paper, Table 3: B adds three projections to A, C one to each of the 16 blocks."""
     sizes = {s: sum(p.numel() for p in model_of("resnet34", shortcut=s).parameters()) for s in "ABC"}

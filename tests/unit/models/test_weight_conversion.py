@@ -220,7 +220,7 @@ def test_our_own_paths_load_into_the_grouped_form() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "layers"),
-    [("resnet18", "fc"), ("torchvision/vgg11", "classifier.6"), ("torchvision/googlenet", "aux1.fc2")],
+    [("resnet18", "fc"), ("torchvision/mobilenet_v3_small", "classifier.3"), ("torchvision/googlenet", "aux1.fc2")],
 )
 def test_another_number_of_classes_gets_a_new_classifier(arch: str, layers: str) -> None:
     section = ModelSection(arch=arch)

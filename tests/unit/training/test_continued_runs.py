@@ -122,7 +122,6 @@ def test_a_finished_run_without_a_best_or_with_a_loss_that_is_no_number(
     assert "best  top-1" not in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_more_epochs_only_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert train([*RUN, "--out", str(out), "train.epochs=1"]) == 0
@@ -136,7 +135,6 @@ def test_more_epochs_only_on_request(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [e["epoch"] for e in events(out, "epoch")] == [1, 2]
 
 
-@pytest.mark.slow
 def test_a_checkpoint_from_elsewhere_starts_a_folder_of_its_own(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +153,6 @@ def test_a_checkpoint_from_elsewhere_starts_a_folder_of_its_own(
     assert (out / "log.jsonl").read_text() == before
 
 
-@pytest.mark.slow
 def test_a_changed_batch_size_continues_after_as_many_epochs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,6 @@ from resnext_train.errors import InputError
 from resnext_train.training.train_step import TrainStep
 
 
-@pytest.mark.slow
 def test_a_run_that_fails_while_it_saves_ends_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = checkpoint_file.save
 
@@ -37,7 +36,6 @@ def test_a_run_that_fails_while_it_saves_ends_as_failed(tmp_path: Path, monkeypa
     assert checkpoint_file.load(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] == 2
 
 
-@pytest.mark.slow
 def test_a_best_checkpoint_that_is_not_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No image is right in either epoch: the second is the best, but only because the first could not be saved."""
     write, out = checkpoint_file.save, tmp_path / "run"

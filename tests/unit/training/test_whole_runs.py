@@ -12,7 +12,6 @@ from helpers.commands import train
 from helpers.runs import RUN, events
 
 
-@pytest.mark.slow
 def test_a_run_saves_after_a_time(tmp_path: Path) -> None:
     """Within an epoch, though neither steps nor epochs ask for it."""
     out = tmp_path / "run"

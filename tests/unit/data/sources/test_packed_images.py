@@ -66,7 +66,6 @@ def test_micro_batches_from_a_pack_are_those_from_the_folder(image_root: Path, t
         assert torch.equal(a.labels, b.labels)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["exact", "resized", "raw"])
 def test_names_labels_and_classes_are_the_folders(image_root: Path, tier: str) -> None:
     folder, pack = ImageFolder(image_root / "train"), open_images(pack_of(image_root, tier) / "train")
