@@ -25,7 +25,7 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def _streams(use: int, seed: int, epoch: int, images: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return the start of an independent stream for each image, (n, 1): the four words mixed in one after another."""
-    state = np.zeros((1, 1), np.uint64)
+    state: NDArray[np.uint64] = np.zeros((1, 1), np.uint64)
     for word in (use, seed, epoch):
         state = _mix(state + _GAMMA + np.array([[word % 2**64]], np.uint64))
     return _mix(state + _GAMMA + images.astype(np.uint64)[:, None])

@@ -32,7 +32,7 @@ def test_the_run_folder(single: Path) -> None:
     assert recipe["train"]["batch_size"] == 16
     start, end = events(single, "start")[0], events(single, "end")[0]
     assert start["versions"]["torch"] == torch.__version__
-    assert start["command"][1:] == [*RUN, "--out", str(single), "data.workers=1", "log.tensorboard=true"]
+    assert start["command"][1:] == ["train", *RUN, "--out", str(single), "data.workers=1", "log.tensorboard=true"]
     assert (start["steps_per_epoch"], start["total_steps"]) == (
         3,
         6,

@@ -57,7 +57,8 @@ class ColorTransform:
         turn = 2 * np.pi * draws.angle[:, [0, 0, 1]]
         normals = radius * np.where((True, False, True), np.cos(turn), np.sin(turn))
         shift = (normals * self.lighting * EIGENVALUES) @ np.array(EIGENVECTORS).T
-        return np.concatenate((order, factors, shift), axis=1).astype(np.float32)
+        fields: NDArray[np.float32] = np.concatenate((order, factors, shift), axis=1).astype(np.float32)
+        return fields
 
     def __call__(
         self, images: Tensor, jitter: Tensor | None, dtype: torch.dtype = torch.float32, out: Tensor | None = None
