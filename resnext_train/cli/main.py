@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import shutil
 import sys
+import textwrap
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -170,11 +172,19 @@ def _choose(prog: str, words: tuple[str, ...], argv: Sequence[str]) -> int:
 
 def parser_of(prog: str, command: Command) -> ArgumentParser:
     """Return the parser of a command that is called `prog`."""
-    parser = ArgumentParser(prog=prog)
+    parser = ArgumentParser(prog=prog, formatter_class=RawDescriptionHelpFormatter)
     command.add_arguments(parser)
+    assert parser.description
     assert parser.epilog
-    parser.epilog = parser.epilog.replace("{prog}", prog)
+    parser.description = _filled(parser.description)
+    parser.epilog = _filled(parser.epilog.replace("{prog}", prog))
     return parser
+
+
+def _filled(text: str) -> str:
+    """Fill the paragraphs of a text to the width of the terminal, but leave lines that are set in: commands, tables."""
+    width = shutil.get_terminal_size().columns - 2
+    return "\n".join(line if line.startswith("  ") else textwrap.fill(line, width) for line in text.split("\n"))
 
 
 def _group_parser(prog: str, group: Group) -> ArgumentParser:

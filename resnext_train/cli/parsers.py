@@ -5,7 +5,7 @@ Each function gives a parser its description, its arguments and its epilog, in w
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 
 from resnext_train.bench import TIERS
 from resnext_train.distributed.stop_signals import STOPPING
@@ -16,7 +16,7 @@ def train_arguments(p: ArgumentParser) -> None:
     p.description = "Train a network from a recipe, on one process or on many."
     first, *others = (s.name for s in STOPPING)
     p.epilog = (
-        "8 GPUs: {prog} --procs 8 --config resnext50_32x4d data.root=/path/to/imagenet. "
+        "8 GPUs:\n  {prog} --procs 8 --config resnext50_32x4d data.root=/path/to/imagenet\n\n"
         f"{', '.join([first, *others[:-1]])} and {others[-1]} (SIGINT is Ctrl-C) make a run save itself and stop, with "
         "exit code 75; the same command resumes it."
     )
@@ -36,7 +36,7 @@ def train_arguments(p: ArgumentParser) -> None:
 
 def eval_arguments(p: ArgumentParser) -> None:
     p.description = "Evaluate a checkpoint: every image exactly once, on any number of processes."
-    p.epilog = "example: {prog} --ckpt runs/resnext50_32x4d/checkpoints/best.pt --data /path/to/imagenet"
+    p.epilog = "example:\n  {prog} --ckpt runs/resnext50_32x4d/checkpoints/best.pt --data /path/to/imagenet"
     p.add_argument("--ckpt", required=True, metavar="PATH", help="a checkpoint of resnext-train, or foreign weights")
     p.add_argument(
         "--config",
@@ -67,9 +67,8 @@ def info_arguments(p: ArgumentParser) -> None:
     p.description = (
         "Parameters, multiply-adds and stages of a network; without a network, a list of all shipped recipes."
     )
-    p.epilog = (
-        "examples: {prog} resnext50_32x4d; {prog} --config smoke; {prog} --match resnet50 --cardinality 1 2 4 8 32"
-    )
+    examples = ("resnext50_32x4d", "--config smoke", "--match resnet50 --cardinality 1 2 4 8 32")
+    p.epilog = "\n".join(("examples:", *(f"  {{prog}} {example}" for example in examples)))
     p.add_argument(
         "network",
         nargs="*",
@@ -85,7 +84,7 @@ def info_arguments(p: ArgumentParser) -> None:
 
 def export_arguments(p: ArgumentParser) -> None:
     p.description = "Write a checkpoint's weights under torchvision's names, and check them by reading them back."
-    p.epilog = "example: {prog} --ckpt runs/resnext50_32x4d/checkpoints/best.pt --out resnext50.safetensors"
+    p.epilog = "example:\n  {prog} --ckpt runs/resnext50_32x4d/checkpoints/best.pt --out resnext50.safetensors"
     p.add_argument("--ckpt", required=True, metavar="PATH", help="a checkpoint of resnext-train, or foreign weights")
     p.add_argument("--config", metavar="NAME|PATH", help="recipe for foreign weights")
     p.add_argument(
@@ -102,7 +101,7 @@ def bench_arguments(p: ArgumentParser) -> None:
         "Measure how fast this machine reads a recipe's training images, from a folder and packed: as uint8 with one "
         "loader process and with all, and as normalised floats with colours in one process."
     )
-    p.epilog = "example: {prog} data --config resnext50_32x4d --data /path/to/imagenet --baseline"
+    p.epilog = "example:\n  {prog} data --config resnext50_32x4d --data /path/to/imagenet --baseline"
     p.add_argument("what", choices=["data"], help="what to measure: data, the input pipeline")
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="the recipe: crop, colours, micro-batch")
     p.add_argument(
@@ -134,7 +133,7 @@ def verify_arguments(p: ArgumentParser) -> None:
         "compare all tensors and values of both last checkpoints and all logged steps and epochs, bit by bit. On CPUs "
         "in fp32 they are equal; on GPUs only if the GPU libraries are deterministic."
     )
-    p.epilog = "example: {prog} --config smoke --steps 20 --kills 3 --procs 2"
+    p.epilog = "example:\n  {prog} --config smoke --steps 20 --kills 3 --procs 2"
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="a shipped recipe's name, or a path")
     p.add_argument("--steps", type=int, default=20, metavar="N", help="steps to run, 2 at least (default: 20)")
     p.add_argument("--kills", type=int, default=3, metavar="N", help="kills of the second run, 1 at least (default: 3)")
@@ -151,16 +150,16 @@ _TIERS = """tiers:
 
 Give a killed command again to resume it.
 
-example: """
+example:
+  """
 
 
 def pack_arguments(p: ArgumentParser) -> None:
     p.description = (
-        "Pack a folder of images: one with a folder per class, a data root that holds train/ and val/, Tiny-ImageNet\n"
+        "Pack a folder of images: one with a folder per class, a data root that holds train/ and val/, Tiny-ImageNet "
         "as it is published, or a .csv table of path,label."
     )
     p.epilog = _TIERS + "{prog} /data/imagenet /data/imagenet-pack --tier exact"
-    p.formatter_class = RawDescriptionHelpFormatter
     p.add_argument("source", metavar="SRC", help="the images, which are only read")
     p.add_argument("out", metavar="DST", help="folder to write to; holds train/ and val/ if SRC does")
     _add_pack_options(p)
@@ -172,7 +171,6 @@ def imagenet_arguments(p: ArgumentParser) -> None:
         _TIERS + "{prog} --train-tar ILSVRC2012_img_train.tar --val-tar ILSVRC2012_img_val.tar \\\n"
         "    --devkit ILSVRC2012_devkit_t12.tar.gz --out /data/imagenet-pack"
     )
-    p.formatter_class = RawDescriptionHelpFormatter
     p.add_argument("--train-tar", metavar="TAR", help="ILSVRC2012_img_train.tar")
     p.add_argument("--val-tar", metavar="TAR", help="ILSVRC2012_img_val.tar; its labels come from one of the next two")
     p.add_argument("--devkit", metavar="TAR.GZ", help="ILSVRC2012_devkit_t12.tar.gz, also for classes in plain words")
@@ -204,13 +202,13 @@ def _add_workers(p: ArgumentParser) -> None:
 
 def check_arguments(p: ArgumentParser) -> None:
     p.description = "Decode every image of a folder or pack and list those that are bad (exit code 1) or odd."
-    p.epilog = "example: {prog} /data/imagenet"
+    p.epilog = "example:\n  {prog} /data/imagenet"
     p.add_argument("path", metavar="PATH", help="images as for pack, or a pack, or a folder of packs train/ and val/")
     _add_workers(p)
 
 
 def unpack_arguments(p: ArgumentParser) -> None:
     p.description = "Write a pack's images as files under their old names; arrays of the raw tier become PNG files."
-    p.epilog = "example: {prog} /data/imagenet-pack /data/imagenet-again"
+    p.epilog = "example:\n  {prog} /data/imagenet-pack /data/imagenet-again"
     p.add_argument("source", metavar="PACK", help="a pack, or a folder of packs train/ and val/")
     p.add_argument("out", metavar="OUT", help="a folder that is new or empty")

@@ -40,7 +40,7 @@ def read_train(args: Namespace) -> TrainRequest:
     recipe = load_recipe(args.config, args.overrides)
     check_model(recipe.model)
     _check_procs(args.procs)
-    _check_micro_batches(recipe, args.procs)
+    _check_micro_batches(recipe, max(args.procs, this_rank().world_size))
     folder = RunDir(Path(args.out) if args.out else Path("runs") / run_name(args.config))
     if args.dry_run:
         check_weights(recipe)
@@ -54,8 +54,8 @@ def _check_procs(procs: int) -> None:
         raise InputError(f"--procs {procs}: must be at least 1")
 
 
-def _check_micro_batches(recipe: Recipe, procs: int) -> None:
-    world_size, micro_batches = max(procs, this_rank().world_size), recipe.train.micro_batches
+def _check_micro_batches(recipe: Recipe, world_size: int) -> None:
+    micro_batches = recipe.train.micro_batches
     if world_size > micro_batches:
         raise InputError(
             f"{world_size} processes but only {micro_batches} micro-batches in a step (train.batch_size "

@@ -23,13 +23,6 @@ def test_the_module_lists_its_commands() -> None:
     assert start_module("--help").returncode == 0
 
 
-def test_help_shows_an_example() -> None:
-    for command in ("pack", "imagenet", "check", "unpack"):
-        done = start_module("prepare", command, "--help")
-        assert done.returncode == 0
-        assert f"example: resnext prepare {command} " in done.stdout
-
-
 def test_bench_as_a_module(image_root: Path) -> None:
     few = ["--images", "10", "--rounds", "1", "--tiers", "folder", "--data", str(image_root)]
     small = ["augment.size=32", "train.batch_size=8", "train.micro_batch=4", "data.workers=0"]

@@ -16,7 +16,7 @@ def test_a_user_can_prove_that_a_recipe_resumes_exactly(capfd: pytest.CaptureFix
     """On 2 processes with much that has a memory: RMSProp, clipping, a plateau, padding, dropout, skipped images."""
     options = ["model.arch=torchvision/squeezenet1_1", "model.width=1", "augment.crop=pad", "optimizer.name=rmsprop"]
     options += ["optimizer.lr=0.001", "optimizer.clip_norm=0.5", "schedule.name=plateau", "schedule.patience=0"]
-    trial = ["--steps", "5", "--kills", "1", "--processes", "2"]
+    trial = ["--steps", "5", "--kills", "1", "--procs", "2"]
     assert verify(["--config", "smoke.yaml", *trial, *SMALL, *options]) == 0
     told = capfd.readouterr().out
     assert re.search(r"kill 1 of 1: .*step \d", told)

@@ -81,7 +81,7 @@ def test_a_changed_network_has_no_published_error(capsys: pytest.CaptureFixture[
 def test_the_list_has_size_and_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("resnext101_64x4d.yaml", "cifar/resnext29_8x64d.yaml", "imagenet5k/resnext50_32x4d.yaml")
     few = [read_entry(name) for name in names]
-    monkeypatch.setattr("resnext_train.config.catalogue", lambda: few)  # measuring all takes half a minute
+    monkeypatch.setattr("resnext_train.cli.info.catalogue", lambda: few)
     assert info([]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
     assert re.search(r"83,455,272\s+15.46 G\s+20.4 % top-1, 5.3 % top-5$", lines["resnext101_64x4d.yaml"])
@@ -96,7 +96,7 @@ def test_the_list_is_of_all_shipped_recipes() -> None:
 
 def test_the_list_does_without_timm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     few = [read_entry(name) for name in ("inception_v4.yaml", "smoke.yaml")]
-    monkeypatch.setattr("resnext_train.config.catalogue", lambda: few)
+    monkeypatch.setattr("resnext_train.cli.info.catalogue", lambda: few)
     monkeypatch.setitem(sys.modules, "timm", None)
     assert info([]) == 0
     out = capsys.readouterr().out

@@ -67,10 +67,11 @@ def test_help_of_a_command_shows_an_example_that_its_parser_takes(words: tuple[s
     assert isinstance(command, Command)
     prog = " ".join(("resnext", *words))
     parser = parser_of(prog, command)
-    text = " ".join(parser.format_help().replace("\\\n", " ").split())
     assert all(option.help for option in parser._actions)
-    example = text.rpartition(f": {prog} ")[2].partition(". ")[0].partition("; ")[0]
-    assert parser.parse_intermixed_args(example.split())
+    text = parser.format_help().replace("\\\n", " ")
+    examples = [line.removeprefix(f"  {prog} ").split() for line in text.split("\n") if line.startswith(f"  {prog} ")]
+    assert examples
+    assert all(parser.parse_intermixed_args(example) for example in examples)
 
 
 def test_help_imports_neither_torch_nor_pydantic() -> None:
