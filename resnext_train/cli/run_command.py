@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from resnext_train.distributed.rank import this_rank
+from resnext_train.distributed.rank import launcher_pid, this_rank
 from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, ReportedInputError, printable
 
 
@@ -53,7 +53,8 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
             _print_last_line(f"{name}: error: {error}")
         return error.exit_code
     except Preempted as stop:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here to the exit code, which says that the run is saved
+        if launcher_pid() is not None:  # a second Ctrl-C must not change the exit code, which says that all is saved
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if this_rank().is_main:
             _print_last_line(f"{name}: {stop}")
         return 75

@@ -106,7 +106,7 @@ _LOST = re.compile(
 
 
 def _loss_of(heartbeat: Heartbeat, reason: str) -> FaultError | ReportedInputError:
-    go_on = "the same command continues from the last checkpoint"
+    go_on = "give the same command again; it continues a run from its last checkpoint"
     world_size = heartbeat.world_size
     try:
         if said := heartbeat.reason_of_leaving():

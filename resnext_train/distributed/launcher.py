@@ -132,7 +132,8 @@ class _Agent(LocalElasticAgent):
             return
         for handler in self._ranks().values():
             if handler.proc.poll() is None:
-                os.killpg(handler.proc.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # the agent's thread has just found it ended
+                    os.killpg(handler.proc.pid, signal.SIGKILL)
 
     def _first_rank_ends(self, timeout: float) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
