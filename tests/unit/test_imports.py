@@ -16,21 +16,22 @@ PACKAGE = Path(resnext_train.__file__).parent
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "atomic_file": set(),
-    "config": {"errors"},
+    "regular_file": set(),
+    "config": {"regular_file", "errors"},
     "compute": {"errors"},
     "distributed": {"errors"},
-    "run_dir": {"errors", "atomic_file"},
-    "checkpoint": {"run_dir", "config", "errors", "atomic_file"},
+    "run_dir": {"regular_file", "errors", "atomic_file"},
+    "checkpoint": {"run_dir", "config", "regular_file", "errors", "atomic_file"},
     "models": {"config", "errors"},
-    "data": {"distributed", "config", "errors"},
+    "data": {"distributed", "config", "regular_file", "errors"},
     "evaluation": {"data", "compute", "distributed", "errors"},
     "training": {"evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config", "errors"},
-    "prepare": {"data", "errors", "atomic_file"},
+    "prepare": {"data", "regular_file", "errors", "atomic_file"},
     "bench": {"prepare", "data", "distributed", "config", "errors"},
     "verify": {"errors"},
     "cli": {
         *("training", "prepare", "bench", "verify", "evaluation", "data", "models", "compute", "checkpoint", "run_dir"),
-        *("distributed", "config", "errors", "atomic_file"),
+        *("distributed", "config", "regular_file", "errors", "atomic_file"),
     },
 }
 """What each folder may import from the package, from the bottom up; a folder may always import from itself."""
