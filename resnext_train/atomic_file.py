@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -74,6 +75,13 @@ def link_atomically(source: Path, target: Path) -> None:
             write_temporary(target, lambda copy: shutil.copyfileobj(file, copy, 1 << 20))
     with removed_on_error(temporary):
         temporary.replace(target)
+    temporary.unlink(missing_ok=True)  # which a rename leaves there where both are names of the same file
+
+
+def free_name(path: Path) -> Path:
+    """Return `path`, or a name like it, NAME-2 and so on, that nothing has."""
+    names = (path.with_stem(f"{path.stem}-{n}") if n > 1 else path for n in count(1))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,6 +19,8 @@ class SaveOutcome:
     """How a save ended."""
 
     step: int
+    epoch_is_open: bool
+    """Whether it was begun before the evaluation of the epoch that `step` ended."""
     best_epoch: int
     """The epoch whose evaluation is the best, if this is best.pt, else 0."""
     seconds: float
@@ -32,6 +34,9 @@ class Checkpointer:
     Training waits only for the copying. A checkpoint of ResNeXt-50 has 200 MB: copied in 0.05 s, but written, hashed
     and synced only after 0.6 s, and on a slow disk after many seconds. 8 GPUs of 2022 finish an epoch in half a minute.
 
+    A checkpoint is also written before an evaluation, while the epoch is open: the evaluation may fail, and must not
+    take the epoch's training with it. It is no checkpoint to keep. The next one replaces it, and previous.pt stays.
+
     Every rank has one, so that all know the best; only the one that `writes` saves and reports.
     """
 
@@ -41,6 +46,10 @@ class Checkpointer:
         self._writing: Future[SaveOutcome] | None = None
         self._saved_at = time.monotonic()
         self._best_before: dict[str, Any] | None = None
+        self._failed: SaveOutcome | None = None
+        """The last save that counts in `failures`."""
+        self.last_is_open = False
+        """Whether last.pt was written before the evaluation of its epoch."""
         self.best: dict[str, Any] | None = None
         """The evaluation with the most correct top-1 predictions; of several, the first."""
         self.failures = 0
@@ -82,7 +91,7 @@ class Checkpointer:
     def save(self, state: dict[str, Any], summary: dict[str, Any], is_best: bool, epoch: int | None) -> None:
         """Copy `state` and begin to write it: last.pt, where `is_best` best.pt, and at an epoch's end epoch_NNNN.pt.
 
-        Then summary.json and state.json follow.
+        Then state.json follows, and summary.json, which speaks of whole epochs, where the epoch is not open.
         """
         if not self._writes:
             return
@@ -96,19 +105,19 @@ class Checkpointer:
         self._writing = self._thread.submit(self._write, copy, summary, names, best_epoch)
 
     def _write(self, state: dict[str, Any], summary: dict[str, Any], names: list[str], best_epoch: int) -> SaveOutcome:
-        began, step = time.perf_counter(), state["progress"]["step"]
-        folder, keep = self._folder, self._section.keep
+        began, step, is_open = time.perf_counter(), state["progress"]["step"], state["progress"]["epoch_is_open"]
+        folder, problem = self._folder, None
         try:
             folder.sync_log()  # first, so that the log on the disk reaches as far as the checkpoint
-            checkpoint_file.save(state, folder.last, names, folder.previous.name)
-            if keep:
-                for old in sorted(folder.checkpoints.glob("epoch_*.pt"))[:-keep]:
-                    old.unlink()
+            checkpoint_file.save(state, folder.last, names, None if self.last_is_open else folder.previous.name)
+            folder.remove_old_epochs(self._section.keep)
         except OSError as error:
-            return SaveOutcome(step, best_epoch, time.perf_counter() - began, error.strerror or str(error))
-        folder.write_state("running", step)
-        folder.write_summary(summary)
-        return SaveOutcome(step, best_epoch, time.perf_counter() - began, None)
+            problem = (error.strerror or str(error)) if folder.checkpoints.is_dir() else "the run folder is gone"
+        else:
+            folder.write_state("running", step)
+            if not is_open:
+                folder.write_summary(summary)
+        return SaveOutcome(step, is_open, best_epoch, time.perf_counter() - began, problem)
 
     def log_outcome(self, wait: bool = False) -> None:
         """Log how the last save ended, as soon as that is known; `wait` blocks until it is."""
@@ -116,11 +125,18 @@ class Checkpointer:
             return
         saved, self._writing = self._writing.result(), None
         if saved.problem is None:
-            self.failures = 0
+            self._count_success(saved)
             path, best = str(self._folder.last), saved.best_epoch > 0
-            self._log.write("checkpoint", step=saved.step, path=path, best=best, seconds=saved.seconds)
+            self._log.write(
+                "checkpoint",
+                step=saved.step,
+                path=path,
+                best=best,
+                epoch_is_open=saved.epoch_is_open,
+                seconds=saved.seconds,
+            )
             return
-        self.failures += 1
+        self._count_failure(saved)
         self.best_lost = saved.best_epoch or self.best_lost
         text = f"the checkpoint of step {saved.step} could not be written: {saved.problem}; the one before is kept"
         if not self.is_failing:
@@ -128,11 +144,29 @@ class Checkpointer:
             text += f", training goes on ({self.failures} of at most {limit} such failures in a row)"
         self._log.write("checkpoint_failed", step=saved.step, text=text)
 
+    def _count_success(self, saved: SaveOutcome) -> None:
+        self.last_is_open = saved.epoch_is_open
+        # One before an evaluation does not make up for one after it, which also holds what is the best.
+        if self._failed is None or self._failed.epoch_is_open or not saved.epoch_is_open:
+            self.failures, self._failed = 0, None
+
+    def _count_failure(self, saved: SaveOutcome) -> None:
+        if self._failed is None or self._failed.step != saved.step:  # once for the two of an epoch's end
+            self.failures += 1
+        self._failed = saved
+
     def fault(self, step: int) -> FaultError:
         """Return the error of a run that stops after `step` steps because it cannot be saved."""
+        folder, why = self._folder, self._failed.problem if self._failed else None
+        if not folder.checkpoints.is_dir():
+            return FaultError(
+                f"stopped at step {step}, because run folder {folder.path} is gone, and with it what was saved; "
+                "the same command starts a new run"
+            )
         return FaultError(
-            f"stopped at step {step}, because checkpoints cannot be written to {self._folder.checkpoints}; make "
-            "room on its disk, and start the same command again: it continues from the last checkpoint"
+            f"stopped at step {step}, because checkpoints cannot be written to {folder.checkpoints} ({why}); make "
+            "room on its disk, or make it writable, and start the same command again: it continues from the last "
+            "checkpoint"
         )
 
     def close(self) -> None:

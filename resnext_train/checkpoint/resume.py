@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-from resnext_train.atomic_file import link_atomically
-from resnext_train.config import Recipe, differences, load_recipe
+from resnext_train.atomic_file import free_name, link_atomically
+from resnext_train.config import Recipe, as_continued, differences, load_stored_recipe, read_yaml
 from resnext_train.errors import InputError
-from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.run_dir.run_paths import RunDir, epoch_of
 
 _MAY_CHANGE = (
     *("data.root", "data.workers", "data.on_bad_image", "log.", "checkpoint."),
@@ -25,7 +26,8 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
     1. PATH: where it is no file, or the folder holds another run than that of PATH. The recipe may have changed.
     2. never: where the folder already holds a run: nothing is overwritten.
     3. auto: where the folder holds a run of another recipe, except for what may change (data.root, data.workers,
-       data.on_bad_image, log.*, checkpoint.*, train.max_skipped, train.patience).
+       data.on_bad_image, log.*, checkpoint.*, train.max_skipped, train.patience); or where a run has saved, but its
+       recipe.yaml, or both last.pt and previous.pt, are gone.
     4. a new run from model.weights that are no file.
 
     Raises:
@@ -36,17 +38,34 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
         path = Path(resume)
         if not path.is_file():
             raise InputError(f"--resume: checkpoint {path} not found")
-        if holds_run and path.resolve().parent != folder.checkpoints.resolve():
+        if path.resolve().parent != folder.checkpoints.resolve() and (holds_run or folder.trace_of_saves()):
             raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
-    elif holds_run and resume == "never":
+        return
+    trace = None if _held(folder) else folder.trace_of_saves()
+    if resume == "never" and (holds_run or trace):
         raise InputError(f"{folder.path} already holds a run; choose another --out, or remove the folder")
-    elif holds_run and (changed := fixed_differences(load_recipe(str(folder.recipe)), recipe)):
+    if holds_run and (changed := fixed_differences(load_stored_recipe(folder.recipe), recipe)):
         raise InputError(
             f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
             f"continue it with these changes by --resume {folder.last}"
         )
-    elif not _held(folder):
+    if trace:
+        lost = "last.pt and previous.pt" if holds_run else "recipe.yaml"
+        left = next((path for path in (*folder.newest_first(), trace) if path.is_file()), trace)
+        choice = f"continue by --resume {left}" if left.suffix == ".pt" else "put them back"
+        raise InputError(
+            f"{folder.path} holds a run that has saved, as {trace} shows, but its {lost} are gone; {choice}, choose "
+            "another --out, or remove the folder"
+        )
+    if not _held(folder):
         check_weights(recipe)
+
+
+def continued_recipe(folder: RunDir, recipe: Recipe, resume: str) -> Recipe:
+    """Return `recipe` as the run that the folder holds goes on, see `as_continued` in config/."""
+    if resume == "never" or not folder.recipe.is_file():
+        return recipe
+    return as_continued(recipe, read_yaml(folder.recipe))
 
 
 _WORDS = ("auto", "never")
@@ -79,9 +98,9 @@ def choose_checkpoint(folder: RunDir, recipe: Recipe, resume: str) -> tuple[Path
 
 
 def _held(folder: RunDir) -> tuple[Path, ...]:
-    """Return the checkpoints of the run that a folder holds, the newest first."""
+    """Return the checkpoints of the run that a folder holds, the newest first; they may be no files."""
     paths = (folder.last, folder.previous) if folder.recipe.is_file() else ()
-    return tuple(path for path in paths if path.is_file())
+    return tuple(path for path in paths if os.path.lexists(path))
 
 
 def fixed_differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -107,12 +126,14 @@ def branch_from(folder: RunDir, path: Path, epochs: int) -> None:
     last = folder.last
     if path.parent.resolve() != folder.checkpoints.resolve() or (last.is_file() and path.samefile(last)):
         return
-    given_up = [e for e in folder.checkpoints.glob("epoch_*.pt") if int(e.stem.removeprefix("epoch_")) > epochs]
+    given_up = [path for path in folder.epochs() if epoch_of(path) > epochs]
     if folder.previous.is_file() and not path.samefile(folder.previous):
         given_up.append(folder.previous)
     try:
         if last.is_file():
             link_atomically(last, last.with_name("discarded.pt"))
+        elif os.path.lexists(last):  # a folder, or a link to itself
+            last.rename(free_name(last.with_name("discarded.pt")))
         link_atomically(path, last)
         for other in given_up:
             other.replace(other.with_name(f"discarded_{other.name}"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnext_train.bench import TIERS
-from resnext_train.checkpoint.resume import check_resume, check_weights
+from resnext_train.checkpoint.resume import check_resume, check_weights, continued_recipe
 from resnext_train.config import ModelSection, Recipe, find_recipe, load_recipe, recipe_from_dict, run_name
 from resnext_train.distributed.rank import PATIENCE, this_rank
 from resnext_train.errors import InputError
@@ -37,11 +37,11 @@ class TrainRequest:
 
 def read_train(args: Namespace) -> TrainRequest:
     """Read the recipe, and check that the run folder takes it."""
-    recipe = load_recipe(args.config, args.overrides)
+    folder = RunDir(Path(args.out) if args.out else Path("runs") / run_name(args.config))
+    recipe = continued_recipe(folder, load_recipe(args.config, args.overrides), args.resume)
     check_model(recipe.model)
     _check_procs(args.procs)
     _check_micro_batches(recipe, max(args.procs, this_rank().world_size))
-    folder = RunDir(Path(args.out) if args.out else Path("runs") / run_name(args.config))
     if args.dry_run:
         check_weights(recipe)
     else:

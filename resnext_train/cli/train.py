@@ -47,12 +47,23 @@ def _describe(setup: Setup) -> str:
         "processes": f"{context.world_size} with {' or '.join(map(str, images))} images of a step each, "
         f"loader processes: {worker_count(recipe.data.workers, context.local_world_size)} each",
         "device": f"{context.device.type}, {setup.precision.name}, {torch.get_num_threads()} threads",
-        "length": f"{plan.steps_per_epoch} steps an epoch, {setup.total_steps} steps in all"
-        + (f"; {plan.dropped} images of each epoch dropped, too few for a step" if plan.dropped else ""),
+        "length": f"{plan.steps_per_epoch} steps an epoch, {setup.total_steps} steps in all; {_last_batch(setup)}",
         "evaluation": f"{setup.evaluation.protocol}, every {recipe.eval.every_epochs} epochs",
         "learning rate": _lr_table(setup),
     }
     return "\n".join(f"{name:14s}{text}" for name, text in lines.items())
+
+
+def _last_batch(setup: Setup) -> str:
+    """Say what becomes of the partial batch at an epoch's end, see train.last_batch."""
+    plan, key = setup.plan, f"train.last_batch={setup.recipe.train.last_batch}"
+    if plan.dropped:
+        few = plan.dropped < 2 * plan.micro_batches
+        why = "too few for a step" if few else f"under half a batch, {key}" if key.endswith("auto") else key
+        return f"the last {plan.dropped} images of each epoch are dropped ({why})"
+    if plan.partial:
+        return f"the last step of an epoch has {plan.partial} images ({key})"
+    return f"each of {plan.batch_size} images"
 
 
 def _lr_table(setup: Setup, rows: int = 8) -> str:

@@ -13,9 +13,11 @@ from resnext_train.config.data_sections import (
 from resnext_train.config.recipe import CheckpointSection, LogSection, ModelSection, Recipe
 from resnext_train.config.recipe_catalogue import Entry, catalogue, read_entry
 from resnext_train.config.recipe_loader import (
+    as_continued,
     differences,
     find_recipe,
     load_recipe,
+    load_stored_recipe,
     recipe_from_dict,
     recipe_schema,
     run_name,
@@ -33,3 +35,4 @@ from resnext_train.config.train_sections import (
     TrainSection,
 )
 from resnext_train.config.value_types import duration_in_steps
+from resnext_train.config.yaml_reader import read_yaml

@@ -92,12 +92,39 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return _validated(layers)
 
 
+def load_stored_recipe(path: Path) -> Recipe:
+    """Return the recipe that a run folder holds.
+
+    Raises:
+        InputError: see `load_recipe`.
+    """
+    return recipe_from_dict(read_yaml(path), str(path))
+
+
 def recipe_from_dict(data: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe stored as plain types in a checkpoint or run folder; `where` names the place in errors."""
     if not isinstance(data, Mapping):
         raise InputError(f"{where}: is not a mapping of sections such as 'model' and 'train'")
     check_plain(data, where)
-    return _validated([(where, dict(data)), *_override_layers(overrides)])
+    return _validated([(where, _BEFORE), (where, dict(data)), *_override_layers(overrides)])
+
+
+_BEFORE: dict[str, dict[str, Any]] = {"train": {"last_batch": "keep"}}
+"""What was done before there was a key: stored recipes have all keys that were known when they were written."""
+
+
+def as_continued(recipe: Recipe, stored: Mapping[str, Any]) -> Recipe:
+    """Return `recipe` as the run of the `stored` one goes on: what that lacks, and `recipe` does not set, is as before.
+
+    `stored` is as it was read: unchecked.
+    """
+    changed = {}
+    for name, values in _BEFORE.items():
+        section, held = getattr(recipe, name), stored.get(name)
+        known = (*section.model_fields_set, *(held if isinstance(held, Mapping) else ()))
+        if before := {key: value for key, value in values.items() if key not in known}:
+            changed[name] = section.model_copy(update=before)
+    return recipe.model_copy(update=changed)
 
 
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:

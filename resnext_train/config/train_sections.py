@@ -127,6 +127,10 @@ class TrainSection(Section):
     micro_batch: Positive = 32
     """Images per forward pass, which share BatchNorm statistics. A step always has batch_size / micro_batch of these
     micro-batches, on any number of processes."""
+    last_batch: Literal["auto", "keep", "drop"] = "auto"
+    """The partial batch at an epoch's end. auto: a step where it is at least half a batch, else dropped; keep: a step;
+    drop: dropped. With fewer than two images per micro-batch it is always dropped, and where an epoch has no other
+    step, never."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Fraction of the target spread evenly over all classes; not used in evaluation."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -1,8 +1,8 @@
 """Choose the images of each step as a function of (seed, step) alone, whatever the world size.
 
 A step's images are cut into a fixed number of micro-batches, and each rank computes a contiguous shard of them. The
-last, partial batch of an epoch is a step like any other, cut into as many micro-batches; a remainder with fewer than
-two images per micro-batch is dropped.
+last, partial batch of an epoch is a step like any other, cut into as many micro-batches, or is dropped: a small one
+would change the weights as much as a whole batch, by the gradient of a few images.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ class StepPlan:
     images: int
     batch_size: int
     micro_batches: int
+    last_batch: Literal["auto", "keep", "drop"] = "auto"
+    """Whether the partial batch is a step; auto: where it is at least half a batch. With fewer than two images per
+    micro-batch it never is; where it is all there is, it is."""
 
     def __post_init__(self) -> None:
         if self.images < 2 * self.micro_batches:
@@ -48,8 +51,21 @@ class StepPlan:
     @property
     def dropped(self) -> int:
         """Images of each epoch that no step uses."""
+        return 0 if self._keeps_remainder else self.images % self.batch_size
+
+    @property
+    def partial(self) -> int:
+        """Images of an epoch's last step, if these are fewer than a batch; else 0."""
+        return self.images % self.batch_size if self._keeps_remainder else 0
+
+    @property
+    def _keeps_remainder(self) -> bool:
         remainder = self.images % self.batch_size
-        return remainder if remainder < 2 * self.micro_batches else 0
+        if remainder < 2 * self.micro_batches:
+            return False
+        if self.images < self.batch_size or self.last_batch == "keep":
+            return True
+        return self.last_batch == "auto" and 2 * remainder >= self.batch_size
 
     @property
     def steps_per_epoch(self) -> int:

@@ -20,7 +20,7 @@ from resnext_train.errors import InputError
 from resnext_train.run_dir.console import ConsoleSink
 from resnext_train.run_dir.jsonl_sink import JsonlSink
 from resnext_train.run_dir.run_paths import RunDir
-from resnext_train.run_dir.sink import Sink
+from resnext_train.run_dir.sink import LogEnd, Sink
 from resnext_train.run_dir.tensorboard_sink import TensorBoardSink
 
 
@@ -48,17 +48,18 @@ class RunLogger:
 
 
 def open_sinks(
-    folder: RunDir, tensorboard: bool, step: int, epochs: int, steps_per_epoch: int, total_steps: int
+    folder: RunDir, tensorboard: bool, end: LogEnd, epochs: int, steps_per_epoch: int, total_steps: int
 ) -> list[Sink]:
-    """Open the sinks of rank 0, continued after `step` finished steps.
+    """Open the sinks of rank 0, continued after `end`.
 
     Raises:
-        InputError: one cannot be written.
+        InputError: one cannot be read or written.
     """
     try:
-        sinks: list[Sink] = [JsonlSink(folder.log, step), ConsoleSink(epochs, steps_per_epoch, total_steps, step)]
+        log = JsonlSink(folder.log, end)
+        sinks: list[Sink] = [log, ConsoleSink(epochs, steps_per_epoch, total_steps, end.step)]
         if tensorboard:
-            sinks.append(TensorBoardSink(folder.path / "tensorboard", step))
+            sinks.append(TensorBoardSink(folder.path / "tensorboard", end, log.last_step))
     except OSError as error:
         raise InputError(f"the log in {folder.path} cannot be written: {error.strerror}") from error
     return sinks

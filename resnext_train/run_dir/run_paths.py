@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,8 +12,9 @@ from typing import Any, Literal
 
 from resnext_train.atomic_file import write_text_atomically
 from resnext_train.errors import InputError
+from resnext_train.regular_file import read_regular
 from resnext_train.run_dir.console import print_line
-from resnext_train.run_dir.jsonl_sink import to_json
+from resnext_train.run_dir.jsonl_sink import read_log, to_json
 from resnext_train.run_dir.run_lock import RunLock
 
 Status = Literal["running", "done", "preempted", "failed"]
@@ -37,6 +39,24 @@ class RunDir:
         return self.checkpoints / "previous.pt"
 
     @property
+    def best(self) -> Path:
+        return self.checkpoints / "best.pt"
+
+    def epochs(self) -> list[Path]:
+        """Return the checkpoints of single epochs, epoch_NNNN.pt, in the order of their epochs."""
+        named = [path for path in self.checkpoints.glob("epoch_*.pt") if path.stem[len("epoch_") :].isdecimal()]
+        return sorted(named, key=epoch_of)
+
+    def newest_first(self) -> list[Path]:
+        """Return the checkpoints that a run may be continued from, the newest first; they need not be there."""
+        return [self.last, self.previous, self.best, *reversed(self.epochs())]
+
+    def remove_old_epochs(self, keep: int) -> None:
+        """Remove all checkpoints of single epochs but the newest `keep`, if any are to be kept."""
+        for old in self.epochs()[:-keep] if keep else ():
+            old.unlink()
+
+    @property
     def recipe(self) -> Path:
         """The resolved recipe. A folder that has one holds a run."""
         return self.path / "recipe.yaml"
@@ -44,6 +64,15 @@ class RunDir:
     @property
     def log(self) -> Path:
         return self.path / "log.jsonl"
+
+    def trace_of_saves(self) -> Path | None:
+        """Return a file which shows that a run has saved a checkpoint here, whether that is still there or not."""
+        if saved := sorted(self.checkpoints.glob("*.pt")):
+            return saved[0]  # best.pt comes first
+        state = self.path / "state.json"
+        if _state_of_saved_run(state):
+            return state
+        return self.log if any(event["event"] == "checkpoint" for event in read_log(self.log).events) else None
 
     def create(self, recipe_yaml: str) -> None:
         """Make the folder and write the recipe into it.
@@ -53,6 +82,8 @@ class RunDir:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for unfinished in self.checkpoints.glob(".*.new"):  # of a run that was killed
+                unfinished.unlink()
             if not (self.recipe.is_file() and self.recipe.read_text(encoding="utf-8") == recipe_yaml):
                 write_text_atomically(self.recipe, recipe_yaml)
         except OSError as error:
@@ -78,7 +109,7 @@ class RunDir:
         Raises:
             InputError: it has too little.
         """
-        here = len({file.stat().st_ino for file in self.checkpoints.glob("*.pt")})
+        here = len({path.stat().st_ino for path in self.newest_first() if path.is_file()})
         needed = max(1, 3 + keep + 1 - here) * checkpoint_bytes
         if (free := shutil.disk_usage(self.path).free) < needed:
             raise InputError(
@@ -101,8 +132,22 @@ class RunDir:
             print_line(f"{self.path / name} cannot be written: {error.strerror}")
 
     def sync_log(self) -> None:
-        with self.log.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), self.log.open("rb") as file:  # its removal loses no checkpoint
             os.fsync(file.fileno())
 
     def _cannot_be_written(self, error: OSError) -> InputError:
         return InputError(f"run folder {self.path} cannot be written: {error.strerror}; choose another --out")
+
+
+def epoch_of(path: Path) -> int:
+    """Return the epoch of a file called epoch_NNNN.pt."""
+    return int(path.stem.removeprefix("epoch_"))
+
+
+def _state_of_saved_run(path: Path) -> bool:
+    """Return whether a state.json is of a run that has saved; a failed one states how far it came, saved or not."""
+    try:
+        state = json.loads(read_regular(path, 1 << 20))
+        return bool(state["status"] != "failed" and state["step"] > 0)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):  # none, or not ours
+        return False

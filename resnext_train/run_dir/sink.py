@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Event = dict[str, Any]
+
+
+class LogEnd(NamedTuple):
+    """Where the log of a run ends when the run goes on from a checkpoint."""
+
+    step: int
+    """Finished steps; 0: a new run."""
+    epoch_is_open: bool = False
+    """Whether the evaluation of the epoch that `step` ended is still to come, and so its line."""
+
+    def holds(self, event: Event) -> bool:
+        """Return whether the checkpoint's run had logged an event, and will not log it again."""
+        step: int = event["step"]
+        return step < self.step or (step == self.step and not (self.epoch_is_open and event["event"] == "epoch"))
 
 
 class Sink(Protocol):

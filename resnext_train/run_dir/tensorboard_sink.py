@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from resnext_train.run_dir.append_file import AppendFile
-from resnext_train.run_dir.sink import Event
+from resnext_train.run_dir.sink import Event, LogEnd
 
 
 class TensorBoardSink:
@@ -21,7 +22,8 @@ class TensorBoardSink:
 
     _TRAIN = ("loss", "top1", "lr", "images_per_s", "data_wait")
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, end: LogEnd, last_step: Sequence[Event]) -> None:
+        """Continue the curves in `folder` after `end`, whose last step has the events `last_step` in the log."""
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -31,8 +33,11 @@ class TensorBoardSink:
         self._file = AppendFile(folder / name)
         self._records = RecordWriter(self._file)
         self._add(file_version="brain.Event:2")
-        # TensorBoard drops what an interrupted run wrote from that step on.
-        self._add(step=step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+        # TensorBoard drops all points from that step on. Those of the last step that stay valid are written again.
+        first = end.step if end.epoch_is_open else end.step + 1
+        self._add(step=first, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+        for event in last_step if end.epoch_is_open else ():
+            self.write(event)
 
     def _add(self, **fields: Any) -> None:
         self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
@@ -40,8 +45,8 @@ class TensorBoardSink:
     def write(self, event: Event) -> None:
         """Write the scalars of a step or an epoch."""
         if event["event"] == "step":
-            scalars = {f"train/{name}": event[name] for name in self._TRAIN}
-        elif event["event"] == "epoch" and event["val_count"]:
+            scalars = {f"train/{name}": event.get(name) for name in self._TRAIN}
+        elif event["event"] == "epoch" and event.get("val_count"):
             count = event["val_count"]
             scalars = {
                 "val/loss": event["val_loss"],
@@ -50,7 +55,8 @@ class TensorBoardSink:
             }
         else:
             return
-        values = [self._summary.Value(tag=k, simple_value=v) for k, v in scalars.items() if v is not None]
+        numbers = {k: v for k, v in scalars.items() if isinstance(v, (int, float))}
+        values = [self._summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
         self._add(step=event["step"], summary=self._summary(value=values))
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:

@@ -11,6 +11,7 @@ from resnext_train.checkpoint.resume import choose_checkpoint, describe, fixed_d
 from resnext_train.config import recipe_from_dict
 from resnext_train.errors import InputError, printable
 from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.run_dir.sink import LogEnd
 from resnext_train.training.setup import Setup
 
 
@@ -18,8 +19,10 @@ class SavedRun(NamedTuple):
     """A checkpoint to continue from."""
 
     path: Path
-    step: int
-    """Finished steps, as logged."""
+    setup: Setup
+    """That of the run, with what its checkpoint's recipe leaves open as it was."""
+    log_end: LogEnd
+    """Where the checkpoint's run was, in its own steps."""
     state: dict[str, Any]
     """What the parts of a run load, by their names there. A part that is missing starts afresh."""
 
@@ -49,16 +52,17 @@ def load_saved_run(setup: Setup, folder: RunDir, resume: str) -> SavedRun | None
     content, path, problems = context.run_on_all_ranks(load)
     if len(set(context.gather(str(path)))) > 1:
         raise InputError(f"the hosts see different run folders; put {folder.path} on a file system that all share")
-    step = content["progress"]["step"]
+    setup = setup.as_continued(content["recipe"])
+    progress = content["progress"]
     best = context.run_on_main(lambda: _evaluation_of_best(folder))
     state = context.run_on_all_ranks(lambda: _fitted(content, setup, best))
     if context.is_main:
         for problem in problems:
             print(problem, file=sys.stderr)
-        print(printable(f"continuing from {path}, step {step}"), flush=True)
+        print(printable(f"continuing from {path}, step {progress['step']}"), flush=True)
         for line in _changes(content, setup):
             print(printable(line), flush=True)
-    return SavedRun(path, step, state)
+    return SavedRun(path, setup, LogEnd(progress["step"], progress["epoch_is_open"]), state)
 
 
 def _changes(content: dict[str, Any], setup: Setup) -> list[str]:

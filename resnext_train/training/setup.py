@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from resnext_train import __version__
 from resnext_train.compute.precision import Precision, resolve_precision
-from resnext_train.config import Recipe
+from resnext_train.config import Recipe, as_continued
 from resnext_train.data.build_loaders import Evaluation, build_evaluation, check_memory
 from resnext_train.data.build_sources import Splits, build_splits
 from resnext_train.data.loader_workers import worker_count
@@ -70,7 +71,13 @@ class Setup:
             "groups": self.plan.micro_batches,
             "steps_per_epoch": self.steps_per_epoch,
             "total_steps": self.total_steps,
+            "last_batch": {"images": self.plan.partial, "dropped": self.plan.dropped},
         }
+
+    def as_continued(self, stored: Mapping[str, Any]) -> Setup:
+        """Return this setup for a run that goes on from one with the recipe `stored`, see `as_continued` in config/."""
+        recipe = as_continued(self.recipe, stored)
+        return replace(self, recipe=recipe, plan=build_plan(recipe, self.splits))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds of its run's recipe and data."""
@@ -97,5 +104,15 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
         )
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, splits.val, splits.classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=True))
-    plan = StepPlan(len(splits.train), recipe.train.batch_size, recipe.train.micro_batches)
+    plan = build_plan(recipe, splits)
     return Setup(recipe, context, splits, evaluation, plan, resolve_precision(recipe.train.precision, context.device))
+
+
+def build_plan(recipe: Recipe, splits: Splits) -> StepPlan:
+    """Return how the recipe cuts the training images into steps.
+
+    Raises:
+        InputError: too few images for a step.
+    """
+    train = recipe.train
+    return StepPlan(len(splits.train), train.batch_size, train.micro_batches, train.last_batch)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from resnext_train.compute.metrics import EvalCounts
+
 
 @dataclass
 class Totals:
@@ -87,6 +89,20 @@ class TrainMeter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.window, self.epoch = Totals(**state["window"]), Totals(**state["epoch"])
         self.run = Totals(**state["run"])
+
+
+def epoch_results(totals: Totals, counts: EvalCounts | None) -> dict[str, Any]:
+    """Return what an epoch's event says of training and of its evaluation, if there was one."""
+    return {
+        "train_loss": totals.mean_loss,
+        "train_top1": totals.top1,
+        "train_unreadable": totals.unreadable,
+        "val_count": counts and counts.count,
+        "val_top1_correct": counts and counts.top1_correct,
+        "val_top5_correct": counts and counts.top5_correct,
+        "val_loss": counts and counts.loss,
+        "val_unreadable": counts and counts.unreadable,
+    }
 
 
 class Skipped(NamedTuple):

@@ -26,15 +26,16 @@ from resnext_train.run_dir.console import print_line
 from resnext_train.run_dir.environment import environment
 from resnext_train.run_dir.run_logger import RunLogger, open_sinks
 from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.run_dir.sink import LogEnd
 from resnext_train.training.build_step import build_train_step
 from resnext_train.training.health import check_equal_weights, check_skipped, skipped_event, weights_digest
 from resnext_train.training.progress import Progress, TorchRng
 from resnext_train.training.saved_run import SavedRun, load_saved_run
 from resnext_train.training.setup import Setup
 from resnext_train.training.throughput import Clock, DataWait, Lap
+from resnext_train.training.train_metrics import epoch_results
 
 
-@worker_deaths_explained()
 def train(setup: Setup, folder: RunDir, resume: str) -> dict[str, Any]:
     """Train to the end of the recipe and return the summary. Every rank calls this.
 
@@ -55,7 +56,8 @@ def train(setup: Setup, folder: RunDir, resume: str) -> dict[str, Any]:
         signals = stack.enter_context(StopSignals(announce=context.is_main))
         with context.dead_ranks_named():
             # Under the lock: no other run can be writing checkpoints in the folder.
-            trainer = Trainer(setup, folder, load_saved_run(setup, folder, resume), signals)
+            saved = load_saved_run(setup, folder, resume)
+            trainer = Trainer(saved.setup if saved else setup, folder, saved, signals)
         return trainer.train()
 
 
@@ -86,6 +88,7 @@ class Trainer:
         }
         if saved:
             context.run_on_all_ranks(lambda: self.load_state_dict(saved.state))
+            self.checkpointer.last_is_open = self.progress.epoch_is_open
         images = setup.splits.train
         self._clock, self._data_wait = Clock(), DataWait(setup.workers(), images.storage)
         self._val_loader = build_eval_loader(recipe, setup.evaluation.images, context, self._log_unreadable)
@@ -99,10 +102,9 @@ class Trainer:
         if saved:  # newer checkpoints of this folder are given up: they become discarded_NAME
             branch_from(folder, saved.path, epochs=setup.epoch_of(self.progress.step) - 1)
         folder.create(recipe.to_yaml())
-        # The log is cut back to these; they are not progress.step where the batch size has changed.
-        logged_steps = saved.step if saved else 0
+        end = saved.log_end if saved else LogEnd(0)
         per_epoch, total = setup.steps_per_epoch, setup.total_steps
-        self.log.open(open_sinks(folder, log.tensorboard, logged_steps, train.epochs, per_epoch, total))
+        self.log.open(open_sinks(folder, log.tensorboard, end, train.epochs, per_epoch, total))
         folder.write_state("running", self.progress.step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,7 +132,8 @@ class Trainer:
     def train(self) -> dict[str, Any]:
         """Train from where the run is to its end, and return the summary. Raises what the function `train` does."""
         setup, progress, recipe = self.setup, self.progress, self.setup.recipe
-        with self._failure_recorded(), self.context.dead_ranks_named(), self._statistics:
+        explained = worker_deaths_explained()  # inside: what is recorded is the explanation
+        with self._failure_recorded(), self.context.dead_ranks_named(), explained, self._statistics:
             try:
                 self.train_step.warm_up_ddp_buckets(recipe.train.micro_batch, recipe.augment.size)
                 self._clock.lap()  # the run's time counts from here
@@ -207,7 +210,7 @@ class Trainer:
         check_equal_weights(self._model, self.context, step)
 
     def _end_epoch(self) -> None:
-        """Evaluate if the recipe asks for it after this epoch, log the epoch, and save."""
+        """Evaluate if the recipe asks for it after this epoch, between two saves; log the epoch."""
         progress, setup, recipe = self.progress, self.setup, self.setup.recipe
         epoch = setup.epoch_of(progress.step - 1)
         at_end = progress.step == setup.total_steps
@@ -215,18 +218,27 @@ class Trainer:
         counts, is_best = None, False
         if at_end or epoch % recipe.eval.every_epochs == 0:
             progress.epoch_is_open = True
+            self._settle_best()
+            self._save()  # the evaluation may fail, and must not take the epoch's training with it
             counts = self.evaluate()
             progress.epoch_is_open = False
             self.schedule.observe(100 - counts.top1)
             progress.last = {"epoch": epoch, **counts.to_dict()}
             is_best = self.checkpointer.observe(progress.last)
         self._end_lap()
-        self._log_epoch(epoch, counts)
+        seconds = progress.seconds - progress.epoch_began
+        results = epoch_results(self._meter.epoch, counts)
+        self.log.write("epoch", step=progress.step, epoch=epoch, **results, seconds=seconds)
         if progress.step % setup.steps_per_epoch == 0:  # else max_steps cut it short: a longer run may go on with it
             self._meter.end_epoch()
             progress.epoch_began = progress.seconds
         if at_end or is_best or self.checkpointer.is_due_after_epoch(epoch):
             self._save(is_best, epoch)
+
+    def _settle_best(self) -> None:
+        """Withdraw a best evaluation whose best.pt could not be written. On GPUs, flags would say so a call later."""
+        self.checkpointer.log_outcome(wait=True)
+        self.checkpointer.withdraw_best(max(self.context.gather(self.checkpointer.best_lost)))
 
     def evaluate(self) -> EvalCounts:
         """Evaluate the network on the validation images, see `evaluate` in evaluation/.
@@ -235,9 +247,6 @@ class Trainer:
             StopRequested: a rank received a signal.
             InputError: no image can be read.
         """
-        # An evaluation whose best.pt could not be written is not the best. On GPUs, flags would say so a call too late.
-        self.checkpointer.log_outcome(wait=True)
-        self.checkpointer.withdraw_best(max(self.context.gather(self.checkpointer.best_lost)))
         setup, batches = self.setup, self._until_stopped(self._val_loader)
         normalise = build_color_transform(setup.recipe)
         return evaluate(self._model, batches, normalise, setup.precision, self.context, setup.evaluation.outputs)
@@ -246,23 +255,6 @@ class Trainer:
         for batch in batches:
             self._sync_flags(may_save=False)
             yield batch
-
-    def _log_epoch(self, epoch: int, counts: EvalCounts | None) -> None:
-        totals, progress = self._meter.epoch, self.progress
-        self.log.write(
-            "epoch",
-            step=progress.step,
-            epoch=epoch,
-            train_loss=totals.mean_loss,
-            train_top1=totals.top1,
-            train_unreadable=totals.unreadable,
-            val_count=counts and counts.count,
-            val_top1_correct=counts and counts.top1_correct,
-            val_top5_correct=counts and counts.top5_correct,
-            val_loss=counts and counts.loss,
-            val_unreadable=counts and counts.unreadable,
-            seconds=progress.seconds - progress.epoch_began,
-        )
 
     def _sync_flags(self, may_save: bool = True) -> None:
         """Agree with the other ranks on the flags of all, and act on them: stop, save, or withdraw a lost best.

@@ -8,9 +8,10 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import torch
 
 from helpers.commands import train
 from helpers.ranks import exit_codes, run_command, start_command
@@ -27,6 +28,7 @@ from helpers.runs import (
 )
 from helpers.shared import made_once
 from resnext_train.checkpoint import checkpoint_file
+from resnext_train.checkpoint.checkpointer import Checkpointer
 from resnext_train.distributed.rank import this_rank
 from resnext_train.evaluation.evaluate import evaluate
 from resnext_train.training import trainer
@@ -124,6 +126,57 @@ class StoppedInEvaluation(End):
 
 
 @dataclass(frozen=True)
+class KilledAtEvaluation(End):
+    """By SIGKILL on all ranks: before the evaluation of an epoch, during it, after it, or as its last.pt is renamed."""
+
+    epoch: int
+    place: Literal["before", "during", "after", "rename"]
+
+    def prepare(self) -> None:
+        patch = pytest.MonkeyPatch()
+        save, rename, place, last = Checkpointer.save, Path.replace, self.place, 3 * self.epoch
+
+        def killed_here(here: str, step: int) -> None:
+            if (here, step) == (place, last):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def saved_at_once(self: Checkpointer, state: dict[str, Any], *more: Any) -> None:
+            step, is_open = state["progress"]["step"], state["progress"]["epoch_is_open"]
+            if not is_open:
+                killed_here("after", step)
+            save(self, state, *more)
+            self.log_outcome(wait=True)
+            if is_open:
+                killed_here("before", step)
+
+        def evaluated(
+            model: Any, batches: Iterator[Any], normalise: Any, precision: Any, context: Any, *more: Any
+        ) -> Any:
+            def first_then_killed() -> Iterator[Any]:
+                yield next(batches)
+                killed_here("during", 3 * next(calls))
+                yield from batches
+
+            return evaluate(model, first_then_killed(), normalise, precision, context, *more)
+
+        def renamed(self: Path, target: Path) -> Path:
+            if target.name == "last.pt" and not torch.load(self, weights_only=True)["progress"]["epoch_is_open"]:
+                killed_here("rename", torch.load(self, weights_only=True)["progress"]["step"])
+            return rename(self, target)
+
+        calls = itertools.count(1)
+        patch.setattr(Checkpointer, "save", saved_at_once)
+        patch.setattr(trainer, "evaluate", evaluated)
+        patch.setattr(Path, "replace", renamed)
+
+    def check(self, out: Path, codes: list[int | None]) -> None:
+        assert codes[0] == -signal.SIGKILL
+        progress = checkpoint_file.load(out / "checkpoints" / "last.pt")["progress"]
+        assert (progress["step"], progress["epoch_is_open"]) == (3 * self.epoch, True)
+        assert len(events(out, "epoch")) == self.epoch - (self.place in ("before", "during"))
+
+
+@dataclass(frozen=True)
 class Damaged(Stopped):
     """Stopped, and then one bit of last.pt changes: the checkpoint before it is what continues."""
 
@@ -166,6 +219,11 @@ CASES = {
     "4-stopped-by-one": (4, [Stopped(4, USR1, rank=2)], []),
     "1-stopped-in-evaluations": (1, [StoppedInEvaluation(1), StoppedInEvaluation(3)], []),
     "2-stopped-in-an-evaluation": (2, [StoppedInEvaluation(2)], []),
+    "1-killed-before-an-evaluation": (1, [KilledAtEvaluation(1, "before")], []),
+    "1-killed-in-an-evaluation": (1, [KilledAtEvaluation(2, "during")], []),
+    "2-killed-in-an-evaluation": (2, [KilledAtEvaluation(1, "during")], ["checkpoint.every_epochs=9"]),
+    "1-killed-after-an-evaluation": (1, [KilledAtEvaluation(2, "after")], ["log.tensorboard=true"]),
+    "1-killed-before-the-second-rename": (1, [KilledAtEvaluation(1, "rename")], ["log.tensorboard=true"]),
     "1-stopped-and-damaged": (1, [Damaged(5, TERM)], ["checkpoint.every_steps=2"]),
     "1-cut-in-mid-epoch": (1, [Cut(4)], []),
     "4-cut-in-mid-epoch": (4, [Cut(5)], []),

@@ -70,7 +70,7 @@ def test_no_folder_and_no_module_imports_itself_through_others() -> None:
 
 def test_the_top_level_holds_folders_and_what_all_of_them_use() -> None:
     files = {p.name for p in PACKAGE.iterdir() if p.is_file()}
-    assert files == {"__init__.py", "__main__.py", "errors.py", "atomic_file.py", "py.typed"}
+    assert files == {"__init__.py", "__main__.py", "errors.py", "atomic_file.py", "regular_file.py", "py.typed"}
 
 
 def test_no_module_is_longer_than_a_reader_takes_in() -> None:

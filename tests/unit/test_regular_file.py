@@ -32,7 +32,7 @@ def test_the_limit(tmp_path: Path) -> None:
 
 def test_a_sparse_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "x").open("wb") as file:
-        file.truncate(1 << 45)
+        file.truncate(1 << 40)
     with pytest.raises(TooLargeFileError):
         read_regular(tmp_path / "x", 1 << 30)
 
@@ -45,7 +45,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     for path, kind in (("pipe", "pipe"), ("socket", "socket"), ("/dev/zero", "device"), (".", "folder")):
         with pytest.raises(IrregularFileError) as caught:
             read_regular(tmp_path / path, 10)
-        assert kind in caught.value.strerror
+        assert kind in str(caught.value)
         assert caught.value.errno == errno.ENXIO
 
 

@@ -357,3 +357,4 @@ def test_a_worker_that_is_killed_says_so(
     told = refuses(train, *RUN, f"data.root={image_root}", "--out", str(tmp_path / "run"))
     assert "killed" in told
     assert "data.workers" in told
+    assert told.endswith(f"error: {events(tmp_path / 'run', 'failed')[0]['text']}\n")

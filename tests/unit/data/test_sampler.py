@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -9,19 +11,37 @@ from resnext_train.errors import InputError
 
 
 @pytest.mark.parametrize(
-    ("images", "batch", "micro_batches", "steps", "dropped"),
+    ("images", "batch", "micro_batches", "last_batch", "steps", "dropped"),
     [
-        (1_281_167, 256, 8, 5005, 0),  # ImageNet: 5004 full steps and one of 143, which the paper's code uses
-        (100, 20, 4, 5, 0),
-        (108, 20, 4, 6, 0),  # remainder 8: two in each of four micro-batches
-        (107, 20, 4, 5, 7),  # remainder 7: a micro-batch would have one
-        (9, 20, 4, 1, 0),
+        (1_281_167, 256, 8, "auto", 5005, 0),  # ImageNet: 5004 full steps and one of 143, as in the paper's code
+        (50_000, 128, 4, "auto", 391, 0),  # CIFAR: 390 full steps and one of 80
+        (5_000, 64, 2, "auto", 78, 8),  # 8 images would move the weights as far as 64
+        (5_000, 64, 2, "keep", 79, 0),
+        (50_000, 128, 4, "drop", 390, 80),
+        (1_281_167, 256, 8, "drop", 5004, 143),
+        (110, 20, 4, "auto", 6, 0),  # just half a batch
+        (109, 20, 4, "auto", 5, 9),
+        (100, 20, 4, "drop", 5, 0),
+        (108, 20, 4, "keep", 6, 0),  # two in each of four micro-batches
+        (107, 20, 4, "keep", 5, 7),  # a micro-batch would have one
+        (9, 20, 4, "auto", 1, 0),  # an epoch's only step
+        (9, 20, 4, "drop", 1, 0),
+        (9, 20, 4, "keep", 1, 0),
     ],
 )
-def test_steps_per_epoch(images: int, batch: int, micro_batches: int, steps: int, dropped: int) -> None:
-    plan = StepPlan(images, batch, micro_batches)
+def test_steps_per_epoch(
+    images: int,
+    batch: int,
+    micro_batches: int,
+    last_batch: Literal["auto", "keep", "drop"],
+    steps: int,
+    dropped: int,
+) -> None:
+    plan = StepPlan(images, batch, micro_batches, last_batch)
     assert (plan.steps_per_epoch, plan.dropped) == (steps, dropped)
-    assert sum(plan.step_size(s) for s in range(steps)) == images - dropped
+    sizes = [plan.step_size(s) for s in range(steps)]
+    assert sum(sizes) == images - dropped
+    assert plan.partial == (0 if sizes[-1] == batch else sizes[-1])
 
 
 def test_too_few_images_for_one_step() -> None:

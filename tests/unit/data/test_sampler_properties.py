@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 from hypothesis import assume, given
@@ -22,16 +22,18 @@ class Case(NamedTuple):
     seed: int
     start: int
     stop: int
+    last_batch: Literal["auto", "keep", "drop"]
 
     @property
     def plan(self) -> StepPlan:
-        return StepPlan(self.images, self.batch_size, self.micro_batches)
+        return StepPlan(self.images, self.batch_size, self.micro_batches, self.last_batch)
 
     @property
     def used(self) -> int:
-        """Images of an epoch: all but a remainder that has fewer than two for each group."""
-        remainder = self.images % self.batch_size
-        return self.images - (remainder if remainder < 2 * self.micro_batches else 0)
+        """Images of an epoch: all but a remainder with too few of them for a step."""
+        least = {"keep": 0, "auto": self.batch_size / 2, "drop": self.batch_size}[self.last_batch]
+        full, remainder = divmod(self.images, self.batch_size)
+        return self.images - (remainder if remainder < max(2 * self.micro_batches, least if full else 0) else 0)
 
     @property
     def per_epoch(self) -> int:
@@ -44,9 +46,10 @@ def cases(draw: st.DrawFn) -> Case:
     micro_batches = draw(st.integers(1, 9))
     batch_size = draw(st.integers(2 * micro_batches, 2 * micro_batches + 30))
     images = draw(st.integers(2 * micro_batches, 200))
-    case = Case(
-        images, batch_size, micro_batches, draw(st.integers(1, micro_batches)), draw(st.integers(0, 2**64)), 0, 0
-    )
+    world_size, seed = draw(st.integers(1, micro_batches)), draw(st.integers(0, 2**64))
+    choices: list[Literal["auto", "keep", "drop"]] = ["auto", "keep", "drop"]
+    last_batch = draw(st.sampled_from(choices))
+    case = Case(images, batch_size, micro_batches, world_size, seed, 0, 0, last_batch)
     start = draw(st.integers(0, 3 * case.per_epoch))
     return case._replace(start=start, stop=start + draw(st.integers(0, 2 * case.per_epoch + 1)))
 
@@ -95,7 +98,7 @@ def test_every_image_comes_once_an_epoch_over_all_processes(case: Case) -> None:
         assert len(order) == len(set(order)) == case.used
         assert set(order) <= set(range(case.images))
         orders.append(order)
-    assert case.images - case.used < 2 * case.micro_batches, "only what cannot fill every group with two is dropped"
+    assert 0 <= case.images - case.used < case.batch_size
     assert (case.plan.dropped, case.plan.steps_per_epoch) == (case.images - case.used, case.per_epoch)
     if case.used >= 30:  # two shuffles of as many agree once in 30!
         assert orders[0] != orders[1]

@@ -13,15 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from helpers.commands import Refuses, evaluate, train
-from helpers.runs import RUN, equal_runs, events
+from helpers.runs import RUN, equal_runs, events, state_of
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpoint_file import load_first
 from resnext_train.checkpoint.resume import branch_from, choose_checkpoint
 from resnext_train.config import load_recipe
+from resnext_train.errors import InputError
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training.optimizer import FiniteOptimizer
+from resnext_train.training.train_step import TrainStep
 
 
 @pytest.mark.slow
@@ -208,3 +211,119 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(
     for path in (last, previous):
         path.write_bytes(damaged)
     assert refuses(train, *arguments).count("is damaged") == 2
+
+
+def older(out: Path) -> None:
+    """Make a run one of a version without train.last_batch."""
+    recipe = yaml.safe_load((out / "recipe.yaml").read_text())
+    del recipe["train"]["last_batch"]
+    (out / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    for path in (out / "checkpoints").glob("*.pt"):
+        content = torch.load(path, weights_only=True)
+        del content["recipe"]["train"]["last_batch"]
+        checkpoint_file.save(content, path)
+
+
+def test_a_run_from_before_last_batch_goes_on_with_the_steps_it_had(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """52 images in batches of 16: the last 4, two in each micro-batch, were a step, and are none by `auto`."""
+    out, branch, whole = tmp_path / "run", tmp_path / "branch", tmp_path / "whole"
+    run = [*RUN, "train.micro_batch=8", "schedule.name=step"]
+    assert train([*run, "--out", str(whole), "train.last_batch=keep"]) == 0
+    assert train([*run, "--out", str(out), "train.last_batch=keep", "train.max_steps=5"]) == 0
+    older(out)
+    last = ["--resume", str(out / "checkpoints" / "last.pt")]
+    assert train([*run, "--out", str(branch), *last]) == 0
+    capsys.readouterr()
+    assert train([*run, "--out", str(out), "--dry-run"]) == 0
+    assert re.search(r"^length .* 4 steps an epoch, 8 .*\b4 images\b.*keep", capsys.readouterr().out, re.MULTILINE)
+    assert train([*run, "--out", str(out), *last]) == 0
+    for continued in (out, branch):
+        assert equal_runs(continued, whole)
+        assert events(continued, "start")[-1]["last_batch"] == {"images": 4, "dropped": 0}
+    fresh = tmp_path / "fresh"
+    assert train([*run, "--out", str(fresh), "train.epochs=1"]) == 0
+    assert events(fresh, "start")[0]["last_batch"] == {"images": 0, "dropped": 4}
+    assert state_of(fresh)["step"] == 3
+
+
+def lost(run: Path, *names: str) -> None:
+    for name in names:
+        (run / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("gone", "choice"),
+    [
+        (["checkpoints/last.pt", "checkpoints/previous.pt"], "checkpoints/best.pt"),
+        (["recipe.yaml"], "checkpoints/last.pt"),
+        (["checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt"], "state.json"),
+        (["checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt", "state.json"], "log.jsonl"),
+    ],
+    ids=["only the best is left", "no recipe", "no checkpoint", "only a log"],
+)
+def test_a_run_whose_checkpoints_are_gone_is_not_started_anew(
+    gone: list[str], choice: str, whole: Path, tmp_path: Path, refuses: Refuses
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    shutil.copy(out / "checkpoints" / "last.pt", out / "checkpoints" / "previous.pt")
+    lost(out, *gone)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+    for resume in ("auto", "never"):
+        told = refuses(train, *RUN, "--out", str(out), "--resume", resume)
+        assert str(out) in told
+        assert "--out" in told
+    told = refuses(train, *RUN, "--out", str(out))
+    assert str(out / choice) in told
+    assert ("--resume" in told) == choice.endswith(".pt")
+    assert {path: path.read_bytes() for path in before} == before
+    other = str(whole / "checkpoints" / "last.pt")
+    assert "already holds another run" in refuses(train, *RUN, "--out", str(out), "--resume", other)
+    if choice.endswith(".pt"):
+        assert train([*RUN, "--out", str(out), "--resume", str(out / choice)]) == 0
+        assert events(out, "start")[-1]["step"] > 0
+
+
+def test_a_run_that_never_saved_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, step = tmp_path / "run", TrainStep.__call__
+
+    def fails(self: TrainStep, micro_batches: Any, number: int, *more: Any) -> None:
+        if number == 2:
+            raise InputError("an image that cannot be read")
+        step(self, micro_batches, number, *more)
+
+    monkeypatch.setattr(TrainStep, "__call__", fails)
+    assert train([*RUN, "--out", str(out), "log.every=1"]) == 2
+    assert [e["step"] for e in events(out, "step")] == [1, 2]
+    monkeypatch.undo()
+    assert train([*RUN, "--out", str(out), "train.max_steps=1"]) == 2, "another recipe"
+    assert train([*RUN, "--out", str(out), "log.every=1"]) == 0
+    assert [e["step"] for e in events(out, "step")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link to itself"])
+def test_a_last_checkpoint_that_is_no_file_is_put_aside(
+    kind: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    last, previous, discarded = (out / "checkpoints" / f"{name}.pt" for name in ("last", "previous", "discarded"))
+    last.rename(previous)
+    if kind == "folder":
+        last.mkdir()
+        (last / "x").touch()
+        discarded.touch()
+        discarded = discarded.with_name("discarded-2.pt")
+    else:
+        last.symlink_to(last)
+    capsys.readouterr()
+    assert train([*RUN, "--out", str(out)]) == 0
+    told = capsys.readouterr()
+    assert str(last) in told.err
+    assert f"continuing from {previous}, step 6" in told.out
+    assert discarded.is_dir() == (kind == "folder")
+    assert last.is_file()
+    assert equal_runs(out, whole)
+    assert not list(out.rglob("*.new"))

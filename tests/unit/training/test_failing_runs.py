@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,83 @@ def test_a_best_checkpoint_that_is_not_written_is_none(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(checkpoint_file, "save", fails)
     assert train([*RUN, "--out", str(out), "optimizer.lr=1e30"]) == 0
-    assert [e["step"] for e in events(out, "checkpoint_failed")] == [3]
+    assert [e["step"] for e in events(out, "checkpoint_failed")] == [3, 3]
     assert json.loads((out / "summary.json").read_text())["best"]["epoch"] == 2
     assert checkpoint_file.load(out / "checkpoints" / "best.pt")["checkpointer"]["best"]["epoch"] == 2
+
+
+def test_the_two_saves_of_an_epochs_end_are_one_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(checkpoint_file, "save", fails)
+    options = ["train.epochs=9", "checkpoint.every_minutes=null", "checkpoint.max_failures=2"]
+    assert train([*RUN, "--out", str(tmp_path / "run"), *options]) == 1
+    failed = [e["step"] for e in events(tmp_path / "run", "checkpoint_failed")]
+    assert failed == [3, 3, 6, 6, 9] or failed == [3, 3, 6, 6, 9, 9]
+    assert "Read-only file system" in events(tmp_path / "run", "failed")[0]["text"]
+
+
+def test_a_save_before_an_evaluation_does_not_hide_that_those_after_it_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = checkpoint_file.save
+
+    def fails(state: dict[str, Any], *more: Any) -> None:
+        if not state["progress"]["epoch_is_open"]:
+            raise OSError(28, "No space left on device")
+        write(state, *more)
+
+    monkeypatch.setattr(checkpoint_file, "save", fails)
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "train.epochs=9", "checkpoint.max_failures=1"]) == 1
+    assert [e["step"] for e in events(out, "checkpoint_failed")] == [3, 6]
+
+
+def test_an_image_of_validation_that_cannot_be_read_costs_no_training(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, bad = tmp_path / "run", image_root / "val" / "dog" / "1.JPEG"
+    arguments = [*RUN, "data.source=folder", f"data.root={image_root}", "--out", str(out)]
+    content = bad.read_bytes()
+    bad.write_bytes(b"")
+    arguments = [a for a in arguments if not a.startswith(("data.train_", "data.val_", "data.size", "data.classes"))]
+    assert train(arguments) == 2
+    assert str(bad) in capsys.readouterr().err
+    bad.write_bytes(content)
+    assert train(arguments) == 0
+    assert [e["step"] for e in events(out, "start")] == [0, 2]  # 24 images: a step of 16, and one of 8
+    assert [e["step"] for e in events(out, "epoch")] == [2, 4]
+
+
+def test_a_checkpoint_before_an_evaluation_is_kept_until_the_next_alone(tmp_path: Path) -> None:
+    """last.pt and previous.pt are those of checkpoint.every_epochs, as if no others had been written."""
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "train.epochs=4", "checkpoint.every_epochs=3"]) == 0
+    saves = [(e["step"], e["epoch_is_open"]) for e in events(out, "checkpoint")]
+    best = [e["step"] for e in events(out, "checkpoint") if e["best"]]
+    assert [step for step, is_open in saves if is_open] == [3, 6, 9, 12]
+    assert {9, 12} | set(best) == {step for step, is_open in saves if not is_open}
+    held = {name: checkpoint_file.load(out / "checkpoints" / name)["progress"] for name in ("last.pt", "previous.pt")}
+    assert (held["last.pt"]["step"], held["last.pt"]["epoch_is_open"]) == (12, False)
+    assert (held["previous.pt"]["step"], held["previous.pt"]["epoch_is_open"]) == (9, False)
+
+
+def test_a_run_folder_that_is_gone_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, step = tmp_path / "run", TrainStep.__call__
+
+    def removed(self: TrainStep, micro_batches: Any, number: int, *more: Any) -> None:
+        if number == 4:
+            shutil.rmtree(out)
+        step(self, micro_batches, number, *more)
+
+    monkeypatch.setattr(TrainStep, "__call__", removed)
+    assert train([*RUN, "--out", str(out), "train.epochs=9", "checkpoint.max_failures=0"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{out} is gone" in error
+    assert "room" not in error
 
 
 def test_a_run_that_is_not_finite_skips_tells_and_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
