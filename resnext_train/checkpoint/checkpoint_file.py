@@ -24,6 +24,7 @@ noticed: torch.load itself misses most flipped bits. One rename commits both. A 
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import os
 import pickle
@@ -39,7 +40,9 @@ from safetensors.torch import load_file as load_safetensors
 from safetensors.torch import save as to_safetensors
 
 from resnext_train.atomic_file import link_atomically, removed_on_error, sync_folder, write_atomically, write_temporary
+from resnext_train.checkpoint.checkpoint_content import problem_in
 from resnext_train.errors import InputError
+from resnext_train.regular_file import IrregularFileError, open_regular
 
 FORMAT = "resnext-train checkpoint 3"
 _FORMATS = (FORMAT, "resnext-train checkpoint 2")
@@ -97,8 +100,9 @@ def _seal(path: Path) -> bool:
 
     Raises:
         DamagedError: it does, but its content has another one.
+        OSError: it cannot be read, or is no regular file.
     """
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _SEAL_SIZE))
         seal = file.read()
@@ -150,12 +154,14 @@ def load_file(path: Path) -> Any:
         InputError: the file is missing, damaged, or could only be read by running its code.
     """
     if path.is_dir():
-        raise InputError(f"{path} is a folder; name a checkpoint in it, such as checkpoints/best.pt of a run folder")
-    if not path.is_file():
-        raise InputError(f"checkpoint {path} not found")
+        raise DamagedError(f"{path} is a folder; name a checkpoint in it, such as checkpoints/best.pt of a run folder")
     try:
         sealed = _seal(path)
+    except FileNotFoundError as error:
+        raise InputError(f"checkpoint {path} not found") from error
     except OSError as error:
+        if isinstance(error, IrregularFileError) or error.errno == errno.ELOOP:
+            raise DamagedError(f"{path} is no checkpoint: {error.strerror}") from error
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
         if _is_safetensors(path):
@@ -167,9 +173,19 @@ def load_file(path: Path) -> Any:
         raise
     except Exception as error:  # on arbitrary bytes the readers raise anything: IndexError, KeyError, ...
         raise DamagedError(f"{path} is not a checkpoint: {_reason(error)}") from error
-    if is_ours(content) and not sealed:
-        raise DamagedError(f"{path} is damaged: the checksum at its end is missing")
+    if is_ours(content):
+        if not sealed:
+            raise DamagedError(f"{path} is damaged: the checksum at its end is missing")
+        _check_content(content, path)
     return content
+
+
+def _check_content(content: dict[str, Any], path: Path) -> None:
+    """Raise DamagedError unless `content` is that of a checkpoint; bring format 2 to the present one."""
+    if "checkpointer" not in content and isinstance(content.get("progress"), dict):  # format 2
+        content["checkpointer"] = {"best": content["progress"].pop("best", None)}
+    if problem := problem_in(content):
+        raise DamagedError(f"{path} was not written by this tool, or is of another version: {problem}")
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -216,11 +232,6 @@ def load(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a checkpoint of this tool; foreign weights are for resnext eval --config RECIPE"
         )
-    kinds = {"model": dict, "recipe": dict, "classes": list, "progress": dict}
-    if wrong := [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]:
-        raise InputError(f"{path} was not written by this tool: it has no {' and no '.join(wrong)}")
-    if "checkpointer" not in content:  # format 2
-        content["checkpointer"] = {"best": content["progress"].pop("best", None)}
     return content  # type: ignore[no-any-return]
 
 
@@ -235,6 +246,6 @@ def load_first(paths: Sequence[Path]) -> tuple[dict[str, Any], Path, list[str]]:
     for path in paths:
         try:
             return load(path), path, problems
-        except DamagedError as error:  # one that cannot be read just now is not passed over
+        except DamagedError as error:  # one that cannot be read just now, or is foreign, is not passed over
             problems.append(str(error))
     raise DamagedError("; ".join(problems))

@@ -81,7 +81,7 @@ def read_log(path: Path) -> Log:
     """
     try:
         content = read_regular(path, _MAX_BYTES)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         content = b""
     lines: list[bytes] = []
     events: list[Event] = []

@@ -72,7 +72,11 @@ class RunDir:
         state = self.path / "state.json"
         if _state_of_saved_run(state):
             return state
-        return self.log if any(event["event"] == "checkpoint" for event in read_log(self.log).events) else None
+        try:
+            events = read_log(self.log).events
+        except OSError:  # said when the log is opened
+            return None
+        return self.log if any(event["event"] == "checkpoint" for event in events) else None
 
     def create(self, recipe_yaml: str) -> None:
         """Make the folder and write the recipe into it.

@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, Optimizer, RMSprop
 
 from resnext_train.config import OptimizerSection, RmspropSection, SgdSection
+from resnext_train.errors import InputError
 
 
 def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
@@ -92,13 +93,34 @@ class FiniteOptimizer:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the momentum but keep the settings: those are the recipe's, which may have been changed on purpose."""
+        """Load the momentum but keep the settings: those are the recipe's, which may have been changed on purpose.
+
+        Raises:
+            InputError: it is the state of other parameters.
+        """
         groups = self.optimizer.param_groups
+        _check_fits(state, groups)
         settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
         self.optimizer.load_state_dict(state)
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(own)
+        for held in self.optimizer.state.values():
+            for name in [name for name, tensor in held.items() if tensor is None]:
+                del held[name]
         _start_state(self.optimizer)  # what the checkpoint lacks starts as in a new run
+
+
+def _check_fits(state: dict[str, Any], groups: list[dict[str, Any]]) -> None:
+    """Raise InputError unless a state dict's tensors have the shapes of the parameters in `groups`."""
+    numbers = [group["params"] for group in state["param_groups"]]
+    fits = [len(group) for group in numbers] == [len(group["params"]) for group in groups]
+    for group, own in zip(numbers, groups, strict=False):
+        for number, parameter in zip(group, own["params"], strict=False):
+            for name, tensor in state["state"].get(number, {}).items():
+                shape = torch.Size() if name == "step" else parameter.shape
+                fits &= tensor is None or tensor.shape == shape
+    if not fits:
+        raise InputError("the checkpoint holds the optimizer's state of other parameters than the network has")
 
 
 def _sgd(section: SgdSection, groups: list[dict[str, object]]) -> Optimizer:

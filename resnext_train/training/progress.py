@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnext_train.errors import InputError
+
 
 @dataclass
 class Progress:
@@ -37,4 +39,12 @@ class TorchRng:
         return torch.get_rng_state()
 
     def load_state_dict(self, state: Tensor) -> None:
-        torch.set_rng_state(state)
+        """Load the generator's state.
+
+        Raises:
+            InputError: it is none.
+        """
+        try:
+            torch.set_rng_state(state)
+        except RuntimeError as error:
+            raise InputError("the checkpoint holds no state of torch's random generator") from error

@@ -4,23 +4,25 @@ import hashlib
 import io
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pytest
 import torch
 
+from helpers.checkpoints import checkpoint
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpoint_file import DamagedError
 from resnext_train.errors import InputError
 
 
-def numbered(n: int) -> dict[str, Any]:
-    return {"n": n, "model": {}, "recipe": {}, "classes": [], "progress": {"step": n}}
+def step_of(path: Path) -> int:
+    step: int = checkpoint_file.load(path)["progress"]["step"]
+    return step
 
 
 def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.pt"
-    checkpoint_file.save(numbered(1), path)
+    checkpoint_file.save(checkpoint(1), path)
     whole = torch.save
 
     def fails(state: object, file: BinaryIO) -> None:
@@ -29,17 +31,17 @@ def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(tmp_path: Path, mo
 
     monkeypatch.setattr(torch, "save", fails)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint_file.save(numbered(2), path)
-    assert checkpoint_file.load(path)["n"] == 1
+        checkpoint_file.save(checkpoint(2), path)
+    assert step_of(path) == 1
 
 
 def test_a_second_name_survives_the_next_save(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    checkpoint_file.save(numbered(1), path, ["best.pt"])
-    checkpoint_file.save(numbered(2), path)
-    assert (checkpoint_file.load(path)["n"], checkpoint_file.load(tmp_path / "best.pt")["n"]) == (2, 1)
-    checkpoint_file.save(numbered(3), path, ["best.pt"])
-    assert checkpoint_file.load(tmp_path / "best.pt")["n"] == 3
+    checkpoint_file.save(checkpoint(1), path, ["best.pt"])
+    checkpoint_file.save(checkpoint(2), path)
+    assert (step_of(path), step_of(tmp_path / "best.pt")) == (2, 1)
+    checkpoint_file.save(checkpoint(3), path, ["best.pt"])
+    assert step_of(tmp_path / "best.pt") == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "last.pt"], "no temporary files are left"
 
 
@@ -48,16 +50,16 @@ def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: py
         raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    checkpoint_file.save(numbered(1), tmp_path / "last.pt", ["best.pt"])
+    checkpoint_file.save(checkpoint(1), tmp_path / "last.pt", ["best.pt"])
     monkeypatch.undo()
-    checkpoint_file.save(numbered(2), tmp_path / "last.pt")
-    assert checkpoint_file.load(tmp_path / "best.pt")["n"] == 1
+    checkpoint_file.save(checkpoint(2), tmp_path / "last.pt")
+    assert step_of(tmp_path / "best.pt") == 1
 
 
 def test_what_is_saved_shares_no_memory(tmp_path: Path) -> None:
     flat = torch.arange(4.0)
     checkpoint_file.save(
-        checkpoint_file.snapshot({**numbered(0), "model": {"a": flat[:2], "b": flat[2:]}}), tmp_path / "x.pt"
+        checkpoint_file.snapshot(checkpoint(0, model={"a": flat[:2], "b": flat[2:]})), tmp_path / "x.pt"
     )
     model = checkpoint_file.load(tmp_path / "x.pt")["model"]
     assert model["a"].untyped_storage().data_ptr() != model["b"].untyped_storage().data_ptr()
@@ -78,22 +80,22 @@ def test_only_our_format_is_ours(tmp_path: Path) -> None:
 
 
 def test_a_forged_checkpoint_is_refused(tmp_path: Path) -> None:
-    checkpoint_file.save({**numbered(1), "classes": 3, "recipe": None}, tmp_path / "x.pt")
-    with pytest.raises(InputError, match=r"/x\.pt .*no recipe and no classes"):
+    checkpoint_file.save(checkpoint(1, classes=3, recipe=None), tmp_path / "x.pt")
+    with pytest.raises(InputError, match=r"/x\.pt .*\brecipe\b.* and 1 more"):
         checkpoint_file.load(tmp_path / "x.pt")
 
 
 def test_the_checksum_can_be_checked_by_hand(tmp_path: Path) -> None:
-    checkpoint_file.save(numbered(1), tmp_path / "x.pt")
+    checkpoint_file.save(checkpoint(1), tmp_path / "x.pt")
     archive, seal = (tmp_path / "x.pt").read_bytes().rsplit(b"\nresnext-train sha256 ", 1)
     assert seal == hashlib.sha256(archive).hexdigest().encode() + b"\n"
-    assert torch.load(io.BytesIO(archive), weights_only=True)["n"] == 1
-    assert torch.load(tmp_path / "x.pt", weights_only=True, mmap=True)["n"] == 1
+    assert torch.load(io.BytesIO(archive), weights_only=True)["progress"]["step"] == 1
+    assert torch.load(tmp_path / "x.pt", weights_only=True, mmap=True)["progress"]["step"] == 1
 
 
 def test_a_bit_that_flipped_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
-    checkpoint_file.save({**numbered(1), "model": {"w": torch.zeros(64)}}, path)
+    checkpoint_file.save(checkpoint(1, model={"w": torch.zeros(64)}), path)
     data = bytearray(path.read_bytes())
     data[data.index(bytes(256)) + 100] ^= 4  # in the tensor, where torch.load would not look
     path.write_bytes(data)
@@ -104,9 +106,9 @@ def test_a_bit_that_flipped_is_noticed(tmp_path: Path) -> None:
 def test_the_checkpoint_before_is_kept(tmp_path: Path) -> None:
     path, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
     for n in (1, 2, 3):
-        checkpoint_file.save(numbered(n), path, [], previous.name)
-    assert (checkpoint_file.load(path)["n"], checkpoint_file.load(previous)["n"]) == (3, 2)
+        checkpoint_file.save(checkpoint(n), path, [], previous.name)
+    assert (step_of(path), step_of(previous)) == (3, 2)
     path.write_bytes(path.read_bytes()[:-1])
     state, taken, problems = checkpoint_file.load_first((path, previous))
-    assert (state["n"], taken) == (2, previous)
+    assert (state["progress"]["step"], taken) == (2, previous)
     assert len(problems) == 1

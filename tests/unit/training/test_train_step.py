@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from helpers.ranks import run_ranks, single
 from helpers.steps import MICRO_BATCHES, NETWORK, NORMALISE, step_images, take_steps, train_step
-from resnext_train.checkpoint.checkpoint_file import load_file, save, snapshot
+from resnext_train.checkpoint.checkpoint_file import save, snapshot
 from resnext_train.compute.loss import TrainingLoss
 from resnext_train.config import OptimizerSection, RmspropSection, SgdSection
 from resnext_train.data.image_batch import ImageBatch
@@ -160,7 +160,7 @@ def stop_after_two_steps(context: DistContext, path: Path) -> dict[str, Any]:
 def continue_with_a_third(context: DistContext, path: Path) -> dict[str, Any]:
     """The third step from the checkpoint."""
     model, optimizer, step = fp64_step(context)
-    state = load_file(path)
+    state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return third_step(context, model, step)
