@@ -78,6 +78,8 @@ def _read_header(data: bytes | bytearray) -> JpegHeader:
             at += 2
             continue
         (length,) = struct.unpack_from(">H", data, at + 2)
+        if not 2 <= length <= len(data) - at - 2:
+            raise BadImageError("the JPEG header is cut short or damaged")
         if marker in _FRAMES:
             frame, kind = at, marker
             precision, height, width, components = struct.unpack_from(">BHHB", data, at + 4)

@@ -169,3 +169,31 @@ def test_fill_bytes_and_a_size_of_nothing() -> None:
     struct.pack_into(">H", empty, at + 5, 0)
     with pytest.raises(BadImageError, match=r"JPEG .*size"):
         read_header(empty)
+
+
+def cut_in_scan_header(kept: int) -> bytes:
+    """A JPEG with restart markers that ends `kept` bytes after the two of the marker of its scan."""
+    data = restart_jpeg(64, 48, "4:2:0", 2)
+    return data[: data.index(b"\xff\xda") + 2 + kept]
+
+
+def endless_scan_header() -> bytes:
+    data = bytearray(restart_jpeg(64, 48, "4:2:0", 2))
+    struct.pack_into(">H", data, data.index(b"\xff\xda") + 2, 0xFFFF)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("data", [*(cut_in_scan_header(kept) for kept in range(3, 12)), endless_scan_header()])
+def test_a_scan_header_that_reaches_beyond_the_data(data: bytes) -> None:
+    with pytest.raises(BadImageError, match=r"JPEG header .*damaged"):
+        read_header(data)
+    with pytest.raises(BadImageError):
+        open_image(data).region(5, 6, 7, 8)
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_segment_shorter_than_its_length_is_damage(length: int) -> None:
+    data = bytearray(encode(noise(16, 16)))
+    struct.pack_into(">H", data, data.index(b"\xff\xda") + 2, length)
+    with pytest.raises(BadImageError, match=r"JPEG header .*damaged"):
+        read_header(data)
