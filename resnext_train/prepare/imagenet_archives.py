@@ -49,24 +49,39 @@ def members(path: str, start: int = 0, length: int | None = None, called: str = 
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123  workers get a str
             window = _Window(file.fileno(), start, os.fstat(file.fileno()).st_size if length is None else length)
             with tarfile.open(fileobj=window, mode="r:") as archive:
-                for entry in archive:
+                for entry in _entries(archive):
                     end = start + entry.offset_data + (-(-entry.size // _BLOCK) * _BLOCK if entry.isreg() else 0)
                     if not entry.isdir():
                         _check_member(entry, called)
                         found.append(Member(entry.name.removeprefix("./"), start + entry.offset_data, entry.size))
             window.seek(end - start)
             closed = window.read(_BLOCK) == bytes(_BLOCK)
-    except tarfile.TarError as error:
-        raise InputError(
-            f"{called} is damaged or not an uncompressed tar ({error}); download it again, or give the archive itself"
-        ) from error
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{called} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # tarfile raises many kinds on damaged headers
+        raise InputError(
+            f"{called} is damaged or not an uncompressed tar ({_reason(error)}); download it again, "
+            "or give the archive itself"
+        ) from error
     if not closed:
         # tarfile accepts an archive that ends early; a complete one ends with a block of zeros.
         raise InputError(f"{called} is cut short or damaged after byte {end - start:,}; download it again")
     check_distinct(Path(called), [member.name for member in found])
     return sorted(found)
+
+
+def _entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield what an archive holds; raise ReadError at a negative size, which would lead back to earlier headers."""
+    for entry in archive:
+        if entry.size < 0:
+            raise tarfile.ReadError(f"the size of {entry.name!r} is negative")
+        yield entry
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, tarfile.TarError) else f"{type(error).__name__} in a header"
 
 
 def _check_member(entry: tarfile.TarInfo, called: str) -> None:
@@ -224,12 +239,15 @@ def _devkit_files(path: Path) -> tuple[bytes, bytes]:
     files = {"/data/meta.mat": b"", "/data/ILSVRC2012_validation_ground_truth.txt": b""}
     try:
         with tarfile.open(path, "r:*") as archive:
-            for entry in archive:
+            for entry in _entries(archive):
                 for ending in files:
-                    if entry.isreg() and f"/{entry.name}".endswith(ending):
+                    # A sparse file of a few bytes may state any size.
+                    if entry.isreg() and not entry.issparse() and f"/{entry.name}".endswith(ending):
                         files[ending] = _content(archive, entry)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"--devkit: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except Exception as error:  # tarfile raises many kinds on damaged headers
+        raise InputError(f"--devkit: {path} cannot be read: {_reason(error)}; download it again") from error
     if missing := [ending for ending, content in files.items() if not content]:
         raise InputError(f"--devkit: {path} holds no *{missing[0]}; give ILSVRC2012_devkit_t12.tar.gz")
     return files["/data/meta.mat"], files["/data/ILSVRC2012_validation_ground_truth.txt"]

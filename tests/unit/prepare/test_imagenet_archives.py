@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 import tarfile
@@ -141,6 +142,52 @@ def test_an_archive_cut_short_anywhere_is_refused(tmp_path: Path) -> None:
             members(str(path))
     path.write_bytes(whole[: end + 512])
     assert len(members(str(path))) == 3
+
+
+def with_size_field(field: bytes) -> bytes:
+    """A tar whose first header states its size in this way, with a valid checksum."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        add(archive, "a.JPEG", b"1" * 700)
+    data = bytearray(file.getvalue())
+    data[124:136] = field
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])  # of the header with blanks in place of the sum
+    return bytes(data)
+
+
+def with_pax_headers(headers: dict[str, str]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo("a.JPEG")
+        entry.size, entry.pax_headers = 700, headers
+        archive.addfile(entry, io.BytesIO(b"1" * 700))
+    return file.getvalue()
+
+
+DAMAGED_HEADERS = {
+    "size beyond any file": with_size_field(b"\x80\x7f" + b"\xff" * 10),
+    "size of 2^63": with_size_field(b"\x80\0\0\0\x80" + bytes(7)),
+    "negative size": with_size_field((-1024).to_bytes(12, "big", signed=True)),
+    "negative size in a PAX header": with_pax_headers({"size": "-1024"}),
+    "sparse file 1.0 without a map": with_pax_headers({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
+    "sparse map that is no numbers": with_pax_headers({"GNU.sparse.map": "x,y"}),
+    "sparse size that is no number": with_pax_headers({"GNU.sparse.size": "x"}),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED_HEADERS)
+def test_damaged_headers_are_refused_in_a_sentence(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("scipy.io", reason="needs scipy")
+    path = tmp_path / "x.tar"
+    path.write_bytes(DAMAGED_HEADERS[kind])
+    with pytest.raises(InputError, match=r"/x\.tar (is damaged|cannot be read|is cut short)"):
+        members(str(path))
+    with pytest.raises(InputError, match=r"--devkit: .*/x\.tar (cannot be read|holds no)"):
+        read_devkit(path)
+    (part,) = parts_of(TrainSplit(tar_of({"n01.tar": path.read_bytes()}, tmp_path / "o.tar"), {}))
+    with pytest.raises(InputError, match=r"o\.tar: n01\.tar (is damaged|cannot be read|is cut short)"):
+        list(part.items())
 
 
 def test_inner_archives_that_are_damaged(tmp_path: Path) -> None:
