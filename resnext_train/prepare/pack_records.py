@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import random
 import shutil
-import subprocess
 import zlib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -26,6 +25,7 @@ from resnext_train.data.decode.lazy_image import decode, open_image
 from resnext_train.data.decode.restart_markers import find_segments
 from resnext_train.data.pack.pack_format import PIXELS, RESTART, UNREADABLE, VERBATIM
 from resnext_train.prepare.file_formats import header_of, oddity, why_not_rewritten
+from resnext_train.prepare.jpegtran import run_jpegtran
 
 _INTERVALS = (4, 3, 2, 1)
 """MCUs between restart markers: the first of these that divides a row of MCUs, so that the segments form a grid.
@@ -148,12 +148,10 @@ def _rewrite(data: bytes, header: JpegHeader, jpegtran: str) -> bytes:
 
 
 def _transcode(data: bytes, interval: int, jpegtran: str) -> bytes:
-    command = [jpegtran, "-copy", "none", "-optimize", "-restart", f"{interval}B"]
-    done = subprocess.run(command, input=data, capture_output=True, check=False)
-    if done.returncode:  # 2 is a warning: there is output, but the file is damaged
-        why = done.stderr.decode(errors="replace").strip().split("\n")[-1]
-        raise _DifferenceError(f"jpegtran: {why or f'exit code {done.returncode}'}")
-    return done.stdout
+    done = run_jpegtran(jpegtran, ("-copy", "none", "-optimize", "-restart", f"{interval}B"), data)
+    if done.failure:
+        raise _DifferenceError(done.failure)
+    return done.data
 
 
 def check_stream(data: bytes, jpegtran: str | None) -> None:
@@ -166,10 +164,9 @@ def check_stream(data: bytes, jpegtran: str | None) -> None:
     """
     if jpegtran is None or not is_jpeg(data):
         return
-    done = subprocess.run([jpegtran, "-copy", "none"], input=data, capture_output=True, check=False)
-    warning = done.stderr.decode(errors="replace").strip().split("\n")[-1]
-    if done.returncode and "extraneous bytes" not in warning:  # those change no pixel
-        raise BadImageError(f"its data is damaged: {warning or f'jpegtran: exit code {done.returncode}'}")
+    failure = run_jpegtran(jpegtran, ("-copy", "none"), data).failure
+    if failure and "extraneous bytes" not in failure:  # those change no pixel
+        raise BadImageError(f"its data is damaged: {failure}")
 
 
 def _interval(width: int, mcu_width: int) -> int:
