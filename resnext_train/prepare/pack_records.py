@@ -31,6 +31,9 @@ _INTERVALS = (4, 3, 2, 1)
 """MCUs between restart markers: the first of these that divides a row of MCUs, so that the segments form a grid.
 Longer segments make the file smaller, shorter ones fit a crop more closely."""
 
+_LONGEST_JPEG = 65_500
+"""Pixels of the longest side that libjpeg writes."""
+
 
 @dataclass(frozen=True)
 class Tier:
@@ -102,6 +105,8 @@ def _shrink(pixels: Tensor, size: int) -> Tensor:
 
 def _encode(pixels: Tensor, quality: int, odd: str, verify: bool) -> Record:
     _, height, width = pixels.shape
+    if max(height, width) > _LONGEST_JPEG:
+        raise BadImageError(f"resized, it would be {width:,} × {height:,} pixels, too long for a JPEG")
     file = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(
         file, "JPEG", quality=quality, subsampling="4:2:0", optimize=True, restart_marker_blocks=_interval(width, 16)

@@ -21,6 +21,10 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded: at this size the pixels take 300 MB, decoding up to twice that,
 and each loader process may hold one."""
 
+MAX_ASPECT = 250
+"""Images whose long side is more than this many times the short one are refused: evaluation resizes the short side, and
+the long one with it. At this ratio a short side of 632 makes MAX_PIXELS; usual ones are 224 to 600 pixels."""
+
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "PPM", "TIFF")
 """What Pillow may open. Some of its other formats start programs."""
 
@@ -103,7 +107,7 @@ def open_image(data: bytes | bytearray) -> LazyImage:
     """Return the image in the bytes of a file. EXIF orientation is ignored, as in the references.
 
     Raises:
-        BadImageError: no known format, a damaged header, or more than MAX_PIXELS.
+        BadImageError: no known format, a damaged header, more than MAX_PIXELS, or a side ratio over MAX_ASPECT.
     """
     if not data:
         raise BadImageError("the file is empty")
@@ -128,16 +132,20 @@ def decode(data: bytes | bytearray) -> Tensor:
     every frame of a GIF, and one wrong byte in a PNG would end the process.
 
     Raises:
-        BadImageError: neither can decode it, or it has more than MAX_PIXELS.
+        BadImageError: neither can decode it, or `open_image` refuses it.
     """
     image = open_image(data)
     return image.region(0, 0, image.height, image.width)
 
 
 def check_size(height: int, width: int) -> None:
-    """Raise BadImageError for an image of more than MAX_PIXELS."""
+    """Raise BadImageError for an image of more than MAX_PIXELS, or longer than MAX_ASPECT times its short side."""
     if height * width > MAX_PIXELS:
         raise BadImageError(f"the image of {width:,} × {height:,} pixels is larger than the limit of {MAX_PIXELS:,}")
+    if height > MAX_ASPECT * width or width > MAX_ASPECT * height:
+        raise BadImageError(
+            f"the image of {width:,} × {height:,} pixels is longer than the limit of {MAX_ASPECT} times its short side"
+        )
 
 
 def _decode(data: bytes | bytearray) -> Tensor:

@@ -185,7 +185,7 @@ class EvalTransform(CropTransform):
         """Decode the whole image: resizing a part alone would change the pixels at the part's edges.
 
         Raises:
-            BadImageError: an image so long and thin that it would have more than MAX_PIXELS when resized.
+            BadImageError: an image that would have more than MAX_PIXELS when resized.
         """
         sides = sorted((image.height, image.width))
         check_size(self.resize, self.resize * sides[1] // sides[0])

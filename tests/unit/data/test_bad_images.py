@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,11 +175,12 @@ def little_memory() -> Iterator[None]:
 
 
 EVAL, PAD = EvalTransform(256, 224, "bicubic"), PadTransform(64, 4, (0, 0, 0), "bicubic", 0)
+WIDE_EVAL, WIDE_PAD = replace(EVAL, resize=1000), replace(PAD, size=1000)
 TOO_LARGE: dict[str, tuple[Callable[[], bytes], CropTransform]] = {
     "20,000×20,000 PNG": (lambda: huge_png(20000, 20000), EVAL),
     "20,000×20,000 JPEG": (lambda: huge_jpeg(20000, 20000), EVAL),
-    "1×65,500 to be resized": (lambda: encode(photo(1, 65500), "PNG"), EVAL),
-    "65,500×1 to be padded": (lambda: encode(photo(65500, 1), "PNG"), PAD),
+    "10×2,000 to be resized to 1,000": (lambda: encode(photo(10, 2000), "PNG"), WIDE_EVAL),
+    "2,000×10 to be padded at 1,000": (lambda: encode(photo(2000, 10), "PNG"), WIDE_PAD),
 }
 needs_statm = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's account of memory")
 
