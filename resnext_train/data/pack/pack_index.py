@@ -166,7 +166,8 @@ class PackIndex:
         Every column must be present and lie within the file.
         """
         known = {name: (dtype, [header.images, *row]) for name, (dtype, row) in COLUMNS.items()}
-        known["names"] = ("|u1", [int(header.columns["names"]["shape"][0])])
+        (names,) = header.columns["names"]["shape"]
+        known["names"] = ("|u1", [names])
         if len(bytes.fromhex(header.id)) != 16:
             raise ValueError("id")
         if not all(type(header.settings[name]) is int for name in SETTINGS[header.tier]):
@@ -180,6 +181,8 @@ class PackIndex:
             raise TypeError("not a name")
         for name, (dtype, shape) in known.items():
             column = header.columns[name]
+            if not all(type(count) is int for count in column["shape"]):  # 3.0 and True would equal 3 and 1
+                raise TypeError(name)
             end = column["offset"] + np.dtype(dtype).itemsize * math.prod(shape)
             if (column["dtype"], column["shape"]) != (dtype, shape) or not 0 < column["offset"] <= end <= header.bytes:
                 raise ValueError(name)

@@ -157,6 +157,11 @@ def test_what_is_no_whole_pack_is_refused(folder: Path, damage: Callable[[Path],
         {"columns": {}},
         {"columns": {"label": {"dtype": "<i8", "shape": [70], "offset": 1 << 60}}},
         {"columns": {"label": {"dtype": "|O", "shape": [70], "offset": 64}}},
+        {"columns": {"label": {"dtype": "<i8", "shape": [70.0], "offset": 64}}},
+        {"columns": {"names": {"dtype": "|u1", "shape": [9.0], "offset": 64}}},
+        {"columns": {"names": {"dtype": "|u1", "shape": [True], "offset": 64}}},
+        {"columns": {"names": {"dtype": "|u1", "shape": [], "offset": 64}}},
+        {"columns": {"names": {"dtype": "|u1", "shape": "", "offset": 64}}},
     ],
 )
 def test_a_header_that_makes_no_sense_is_refused(folder: Path, change: dict[str, object]) -> None:
