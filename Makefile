@@ -1,10 +1,11 @@
 # The two commands of a newcomer are `make demo` and `make test`; `make help` lists all.
 PYTHON ?= python3
 BIN := .venv/bin
+MINUTES ?= 20
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test coverage mutation lint format schema gpu-check clean
+.PHONY: help demo check test coverage mutation fuzz lint format schema gpu-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +25,9 @@ coverage: .venv/installed-dev ## Run the whole test suite; list the package's fi
 
 mutation: .venv/installed-dev ## Plant faults one by one, and see that the test suite catches each
 	$(BIN)/python tests/mutation/run.py
+
+fuzz: .venv/installed-dev ## For 20 minutes (MINUTES=20), feed damaged images and packs to all that reads them
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz.fuzz_images --minutes $(MINUTES)
 
 lint: .venv/installed-dev ## Check style and types
 	$(BIN)/ruff check .

@@ -59,7 +59,7 @@ def test_images_up_to_the_limit_are_packed_and_evaluated(width: int, height: int
 
 def test_resizing_for_evaluation_stays_within_the_limit_of_pixels() -> None:
     """For short sides of up to 632; and what the resized tier makes at its usual size still is a JPEG."""
-    assert 632 == math.isqrt(MAX_PIXELS // MAX_ASPECT)
+    assert math.isqrt(MAX_PIXELS // MAX_ASPECT) == 632
     check_size(632, 632 * MAX_ASPECT)
     assert 256 * MAX_ASPECT <= 65_500
 
