@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.decode.lazy_image import decode
+from resnext_train.data.decode.lazy_image import check_size, decode
 from resnext_train.data.decode.restart_markers import find_segments
 from resnext_train.data.pack.pack_format import KINDS, PIXELS, PLAN, RESTART, UNREADABLE, VERBATIM, is_pack
 from resnext_train.data.pack.pack_index import PackIndex
@@ -137,7 +137,7 @@ def _check_record(index: PackIndex, i: int, name: str) -> str:
         decode(data)
         raise BadImageError("no decoder could read it when it was packed; pack it again")
     if kind == PIXELS:
-        index.pixels(i)
+        check_size(*index.pixels(i).shape[:2])
         return ""
     _, height, width = decode(data).shape
     if kind == VERBATIM:

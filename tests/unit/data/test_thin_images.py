@@ -14,11 +14,15 @@ import pytest
 from PIL import Image
 
 from helpers.commands import Refuses, evaluate, prepare, train
-from helpers.packs import JPEGTRAN
+from helpers.images import save_image
+from helpers.packs import JPEGTRAN, packed
 from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.decode.lazy_image import MAX_ASPECT, MAX_PIXELS, check_size, decode, open_image
 from resnext_train.data.pack.pack_format import UNREADABLE
+from resnext_train.data.pack.pack_index import PackIndex
+from resnext_train.data.sources.packed_images import PackedImages
 from resnext_train.data.transforms.crop_transforms import EvalTransform
+from resnext_train.prepare.image_splits import FolderSplit
 from resnext_train.prepare.pack_records import Tier, make_record
 
 WHY = r"{} × {} pixels is longer than the limit of 250 times its short side"
@@ -82,6 +86,27 @@ def test_what_is_too_long_for_a_jpeg_once_resized_is_kept_as_unreadable() -> Non
     record = make_record(data, "a.png", Tier("resized", 263, 92, JPEGTRAN), verify=False)
     assert (record.kind, record.data) == (UNREADABLE, data)
     assert re.search(r"263 × 65,750 .*JPEG", record.odd)
+
+
+def test_a_thin_array_in_a_pack_from_elsewhere(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An array of 30 × 40 pixels that its index calls 1 × 1,200, with valid digests."""
+    save_image(image_root / "train" / "cat" / "0.JPEG", (40, 30))
+    folder = tmp_path / "pack"
+    packed(FolderSplit(image_root / "train"), folder, TIERS[2])
+    file, columns = folder / "index.bin", PackIndex(folder).header.columns
+    for name, value in {"height": 1, "width": 1200}.items():
+        data = bytearray(file.read_bytes())
+        struct.pack_into("<I", data, columns[name]["offset"], value)
+        file.write_bytes(data)
+    index = PackIndex(folder)
+    file.write_bytes(file.read_bytes().replace(index.header.digest.encode(), index.columns_digest().encode()))
+    why = WHY.format("1,200", "1")
+    with pytest.raises(BadImageError, match=why):
+        PackedImages(folder).image(0)
+    assert prepare(["check", str(folder), "--workers", "1"]) == 1
+    assert re.search(f"bad: cat/0.JPEG: .*{why}", capsys.readouterr().out)
 
 
 RUN = [
