@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fuzz import seeds
-from fuzz.mutations import mutated, mutated_pack
+from fuzz.mutations import mutated, mutated_pack, signed
 from resnext_train.data.decode.jpeg_header import BadImageError, read_header
 from resnext_train.data.decode.lazy_image import LazyImage, decode, open_image
 from resnext_train.data.decode.restart_markers import find_segments
@@ -57,7 +57,8 @@ class Cases:
         target = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         if target.startswith("pack"):
             name = rng.choice(list(self._packs))
-            return Case(target, name, mutated_pack(self._packs[name], rng), draw, unchanged=False)
+            files = mutated_pack(self._packs[name], rng)
+            return Case(target, name, signed(files) if target == "pack check" else files, draw, unchanged=False)
         name = rng.choice(self._names)
         return Case(target, name, {"image": mutated(self._images[name], self._data, rng)}, draw, unchanged=False)
 
@@ -191,6 +192,6 @@ TARGETS: dict[str, Callable[[Case, Path, random.Random], Any]] = {
 
 WEIGHTS = {
     **{"header": 5, "segments": 10, "region": 20, "decode": 10, "evaluate": 5, "oddity": 2},
-    **{"exact record": 3, "resized record": 3, "raw record": 3, "pack": 20, "pack check": 1},
+    **{"exact record": 3, "resized record": 3, "raw record": 3, "pack": 20, "pack check": 4},
 }
 """How often each is drawn; those that start jpegtran seldom, as it takes most of the time."""

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fuzz import targets
+from fuzz import seeds, targets
+from fuzz.mutations import signed
 from fuzz.targets import Case, Cases, run, store
 from resnext_train.data.decode import lazy_image
 from resnext_train.data.decode.restart_markers import RestartSegments
@@ -42,6 +43,15 @@ def test_a_few_hundred_cases_have_no_finding(tmp_path: Path) -> None:
     for target in ("region", "decode", "segments", "pack"):
         assert counts[target, "read"], "some changes are harmless"
         assert counts[target, "refused"], "and others are not"
+
+
+def test_digests_of_a_damaged_pack_are_made_valid() -> None:
+    for pack in seeds.packs().values():
+        assert signed(pack) == pack, "as they are in the pack that was written"
+        changed = {**pack, "shard-00000.bin": pack["shard-00000.bin"][:-5] + b"other"}
+        again = signed(changed)
+        assert again["index.bin"] != pack["index.bin"]
+        assert len(again["index.bin"]) == len(pack["index.bin"])
 
 
 def test_a_part_with_other_pixels_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
