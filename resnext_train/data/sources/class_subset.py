@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnext_train.data.decode.lazy_image import LazyImage
-from resnext_train.data.sources.image_folder import class_folders
+from resnext_train.data.sources.folder_scan import class_folders
 from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.errors import InputError
 

@@ -14,26 +14,27 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from resnext_train.data.decode.lazy_image import LazyImage, open_image
+from resnext_train.data.sources.folder_scan import scan_folder
 from resnext_train.data.sources.image_source import FILES
-from resnext_train.errors import InputError, printable
+from resnext_train.errors import printable
 
-_VERSION = 1
+_VERSION = 2
 _SETTLED = 2.0
 """Seconds that a folder must be unchanged before its list is cached: a later change in the same tick of the file
 system's clock would go unnoticed."""
 
 
 class ImageFolder:
-    """All images under root/CLASS/..., by class and path; class names are the folders' names, sorted.
+    """All images under root/CLASS/..., each once, by class and path; class names are the folders' names, sorted.
 
     Raises:
-        InputError: a missing folder, no class folders, or a class folder without images.
+        InputError: a missing folder, no class folders, one without images, or one folder under two names.
     """
 
     storage = FILES
@@ -41,6 +42,8 @@ class ImageFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         index = _cached_index(root) or _scan_and_cache(root)
+        if index.skipped:
+            warnings.warn(_told_of(root, index.skipped), stacklevel=2)
         self.classes: tuple[str, ...] = tuple(index.classes)
         self.labels: NDArray[np.int64] = index.labels
         self._paths, self._ends = index.paths, index.ends
@@ -56,13 +59,15 @@ class ImageFolder:
         return open_image(Path(self.name(i)).read_bytes())
 
 
-class _Index:
+class _Index(NamedTuple):
     """The file list as arrays: the bytes of all relative paths joined, the end of each path, and the labels."""
 
-    def __init__(
-        self, classes: list[str], paths: NDArray[np.uint8], ends: NDArray[np.int64], labels: NDArray[np.int64]
-    ) -> None:
-        self.classes, self.paths, self.ends, self.labels = classes, paths, ends, labels
+    classes: list[str]
+    skipped: list[str]
+    """Links that `FolderScan` skipped."""
+    paths: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+    labels: NDArray[np.int64]
 
 
 def _scan_and_cache(root: Path) -> _Index:
@@ -82,46 +87,19 @@ def _scan_and_cache(root: Path) -> _Index:
 
 def _scan(root: Path) -> tuple[_Index, dict[str, int]]:
     """Return the index of `root`, and the modification time (ns) of every folder in it, by relative path."""
-    if not root.is_dir():
-        raise InputError(f"data folder {root} not found; set data.root to a folder that holds train/ and val/")
-    folders = {".": root.stat().st_mtime_ns}
-    classes = class_folders(root)
-    if not classes:
-        loose = sum(_is_image(entry.name) for entry in os.scandir(root))
-        found = (
-            f"{loose} images but no class folders; sort them into one folder per class" if loose else "no class folders"
-        )
-        raise InputError(f"{root} holds {found}")
-    paths: list[bytes] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        files = sorted(_images_below(root, name, folders))
-        if not files:
-            raise InputError(
-                f"class folder {root / name} holds no images ({', '.join(IMG_EXTENSIONS)}); fill or remove it"
-            )
-        paths += files
-        labels += [label] * len(files)
+    found = scan_folder(root)
+    paths = [path for files in found.files for path in files]
+    labels = np.repeat(np.arange(len(found.classes), dtype=np.int64), [len(files) for files in found.files])
     ends = np.cumsum([len(path) for path in paths], dtype=np.int64)
-    return _Index(classes, np.frombuffer(b"".join(paths), np.uint8), ends, np.array(labels, np.int64)), folders
+    return _Index(found.classes, found.skipped, np.frombuffer(b"".join(paths), np.uint8), ends, labels), found.folders
 
 
-def class_folders(root: Path) -> list[str]:
-    """Return the sorted names of the class folders in `root`, without hidden ones; OSError if it cannot be read."""
-    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _images_below(root: Path, name: str, folders: dict[str, int]) -> list[bytes]:
-    files = []
-    for folder, _, names in os.walk(root / name, followlinks=True):
-        relative = os.path.relpath(folder, root)
-        folders[relative] = os.stat(folder).st_mtime_ns  # noqa: PTH116  os.walk gives a str
-        files += [os.fsencode(f"{relative}/{file}") for file in names if _is_image(file)]
-    return files
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+def _told_of(root: Path, skipped: list[str]) -> str:
+    if more := len(skipped) - 1:
+        links = f"the links {skipped[0]} and {more} more lead to folders that are read anyway; their"
+    else:
+        links = f"the link {skipped[0]} leads to a folder that is read anyway; its"
+    return printable(f"{root}: {links} images are taken once")
 
 
 def _cache_folder(root: Path) -> Path:
@@ -140,10 +118,11 @@ def _cached_index(root: Path) -> _Index | None:
         for folder, stamp in meta["folders"].items():
             if (root / folder).stat().st_mtime_ns != stamp:
                 return None
+        skipped = meta["skipped"]
         arrays = [np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("paths", "ends", "labels")]
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
-    return _Index(meta["classes"], *arrays)
+    return _Index(meta["classes"], skipped, *arrays)
 
 
 def _store(root: Path, index: _Index, folders: dict[str, int]) -> None:
@@ -153,8 +132,8 @@ def _store(root: Path, index: _Index, folders: dict[str, int]) -> None:
     temporary = Path(tempfile.mkdtemp(dir=cache.parent, prefix="new-"))
     for name, array in (("paths", index.paths), ("ends", index.ends), ("labels", index.labels)):
         np.save(temporary / f"{name}.npy", array)
-    meta = {"version": _VERSION, "root": str(root.resolve()), "classes": index.classes, "folders": folders}
-    (temporary / "meta.json").write_text(json.dumps(meta))
+    meta = {"version": _VERSION, "root": str(root.resolve()), "classes": index.classes, "skipped": index.skipped}
+    (temporary / "meta.json").write_text(json.dumps({**meta, "folders": folders}))
     stale = Path(tempfile.mkdtemp(dir=cache.parent, prefix="old-"))
     try:
         if cache.is_dir():

@@ -117,3 +117,52 @@ def test_folders_that_hold_no_data(tmp_path: Path, make: str, told: str) -> None
         root.mkdir()
     with pytest.raises(InputError, match=rf"{root} .*{told}"):
         ImageFolder(root)
+
+
+@pytest.mark.parametrize("from_cache", [False, True])
+def test_a_link_back_into_the_tree_adds_no_images(image_root: Path, from_cache: bool) -> None:
+    """24 images would be over 500, most of them of two classes."""
+    root = image_root / "train"
+    expected = names(ImageFolder(root))
+    (root / "cat" / "up").symlink_to("..")
+    (root / "dog" / "a").symlink_to(root / "emu")
+    (root / "dog" / "above").symlink_to(image_root)
+    age(root)
+    for _ in range(1 + from_cache):
+        with pytest.warns(UserWarning, match=rf"^{root}: .*\bcat/up and 2 more ") as told:
+            folder = ImageFolder(root)
+        assert len(told) == 1
+        assert names(folder) == expected
+        assert folder.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert isinstance(folder._paths, np.memmap) == from_cache
+
+
+def test_links_to_other_folders_are_followed_and_each_image_is_taken_once(image_root: Path, tmp_path: Path) -> None:
+    root, pool = image_root / "train", tmp_path / "pool"
+    for name in ("ant/0.png", "ant/more/1.png", "big/2.png", "big/deep/3.png"):
+        save_image(pool / name)
+    (pool / "big" / "round").symlink_to(pool / "big")
+    (pool / "big" / "deep" / "ant").symlink_to(pool / "ant")
+    (root / "ant").symlink_to(pool / "ant")  # a class
+    (root / "cat" / "b").symlink_to(pool / "big" / "deep")
+    (root / "cat" / "z").mkdir()
+    (root / "cat" / "a").symlink_to(root / "cat" / "z")  # of two ways the one without links is taken
+    save_image(root / "cat" / "z" / "9.png")
+    (root / "dog" / "big").symlink_to(pool / "big")
+    with pytest.warns(UserWarning, match=r"\bcat/a and 3 more "):  # cat/b/ant, dog/big/deep, dog/big/round
+        folder = ImageFolder(root)
+    assert folder.classes == ("ant", "cat", "dog", "emu")
+    extra = [name for name in names(folder) if name.endswith(".png")]
+    assert extra == ["ant/0.png", "ant/more/1.png", "cat/b/3.png", "cat/z/9.png", "dog/big/2.png"]
+    assert [str(folder.labels[names(folder).index(name)]) for name in extra] == list("00112")
+
+
+@pytest.mark.parametrize("kind", ["link", "in another class", "root"])
+def test_a_folder_of_two_classes_is_refused(image_root: Path, kind: str) -> None:
+    root = image_root / "train"
+    target = {"link": root / "dog", "in another class": root / "dog" / "puppy", "root": image_root}[kind]
+    save_image(target / "0.JPEG")
+    (root / "zoo").symlink_to(target)
+    with pytest.raises(InputError) as told:
+        ImageFolder(root)
+    assert all(str(folder) in str(told.value) for folder in (root / "zoo", *([] if kind == "root" else [target])))
