@@ -21,7 +21,10 @@ from resnext_train.errors import LocalInputError, printable
 MAX_SKIPPED_IN_A_ROW = 16
 """Unreadable images in a row that may be skipped. More than these mean a lost disk, not bad images."""
 
-_FILE_ERRORS = (errno.ENOENT, errno.EIO, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+_FILE_ERRORS = (
+    *(errno.ENOENT, errno.EIO, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.ENXIO, errno.ELOOP, errno.EFBIG),  # no regular file, a link to itself, more bytes than an image has
+)
 """Errors that concern one file. Others, such as too many open files, concern the process: the image is not skipped."""
 
 PREFETCH = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from resnext_train.data.decode.lazy_image import LazyImage
 from resnext_train.data.sources.folder_scan import class_folders
 from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.errors import InputError
+from resnext_train.regular_file import read_regular
+
+_MAX_BYTES = 10_000_000
+"""Largest file of class names; ImageNet-22K's has less than 1 MB."""
 
 
 class ImageSubset:
@@ -68,5 +73,5 @@ def read_class_names(path: Path, what: str) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     # Not splitlines, which also splits at Unicode's line separators; -sig drops the BOM that Windows writes.
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    lines = re.split("\r\n|\r|\n", read_regular(path, _MAX_BYTES).decode("utf-8-sig"))
     return [line.strip() for line in lines if line.strip()]

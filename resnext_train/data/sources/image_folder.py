@@ -23,11 +23,16 @@ from resnext_train.data.decode.lazy_image import LazyImage, open_image
 from resnext_train.data.sources.folder_scan import scan_folder
 from resnext_train.data.sources.image_source import FILES
 from resnext_train.errors import printable
+from resnext_train.regular_file import read_regular
 
 _VERSION = 2
 _SETTLED = 2.0
 """Seconds that a folder must be unchanged before its list is cached: a later change in the same tick of the file
 system's clock would go unnoticed."""
+
+MAX_BYTES = 1_000_000_000
+"""Largest encoded image that is read. Three bytes for each of the pixels that are decoded at most are 300 MB, so more
+is no image, and would fill the memory."""
 
 
 class ImageFolder:
@@ -56,7 +61,7 @@ class ImageFolder:
         return str(self.root / os.fsdecode(self._paths[start : int(self._ends[i])].tobytes()))
 
     def image(self, i: int) -> LazyImage:
-        return open_image(Path(self.name(i)).read_bytes())
+        return open_image(read_regular(self.name(i), MAX_BYTES))
 
 
 class _Index(NamedTuple):

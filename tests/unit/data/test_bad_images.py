@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import signal
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.decode.lazy_image import MAX_PIXELS, LazyImage, open_image
 from resnext_train.data.image_batch import ImageBatch, LoadReport
 from resnext_train.data.sampler import StepPlan
-from resnext_train.data.sources.image_folder import ImageFolder
+from resnext_train.data.sources.image_folder import MAX_BYTES, ImageFolder
 from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.crop_transforms import CropTransform, EvalTransform, PadTransform
 from resnext_train.data.transforms.random_draws import BOX_DRAWS, CropDraws
@@ -250,6 +251,43 @@ def test_skip_takes_the_next_readable_image_and_counts(image_root: Path) -> None
     assert sum(micro_batch.report.missing for micro_batch in skipped) == 2
     again, _ = loaders(image_root, "data.on_bad_image=skip")
     assert all(torch.equal(a.images, b.images) for a, b in zip(skipped, again, strict=True))
+
+
+def no_file(path: Path, kind: str) -> None:
+    """Put something else in the place of a file."""
+    path.unlink(missing_ok=True)
+    if kind == "named pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "too large":
+        with path.open("wb") as file:
+            file.truncate(MAX_BYTES + 1)
+    else:
+        path.symlink_to(path)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("named pipe", "pipe"),
+        ("socket", "socket"),
+        ("device", "device"),
+        ("too large", "1,000,000,000"),
+        ("link to itself", "Too many levels"),
+    ],
+)
+def test_what_is_no_file_is_a_bad_image(image_root: Path, kind: str, reason: str, workers: int) -> None:
+    bad = image_root / "train" / "dog" / "5.JPEG"
+    no_file(bad, kind)
+    with pytest.raises(LocalInputError, match=rf"/dog/5\.JPEG .*{reason}"):
+        loaders(image_root, f"data.workers={workers}")
+    skipped, _ = loaders(image_root, f"data.workers={workers}", "data.on_bad_image=skip")
+    assert sum(micro_batch.report.missing for micro_batch in skipped) == 1
+    assert [reason in text for micro_batch in skipped for text in micro_batch.report.unreadable] == [True]
 
 
 def test_what_takes_the_place_of_an_image_keeps_its_own_label(image_root: Path) -> None:

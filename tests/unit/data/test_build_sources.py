@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from helpers.images import save_image
 from resnext_train.config import EvalSection, FolderData
 from resnext_train.data.build_loaders import build_evaluation
 from resnext_train.data.build_sources import build_splits, build_train, build_val
+from resnext_train.data.sources.class_subset import read_class_names
 from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.errors import InputError
 
@@ -70,6 +72,7 @@ SAME_LISTS: dict[str, Callable[[Path], object]] = {
     "order": lambda path: path.write_text("emu\ndog\n"),
     "blank lines and space": lambda path: path.write_text("\n  dog\t\n\n \nemu"),
     "Windows": lambda path: path.write_bytes(b"\xef\xbb\xbfdog\r\nemu\r\n"),
+    "old Macintosh": lambda path: path.write_bytes(b"dog\remu\r"),
     "folder": as_folder,
 }
 
@@ -127,6 +130,17 @@ def test_lists_that_cannot_be_used(kind: str, image_root: Path, tmp_path: Path) 
     with pytest.raises(InputError, match=f"eval.classes: .*{told}") as caught:
         build_evaluation(EvalSection(classes=str(path)), build_val(folder(image_root, "same")), KNOWN)
     assert f" {path} " in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("pipe", "pipe"), ("/dev/zero", "device"), ("large", "10,000,000")])
+def test_lists_without_end_are_refused_at_once(kind: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "large":
+        path.write_bytes(b"a\n" * 5_000_001)
+    with pytest.raises(InputError, match=rf"^eval.classes: {path} .*{told}"):
+        read_class_names(path, "eval.classes")
 
 
 def test_a_folder_without_class_folders(image_root: Path, tmp_path: Path) -> None:
