@@ -14,6 +14,7 @@ from typing import Any
 
 from resnext_train import __version__
 from resnext_train.cli import parsers
+from resnext_train.cli.console_streams import lose_what_stdout_does_not_take, open_console
 from resnext_train.cli.run_command import run_command
 from resnext_train.distributed.rank import launcher_pid, this_rank
 from resnext_train.distributed.stop_signals import join_launcher
@@ -37,6 +38,8 @@ class Command:
     """Whether overrides may stand anywhere among the options."""
     only_prints: bool = False
     """Whether its output is all that it does: a reader who leaves early has seen enough."""
+    keeps_a_log: bool = False
+    """Whether a run folder holds all that it prints, except in a dry run: then no state of the console ends it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ RESNEXT = Group(
             "train:train",
             many_processes=True,
             intermixed=True,
+            keeps_a_log=True,
         ),
         "eval": Command(
             "evaluate a checkpoint",
@@ -127,17 +131,27 @@ RESNEXT = Group(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `resnext` and return its exit code, see `run_command`."""
-    return _choose("resnext", (), sys.argv[1:] if argv is None else argv)
+    return _start("resnext", (), argv)
 
 
 def train(argv: Sequence[str] | None = None) -> int:
     """Run `resnext-train`: `resnext train` by a name of its own."""
-    return _choose("resnext-train", ("train",), sys.argv[1:] if argv is None else argv)
+    return _start("resnext-train", ("train",), argv)
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """Run `resnext-eval`: `resnext eval` by a name of its own."""
-    return _choose("resnext-eval", ("eval",), sys.argv[1:] if argv is None else argv)
+    return _start("resnext-eval", ("eval",), argv)
+
+
+def _start(prog: str, words: tuple[str, ...], argv: Sequence[str] | None) -> int:
+    open_console()
+    try:
+        return _choose(prog, words, sys.argv[1:] if argv is None else argv)
+    except SystemExit:  # of argparse, which has printed help or a mistake
+        if code := run_command(prog, lambda: None, only_prints=True):
+            raise SystemExit(code) from None
+        raise
 
 
 def find_command(words: Sequence[str]) -> Command | Group:
@@ -155,6 +169,8 @@ def _choose(prog: str, words: tuple[str, ...], argv: Sequence[str]) -> int:
     if isinstance(command, Command):
         parser = parser_of(prog, command)
         args = parser.parse_intermixed_args(argv) if command.intermixed else parser.parse_args(argv)
+        if command.keeps_a_log and not args.dry_run:
+            lose_what_stdout_does_not_take()
         return run_command(prog, lambda: _run(command, args, [*words, *argv]), command.only_prints)
     group_parser = _group_parser(prog, command)
     if not argv:

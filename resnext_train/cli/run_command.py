@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import select
 import signal
 import sys
 import time
 from collections.abc import Callable
 
+from resnext_train.cli.console_streams import UnwrittenOutputError, give_up_stdout
 from resnext_train.distributed.rank import launcher_pid, this_rank
 from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, ReportedInputError, printable
 
@@ -18,7 +18,8 @@ from resnext_train.errors import FaultError, InputError, LocalInputError, Preemp
 def run_command(name: str, command: Callable[[], int | None], only_prints: bool = False) -> int:
     """Run `command` and return its exit code: its own, 0 for None, or after one line on stderr
 
-    - 1: a fault ended the run; 128 + N where signal N ended one of its processes, and none could say more
+    - 1: a fault ended the run, or stdout takes no more
+    - 128 + N: signal N ended one of its processes, and none could say more
     - 2: bad input
     - 75: the run was stopped by a signal and saved its state (EX_TEMPFAIL of sysexits.h: try again)
     - 130: interrupted
@@ -35,6 +36,10 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
         if not only_prints:
             _print_last_line(f"{name}: ended, because nobody reads its output any more")
         return 141  # 128 + SIGPIPE, as a shell reports it
+    except UnwrittenOutputError as error:
+        give_up_stdout()
+        _print_last_line(f"{name}: error: its output cannot be written: {error.strerror}")
+        return 1
     except InputError as error:
         if isinstance(error, ReportedInputError):
             return 2
@@ -76,7 +81,7 @@ def _reader_has_gone() -> bool:
     watch.register(sys.stdout.fileno(), 0)
     gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
     if gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_stdout()
     return gone
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers.images import save_image
-from helpers.runs import RUN, run_module, start_module
+from helpers.runs import RUN, environment, events, module, run_module, start_module
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,38 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 141
+
+
+def in_shell(arguments: list[str], streams: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start a command with redirections or a pipe, such as `>&-`; the exit code is its own."""
+    line = f"{shlex.join(module(*arguments))} {streams}; exit ${{PIPESTATUS[0]}}"
+    return subprocess.Popen(["bash", "-c", line], cwd=cwd, env=environment(), stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_no_console_ends_a_run(tmp_path: Path) -> None:
+    consoles = {
+        "full": ">/dev/full",
+        "closed": ">&- 2>&- <&-",
+        "gone": "| true",
+        "ranks": "--procs 2 >&- 2>&-",
+    }
+    runs = {n: in_shell(["train", *RUN, "--out", n], streams, tmp_path) for n, streams in consoles.items()}
+    for name, run in runs.items():
+        error = run.communicate(timeout=120)[1]
+        assert run.returncode == 0, (name, error)
+        assert "Traceback" not in error
+        assert "Exception" not in error
+        assert [e["step"] for e in events(tmp_path / name, "step")] == [2, 4, 6]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["info"], ["--help"], ["train", *RUN, "--dry-run"]], ids=lambda a: a[0])
+def test_output_that_cannot_be_written_is_one_sentence(arguments: list[str], tmp_path: Path) -> None:
+    command = in_shell(arguments, ">/dev/full", tmp_path)
+    error = command.communicate(timeout=60)[1]
+    assert command.returncode == 1
+    assert re.fullmatch(r"resnext.*: error: .*No space left on device\n", error), error
 
 
 def test_a_terminal_is_shown_names_that_are_no_text_as_text(tmp_path: Path) -> None:
