@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import select
 import signal
 import sys
@@ -14,11 +15,14 @@ from resnext_train.cli.console_streams import UnwrittenOutputError, give_up_stdo
 from resnext_train.distributed.rank import launcher_pid, this_rank
 from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, ReportedInputError, printable
 
+_OUT_OF_MEMORY = re.compile("(?i)out of memory|can't allocate memory|cannot allocate memory")
+"""In torch's errors, whose type is RuntimeError on CPUs; torch is not imported here."""
+
 
 def run_command(name: str, command: Callable[[], int | None], only_prints: bool = False) -> int:
     """Run `command` and return its exit code: its own, 0 for None, or after one line on stderr
 
-    - 1: a fault ended the run, or stdout takes no more
+    - 1: a fault ended the run, memory ran out, or stdout takes no more
     - 128 + N: signal N ended one of its processes, and none could say more
     - 2: bad input
     - 75: the run was stopped by a signal and saved its state (EX_TEMPFAIL of sysexits.h: try again)
@@ -57,6 +61,14 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
         if this_rank().is_main or error.report_here:
             _print_last_line(f"{name}: error: {error}")
         return error.exit_code
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        _print_last_line(
+            f"{name}: error: memory ran out; make train.micro_batch, eval.batch_size, the images or the network "
+            "smaller, or use fewer data.workers"
+        )
+        return 1
     except Preempted as stop:
         if launcher_pid() is not None:  # a second Ctrl-C must not change the exit code, which says that all is saved
             signal.signal(signal.SIGINT, signal.SIG_IGN)

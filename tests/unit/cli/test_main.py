@@ -11,6 +11,7 @@ import pytest
 import resnext_train
 from resnext_train.cli import main as cli
 from resnext_train.cli.main import Command, Group, find_command, main, parser_of
+from resnext_train.cli.run_command import run_command
 
 COMMANDS = {"train", "eval", "info", "export", "prepare", "bench", "verify"}
 
@@ -155,3 +156,24 @@ def test_recipes_are_named_with_or_without_their_ending(
 def test_every_group_and_command_has_a_line() -> None:
     assert isinstance(find_command(("prepare",)), Group)
     assert all(len(find_command(words).summary) < 60 for words in all_commands())
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")]
+)
+def test_memory_that_runs_out_is_one_sentence(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise error
+
+    assert run_command("resnext eval", fail) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "eval.batch_size" in told
+
+
+def test_other_errors_of_torch_are_not_taken_for_it() -> None:
+    def fail() -> int:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run_command("resnext eval", fail)
