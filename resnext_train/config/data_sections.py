@@ -6,11 +6,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from resnext_train.config.value_types import Fraction, Natural, NonNegative, Positive, PositiveTriple, Section, Triple
+from resnext_train.config.value_types import (
+    AboveZero,
+    BatchSize,
+    Classes,
+    Fraction,
+    Images,
+    NonNegative,
+    Pixels,
+    Positive,
+    PositiveTriple,
+    Section,
+    Triple,
+    Workers,
+)
 
 
 class _Data(Section):
-    workers: Literal["auto"] | Natural = "auto"
+    workers: Literal["auto"] | Workers = "auto"
     """Loader processes per training process; auto: the cores per training process minus one, at least 1."""
     mean: Triple = (0.485, 0.456, 0.406)
     """Mean of R, G, B, scale 0 to 1, subtracted from every image."""
@@ -42,13 +55,13 @@ class SyntheticData(_Data):
 
     source: Literal["synthetic"]
     """Source of the images."""
-    classes: Annotated[int, Field(ge=2)] = 10
+    classes: Annotated[Classes, Field(ge=2)] = 10
     """Number of classes."""
-    train_images: Positive = 2000
+    train_images: Images = 2000
     """Images in the training split."""
-    val_images: Positive = 500
+    val_images: Images = 500
     """Images in the validation split."""
-    size: Positive = 256
+    size: Annotated[Pixels, Field(le=4096)] = 256
     """Height and width of an image in pixels."""
 
 
@@ -56,7 +69,7 @@ DataSection = Annotated[FolderData | SyntheticData, Field(discriminator="source"
 
 
 class _Augment(Section):
-    size: Positive = 224
+    size: Pixels = 224
     """Height and width of a training crop in pixels."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""
@@ -77,9 +90,9 @@ class AreaAugment(_Augment):
 
     crop: Literal["area"] = "area"
     """Kind of crop."""
-    area: tuple[float, float] = (0.08, 1.0)
+    area: tuple[Fraction, Fraction] = (0.08, 1.0)
     """Range of the crop's area as a fraction of the image's."""
-    aspect: tuple[float, float] = (0.75, 4 / 3)
+    aspect: tuple[AboveZero, AboveZero] = (0.75, 4 / 3)
     """Range of the crop's aspect ratio, sampled uniformly; then width and height swap with probability 0.5."""
 
     @model_validator(mode="after")
@@ -100,7 +113,7 @@ class ScaleAugment(_Augment):
 
     crop: Literal["scale_jitter"]
     """Kind of crop."""
-    short_side: tuple[int, int] = (256, 480)
+    short_side: tuple[Pixels, Pixels] = (256, 480)
     """Range of the image's short side in pixels, both ends included, to which it is resized before the crop."""
 
     @model_validator(mode="after")
@@ -118,7 +131,7 @@ class PadAugment(_Augment):
 
     crop: Literal["pad"]
     """Kind of crop."""
-    padding: Natural = 4
+    padding: Annotated[int, Field(ge=0, le=10_000)] = 4
     """Pixels added on each of the four sides."""
 
 
@@ -130,13 +143,13 @@ class EvalSection(Section):
 
     every_epochs: Positive = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
-    resize: Positive = 256
+    resize: Pixels = 256
     """Pixels of the short side after the antialiased resize."""
-    crop: Positive = 224
+    crop: Pixels = 224
     """Height and width of the centre crop in pixels."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Resampling method of the resize."""
-    batch_size: Positive = 64
+    batch_size: BatchSize = 64
     """Images per forward pass and process; does not change the result."""
     classes: str | None = None
     """Evaluate only these classes of the network: a text file with one class name per line, or a folder with one folder

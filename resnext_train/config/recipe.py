@@ -15,7 +15,17 @@ from resnext_train.config.train_sections import (
     StepSchedule,
     TrainSection,
 )
-from resnext_train.config.value_types import AboveZero, Natural, NonNegative, Positive, Section
+from resnext_train.config.value_types import (
+    AboveZero,
+    Channels,
+    Classes,
+    Layers,
+    Minutes,
+    Natural,
+    NonNegative,
+    Positive,
+    Section,
+)
 
 
 class ModelSection(Section):
@@ -24,18 +34,18 @@ class ModelSection(Section):
     arch: str
     """Name as in the papers: resnet50, resnext50_32x4d (depth 50, cardinality 32, base width 4), plain34,
     preact_resnet200, resnet110 (CIFAR), ...; or torchvision/NAME, or timm/NAME."""
-    num_classes: Literal["auto"] | Positive = "auto"
+    num_classes: Literal["auto"] | Classes = "auto"
     """Outputs of the classifier; auto: as many as the data has classes. Any other number is an error."""
     weights: str | None = None
     """File of initial weights for fine-tuning, from this tool, torchvision, timm, pycls or a CIFAR port; null: random
     weights. A classifier with another number of classes is not loaded but initialised at random."""
-    depth: Positive | None = None
+    depth: Layers | None = None
     """Number of layers; null: as in `arch`."""
-    blocks: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=4)] | None = None
+    blocks: Annotated[tuple[Layers, ...], Field(min_length=3, max_length=4)] | None = None
     """Blocks per stage: four stages (ImageNet) or three (CIFAR); null: the usual ones for the depth."""
-    cardinality: Positive | None = None
+    cardinality: Channels | None = None
     """Groups of a bottleneck's 3×3 convolution (C); null: as in `arch`."""
-    base_width: Positive | None = None
+    base_width: Channels | None = None
     """Width of one group in the first stage (d); null: as in `arch`."""
     width: AboveZero = 1.0
     """Factor on the channels of the stem and all stages."""
@@ -63,7 +73,7 @@ class CheckpointSection(Section):
     """Epochs between saves of last.pt; the end of the run is always saved."""
     every_steps: Positive | None = None
     """Steps between additional saves of last.pt; null: none."""
-    every_minutes: AboveZero | None = 30.0
+    every_minutes: Minutes | None = 30.0
     """Minutes without a save after which last.pt is saved; null: no limit."""
     keep: Natural = 0
     """Number of newest epoch checkpoints kept as epoch_NNNN.pt besides the other files; 0: none."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from resnext_train.config.data_sections import SyntheticData
 from resnext_train.config.recipe import Recipe
 from resnext_train.config.recipe_loader import find_recipe, load_recipe, shipped_recipes
+from resnext_train.config.yaml_reader import read_text
 
 _CLASSES = {"ImageNet-1K": 1000, "ImageNet-5K": 5000, "CIFAR-100": 100, "CIFAR-10": 10}
 _STATED = re.compile(r"\((\d+) classes\)")
@@ -57,7 +58,7 @@ def read_entry(name: str) -> Entry:
 def _header(path: Path) -> dict[str, str]:
     """Return the paragraphs of a file's first comment by label; the first paragraph is `title`."""
     paragraphs, label = {"title": ""}, "title"
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         if not line.startswith("#"):
             break
         text = line.removeprefix("#").strip()

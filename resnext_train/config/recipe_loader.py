@@ -210,7 +210,7 @@ def _typed(text: str, fields: list[FieldInfo], where: str, key: str) -> Any:
             else:
                 return value
     assert error is not None
-    raise InputError(f"{where}: {key}: {_reason(error.errors()[0])}")
+    raise InputError(f"{where}: {key}: {_reason(min(error.errors(), key=_asks_for_a_word))}")
 
 
 def _validated(layers: list[Layer]) -> Recipe:
@@ -225,7 +225,7 @@ def _validated(layers: list[Layer]) -> Recipe:
         return Recipe.model_validate_json(_as_json(merged), strict=True)
     except ValidationError as error:
         problems = error.errors()
-    problems.sort(key=lambda p: p["type"] != "extra_forbidden")
+    problems.sort(key=lambda p: (p["type"] != "extra_forbidden", _asks_for_a_word(p)))
     path = _path_in(merged, problems[0])
     files = [w for w, _ in layers if not w.startswith("override ")]
     where = next((w for w, layer in reversed(layers) if _has(layer, path)), files[-1])
@@ -298,6 +298,11 @@ def _unknown(key: str) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [k for k in known if k.endswith("." + leaf)]
     hint = f"did you mean {near[0]}?" if near else f"sections are {', '.join(Recipe.model_fields)}"
     return f"unknown key {key[:120]}; {hint}"
+
+
+def _asks_for_a_word(problem: Mapping[str, Any]) -> bool:
+    """Return whether a number is refused where a word may stand as well, such as auto; its range says more."""
+    return problem["type"] == "literal_error" and isinstance(problem.get("input"), (int, float))
 
 
 def _reason(problem: Mapping[str, Any]) -> str:

@@ -8,12 +8,15 @@ from pydantic import Field, model_validator
 
 from resnext_train.config.value_types import (
     AboveZero,
+    BatchSize,
     Duration,
+    Minutes,
     Natural,
     NonNegative,
     Positive,
     PositiveDuration,
     Section,
+    Seed,
 )
 
 
@@ -122,9 +125,9 @@ class TrainSection(Section):
     """Passes over the training split."""
     max_steps: Positive | None = None
     """Steps after which the run, and a cosine schedule, ends even before `epochs`; null: no limit."""
-    batch_size: Positive = 256
+    batch_size: BatchSize = 256
     """Images per step over all processes (the global batch)."""
-    micro_batch: Positive = 32
+    micro_batch: BatchSize = 32
     """Images per forward pass, which share BatchNorm statistics. A step always has batch_size / micro_batch of these
     micro-batches, on any number of processes."""
     last_batch: Literal["auto", "keep", "drop"] = "auto"
@@ -139,9 +142,9 @@ class TrainSection(Section):
     """Compile the network with torch.compile."""
     max_skipped: Natural = 20
     """Steps in a row with a non-finite loss or gradient that are skipped; one more ends the run."""
-    patience: AboveZero = 10.0
+    patience: Minutes = 10.0
     """Minutes that processes wait for another one before they end the run."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of the initial weights, the order of images and their augmentation."""
 
     @model_validator(mode="after")

@@ -68,10 +68,29 @@ class Section(BaseModel):
     )
 
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
+_LARGEST = 1e30
+"""Largest factor or threshold: float32, in which networks compute, ends at 3e38, and values are multiplied."""
+
+Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
+"""Steps or epochs."""
+Natural = Annotated[int, Field(ge=0, le=1_000_000_000)]
+"""How often something may happen, or is kept."""
+Pixels = Annotated[int, Field(gt=0, le=10_000)]
+"""Side of a square image; of 10,000 by 10,000 pixels the largest images are that are read."""
+Images = Annotated[int, Field(gt=0, le=10_000_000)]
+"""Size of a split; an ImageNet of 22,000 classes has 14 million."""
+BatchSize = Annotated[int, Field(gt=0, le=1_000_000)]
+Classes = Annotated[int, Field(gt=0, le=100_000)]
+Workers = Annotated[int, Field(ge=0, le=1024)]
+"""Processes of one host."""
+Channels = Annotated[int, Field(gt=0, le=100_000)]
+Layers = Annotated[int, Field(gt=0, le=10_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Minutes = Annotated[float, Field(gt=0, le=1_000_000)]
+"""Up to two years: timers overflow somewhere beyond."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Triple = tuple[float, float, float]
-AboveZero = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0, le=_LARGEST)]
+_Finite = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+Triple = tuple[_Finite, _Finite, _Finite]
+AboveZero = Annotated[float, Field(gt=0, le=_LARGEST)]
 PositiveTriple = tuple[AboveZero, AboveZero, AboveZero]

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from resnext_train.errors import InputError
+from resnext_train.regular_file import TooLargeFileError, read_regular
 
 _BYTES, _VALUES, _LEVELS, _CHARACTERS = 100_000, 10_000, 20, 4096
 """Limits of a recipe: bytes of the file, number of values, nesting depth, characters of a string (a path's limit)."""
@@ -58,21 +59,25 @@ def parse(text: str, where: str) -> Any:
         raise InputError(f"{where}: not valid YAML: {why[:300]}") from error
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a recipe's file; raises InputError if it is no file, too large or no text."""
+    try:
+        return read_regular(path, _BYTES).decode()
+    except TooLargeFileError as error:
+        raise InputError(f"{path}: a recipe has at most {_BYTES:,} bytes") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the sections in a recipe's file.
 
     Raises:
         InputError: it cannot be read, is not YAML, exceeds a limit or is not a mapping.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(_BYTES + 1)
-        if len(content) > _BYTES:
-            raise InputError(f"{path}: a recipe has at most {_BYTES:,} bytes")
-        text = content.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    data = parse(text, str(path))
+    data = parse(read_text(path), str(path))
     if not isinstance(data, dict):
         raise InputError(f"{path}: a recipe is a mapping of sections such as 'model:' and 'train:'")
     check_plain(data, str(path))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from resnext_train.config import (
     run_name,
     shipped_recipes,
 )
+from resnext_train.config.yaml_reader import read_yaml
 from resnext_train.errors import InputError
 
 
@@ -118,7 +120,7 @@ def test_overrides_take_the_type_of_their_field(recipe_file: str, override: str,
         ("train.epochs=0", ("train.epochs: ", "than 0")),
         ("train.epochs=1.5", ("train.epochs: ", "integer")),
         ("train.epochs=true", ("train.epochs: ", "integer")),
-        ("optimizer.lr=.inf", ("optimizer.lr: ", "finite")),
+        ("optimizer.lr=.inf", ("optimizer.lr: ", "less than")),
         ("optimizer.lr=nan", ("optimizer.lr: ",)),
         ("data.std=[0, 0.2, 0.2]", ("data.std", "than 0")),
         ("train.precision=fp8", ("train.precision: ", "'auto', 'fp32', 'bf16' or 'fp16'")),
@@ -283,3 +285,40 @@ def test_another_optimizer_leaves_the_keys_of_the_first_behind() -> None:
     assert recipe.optimizer.lr == 0.01
     with pytest.raises(InputError, match=r"optimizer\.nesterov .*optimizer\.name"):
         load_recipe("smoke.yaml", ["optimizer.name=rmsprop", "optimizer.nesterov=true"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.size=1000000000",
+        "data.size=9999",
+        "data.classes=99999999999",
+        "data.train_images=1000000000",
+        "data.workers=100000",
+        "augment.size=100000",
+        "augment.aspect=[1, 1e308]",
+        "eval.batch_size=9223372036854775808",
+        "train.batch_size=1000000000",
+        "train.max_steps=1000000000000000000",
+        "train.patience=1e308",
+        "train.seed=18446744073709551615",
+        "optimizer.lr=1e308",
+        "optimizer.weight_decay=1e308",
+        "checkpoint.every_minutes=1e308",
+        "model.cardinality=1000000000",
+        "model.num_classes=1000000000",
+    ],
+)
+def test_no_number_is_larger_than_a_machine_takes(override: str) -> None:
+    with pytest.raises(InputError, match=f"{override.partition('=')[0]}: .* (less|at most) "):
+        load_recipe("smoke.yaml", [override])
+
+
+def test_what_is_no_file_is_no_recipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "r.yaml").write_text("base: pipe.yaml\nmodel: {arch: resnet18}\n")
+    for name in (tmp_path / "r.yaml", tmp_path / "pipe.yaml", "/dev/zero"):
+        with pytest.raises(InputError):
+            load_recipe(str(name))
+    with pytest.raises(InputError, match="pipe"):
+        read_yaml(tmp_path / "pipe.yaml")
