@@ -40,7 +40,8 @@ def scan_folder(root: Path) -> FolderScan:
     so no link gives the images of one class to another.
 
     Raises:
-        InputError: no folder, no class folders, one without images, or one folder under two names.
+        InputError: no folder, no class folders, one without images, one folder under two names, or one that cannot be
+            read.
     """
     if not root.is_dir():
         raise InputError(f"data folder {root} not found; set data.root to a folder that holds train/ and val/")
@@ -144,8 +145,8 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
-    except OSError:  # a folder that cannot be read has no images, as for os.walk
-        return []
+    except OSError as error:
+        raise InputError(f"folder {folder} cannot be read: {error.strerror}; make it readable, or remove it") from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
