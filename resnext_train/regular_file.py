@@ -75,3 +75,14 @@ def read_regular(path: str | Path, limit: int, offset: int = 0, size: int | None
     if got > limit:
         raise TooLargeFileError(os.fspath(path), limit)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def why_no_file(path: str | Path) -> str:
+    """Return why `path` is no regular file, such as "not found"; "" if it is one."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  may be a str
+    except FileNotFoundError:
+        return "not found"
+    except (OSError, ValueError) as error:  # the latter for a name with a zero byte
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    return "" if stat.S_ISREG(mode) else f"cannot be read: {_KINDS.get(stat.S_IFMT(mode), 'it is no file')}"

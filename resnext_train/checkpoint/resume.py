@@ -9,6 +9,7 @@ from typing import Any
 from resnext_train.atomic_file import free_name, link_atomically
 from resnext_train.config import Recipe, as_continued, differences, load_stored_recipe, read_yaml
 from resnext_train.errors import InputError
+from resnext_train.regular_file import why_no_file
 from resnext_train.run_dir.run_paths import RunDir, epoch_of
 
 _MAY_CHANGE = (
@@ -36,8 +37,8 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
     holds_run = folder.recipe.is_file()
     if resume not in _WORDS:
         path = Path(resume)
-        if not path.is_file():
-            raise InputError(f"--resume: checkpoint {path} not found")
+        if why := why_no_file(path):
+            raise InputError(f"--resume: checkpoint {path} {why}")
         if path.resolve().parent != folder.checkpoints.resolve() and (holds_run or folder.trace_of_saves()):
             raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
         return
@@ -78,8 +79,9 @@ def check_weights(recipe: Recipe) -> None:
     Raises:
         InputError: they are none.
     """
-    if recipe.model.weights and not Path(recipe.model.weights).expanduser().is_file():
-        raise InputError(f"model.weights: {recipe.model.weights} not found")
+    weights = recipe.model.weights
+    if weights and (why := why_no_file(Path(weights).expanduser())):
+        raise InputError(f"model.weights: {weights} {why}")
 
 
 def choose_checkpoint(folder: RunDir, recipe: Recipe, resume: str) -> tuple[Path, ...]:

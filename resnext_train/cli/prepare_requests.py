@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from resnext_train.distributed.process_limits import check_socket_folder
 from resnext_train.distributed.usable_cores import usable_cores
 from resnext_train.errors import InputError
 from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
@@ -98,6 +99,7 @@ def _workers(args: Namespace) -> int:
         raise InputError(f"--workers {args.workers}: must be at least 1")
     workers: int = args.workers or usable_cores()
     if workers > 1:
+        check_socket_folder()
         start_server()  # in parallel to this process's own imports, which take as long
     return workers
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from resnext_train.bench import TIERS
 from resnext_train.checkpoint.resume import check_resume, check_weights, continued_recipe
 from resnext_train.config import ModelSection, Recipe, find_recipe, load_recipe, recipe_from_dict, run_name
+from resnext_train.distributed.process_limits import check_socket_folder
 from resnext_train.distributed.rank import PATIENCE, this_rank
 from resnext_train.errors import InputError
 from resnext_train.models.architecture import check_model
+from resnext_train.regular_file import why_no_file
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.verify.resume_proof import Trial
 
@@ -100,8 +102,8 @@ def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
 
 
 def _checkpoint(path: str) -> Path:
-    if not Path(path).is_file():
-        raise InputError(f"--ckpt: checkpoint {path} not found")
+    if why := why_no_file(path):
+        raise InputError(f"--ckpt: checkpoint {path} {why}")
     return Path(path)
 
 
@@ -236,6 +238,7 @@ def read_bench(args: Namespace) -> BenchRequest:
         overrides.append(f"data.workers={args.workers}")
     recipe = load_recipe(args.config, overrides)
     _check_json(args.json)
+    check_socket_folder()
     return BenchRequest(recipe, args.images, args.rounds, list(dict.fromkeys(tiers)), args.baseline, args.json)
 
 

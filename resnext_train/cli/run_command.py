@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import re
 import select
 import signal
 import sys
@@ -12,17 +11,15 @@ import time
 from collections.abc import Callable
 
 from resnext_train.cli.console_streams import UnwrittenOutputError, give_up_stdout
+from resnext_train.distributed.process_limits import exceeded_limit
 from resnext_train.distributed.rank import launcher_pid, this_rank
 from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, ReportedInputError, printable
-
-_OUT_OF_MEMORY = re.compile("(?i)out of memory|can't allocate memory|cannot allocate memory")
-"""In torch's errors, whose type is RuntimeError on CPUs; torch is not imported here."""
 
 
 def run_command(name: str, command: Callable[[], int | None], only_prints: bool = False) -> int:
     """Run `command` and return its exit code: its own, 0 for None, or after one line on stderr
 
-    - 1: a fault ended the run, memory ran out, or stdout takes no more
+    - 1: a fault ended the run, a limit of the system did, or stdout takes no more
     - 128 + N: signal N ended one of its processes, and none could say more
     - 2: bad input
     - 75: the run was stopped by a signal and saved its state (EX_TEMPFAIL of sysexits.h: try again)
@@ -52,23 +49,18 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
         else:
             time.sleep(5)  # the launcher ends all ranks when one exits: let local rank 0 print first
         return 2
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        _print_last_line(f"{name}: error: a name of {len(str(error.filename))} characters is too long for a path")
-        return 2
     except FaultError as error:
         if this_rank().is_main or error.report_here:
             _print_last_line(f"{name}: error: {error}")
         return error.exit_code
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+    except (OSError, MemoryError, RuntimeError) as error:
+        if limit := exceeded_limit(error):
+            _print_last_line(f"{name}: error: {limit}")
+            return 1
+        if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
             raise
-        _print_last_line(
-            f"{name}: error: memory ran out; make train.micro_batch, eval.batch_size, the images or the network "
-            "smaller, or use fewer data.workers"
-        )
-        return 1
+        _print_last_line(f"{name}: error: a name of {len(str(error.filename))} characters is too long for a path")
+        return 2
     except Preempted as stop:
         if launcher_pid() is not None:  # a second Ctrl-C must not change the exit code, which says that all is saved
             signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,7 +12,7 @@ from torch import Tensor
 from resnext_train.config import EvalSection, FolderData, PadAugment, Recipe, ScaleAugment
 from resnext_train.data.batch_datasets import EvalBatches, TrainBatches
 from resnext_train.data.build_sources import first_few, missing_from
-from resnext_train.data.device_loader import DeviceLoader
+from resnext_train.data.device_loader import DeviceLoader, Loading
 from resnext_train.data.loader_workers import check_shared_memory, worker_count
 from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, shard_for_rank
 from resnext_train.data.sources.class_subset import ClassImages, read_class_names
@@ -26,6 +26,7 @@ from resnext_train.data.transforms.crop_transforms import (
     ScaleTransform,
 )
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.process_limits import check_socket_folder
 from resnext_train.errors import InputError
 
 Report = Callable[[str], None]
@@ -60,7 +61,7 @@ def build_train_loader(
     dataset = TrainBatches(source, transform, color_transform, recipe.train.seed, largest, _skips(recipe))
     shard = shard_for_rank(plan.micro_batches, context.world_size, context.rank)
     sampler = TrainSampler(plan, recipe.train.seed, shard, steps.start, steps.stop)
-    return DeviceLoader(dataset, sampler, _workers(recipe, context), context.device, report)
+    return DeviceLoader(dataset, sampler, _loading(recipe, context), context.device, report)
 
 
 @dataclass(frozen=True)
@@ -103,16 +104,18 @@ def build_eval_loader(recipe: Recipe, images: ImageSource, context: DistContext,
     e = recipe.eval
     dataset = EvalBatches(images, EvalTransform(e.resize, e.crop, e.interpolation), e.batch_size, _skips(recipe))
     sampler = EvalSampler(len(images), e.batch_size, context.world_size, context.rank)
-    return DeviceLoader(dataset, sampler, _workers(recipe, context), context.device, report)
+    return DeviceLoader(dataset, sampler, _loading(recipe, context), context.device, report)
 
 
 def check_memory(recipe: Recipe, context: DistContext, train: bool) -> None:
-    """Check that /dev/shm holds the batches of this host's loader processes, with `train` those of training, too.
+    """Check that this host's loader processes can pass on their batches, with `train` those of training, too.
 
     Raises:
-        InputError: it is too small for them.
+        InputError: /dev/shm is too small for them, or the path of the temporary files is too long.
     """
     workers = _workers(recipe, context) * context.local_world_size
+    if workers:
+        check_socket_folder()
     pixels = recipe.eval.batch_size * recipe.eval.crop**2
     if train:
         pixels += recipe.train.micro_batch * recipe.augment.size**2
@@ -121,6 +124,11 @@ def check_memory(recipe: Recipe, context: DistContext, train: bool) -> None:
 
 def _skips(recipe: Recipe) -> bool:
     return isinstance(recipe.data, FolderData) and recipe.data.on_bad_image == "skip"
+
+
+def _loading(recipe: Recipe, context: DistContext) -> Loading:
+    # Less than ranks wait for each other: the one that has no images is the one to say so.
+    return Loading(_workers(recipe, context), 0.9 * recipe.train.patience_seconds)
 
 
 def _workers(recipe: Recipe, context: DistContext) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import UntypedStorage
@@ -15,25 +16,35 @@ from resnext_train.distributed.stop_signals import outlive_stop_signals, signals
 from resnext_train.errors import LocalInputError
 
 
+class Loading(NamedTuple):
+    """How batches are made."""
+
+    workers: int
+    """Loader processes; 0: in the training process."""
+    patience: float
+    """Seconds to wait for a batch of loader processes before they are given up."""
+
+
 class DeviceLoader:
-    """Batches on this rank's device, one per `BatchIndices` of a sampler, made by `workers` loader processes.
+    """Batches on this rank's device, one per `BatchIndices` of a sampler, made by loader processes.
 
     The loader processes live as long as the loader. A batch on the CPU is intact until the next but one is asked for:
     then its memory may be refilled. A pass reports each image that cannot be read once, by `report`.
 
     Raises:
         LocalInputError: while iterating, an image cannot be read; with its name and the reason.
+        RuntimeError: no batch came in time, or a loader process died; see `worker_deaths_explained`.
     """
 
     def __init__(
         self,
         dataset: Dataset[ImageBatch | UnreadableImage],
         sampler: Iterable[BatchIndices],
-        workers: int,
+        loading: Loading,
         device: torch.device,
         report: Callable[[str], None],
     ) -> None:
-        self._device, self._report = device, report
+        self._device, self._report, workers = device, report, loading.workers
         self._loader = DataLoader(
             dataset,
             batch_size=None,
@@ -41,6 +52,7 @@ class DeviceLoader:
             num_workers=workers,
             prefetch_factor=PREFETCH if workers else None,
             persistent_workers=workers > 0,
+            timeout=loading.patience if workers else 0,
             pin_memory=device.type == "cuda",
             in_order=True,  # BatchBuffers relies on it
             generator=torch.Generator(),  # or DataLoader would draw from the global one

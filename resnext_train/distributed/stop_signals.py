@@ -48,6 +48,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._console = os.dup(2)  # decoders of images are silenced by exchanging 2
             self._before = {number: signal.signal(number, self._note) for number in handled_signals()}
         return self
 
@@ -56,6 +57,8 @@ class StopSignals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            os.close(self._console)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again = ""
@@ -72,7 +75,7 @@ class StopSignals:
         if self._announce:  # not by print: the signal may have come in the middle of one
             text = f"\n{signal.Signals(number).name}: the run will be saved after this step and stop{again}\n"
             with contextlib.suppress(OSError):  # the reader may have been interrupted as well
-                os.write(2, text.encode())
+                os.write(self._console, text.encode())
 
 
 @contextmanager
@@ -124,4 +127,4 @@ def outlive_stop_signals() -> None:
 def _exit_on_sigterm_from(parent: int) -> None:
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
         pass
-    os._exit(128 + signal.SIGTERM)
+    os._exit(0)  # in order: another code would make torch raise an error in a parent that is about to exit

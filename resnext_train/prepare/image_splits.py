@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from resnext_train.data.pack.pack_format import is_pack
-from resnext_train.data.sources.image_folder import ImageFolder
+from resnext_train.data.sources.image_folder import MAX_BYTES, ImageFolder
 from resnext_train.errors import InputError
+from resnext_train.regular_file import read_regular
 
 ANNOTATIONS = "val_annotations.txt"
 """Tiny-ImageNet's labels of the files in val/images."""
+
+_MAX_TABLE = 1_000_000_000
+"""Bytes of a table of images at most; one of ImageNet has 0.1 GB."""
 
 _CIFAR = ("cifar-10-batches-py", "cifar-100-python")
 
@@ -37,9 +41,7 @@ class Item(NamedTuple):
             InputError: it cannot be read from the disk.
         """
         try:
-            with open(self.path, "rb") as file:  # noqa: PTH123  a Path for each image costs more than its use
-                file.seek(self.offset)
-                data = file.read(self.size)
+            data = read_regular(self.path, MAX_BYTES, self.offset, None if self.size < 0 else self.size)
         except OSError as error:
             raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
         if 0 <= self.size != len(data):
@@ -250,7 +252,7 @@ def is_plain(name: str) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular(path, _MAX_TABLE).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text file in UTF-8") from error
     except OSError as error:

@@ -17,12 +17,15 @@ import numpy as np
 
 from resnext_train.errors import InputError, MissingLibraryError
 from resnext_train.prepare.image_splits import Item, ListedSplit, Part, Split, check_distinct, is_plain
+from resnext_train.regular_file import open_regular, read_regular
 
 TRAIN_IMAGES, VAL_IMAGES, CLASSES = 1_281_167, 50_000, 1000
 """Counts of ImageNet 2012 (Russakovsky et al., arXiv 1409.0575, Table 2)."""
 
 _CLASSES_PER_SHARD = 8
 _BLOCK = 512
+_MAX_DEVKIT = 100_000_000
+"""Bytes of a table of the devkit at most; the real ones have under 1 MB."""
 
 
 class Member(NamedTuple):
@@ -46,7 +49,7 @@ def members(path: str, start: int = 0, length: int | None = None, called: str = 
     end = start
     found = []
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  workers get a str
+        with os.fdopen(open_regular(path), "rb", buffering=0) as file:
             window = _Window(file.fileno(), start, os.fstat(file.fileno()).st_size if length is None else length)
             with tarfile.open(fileobj=window, mode="r:") as archive:
                 for entry in _entries(archive):
@@ -238,7 +241,7 @@ def read_devkit(path: Path) -> Devkit:
 def _devkit_files(path: Path) -> tuple[bytes, bytes]:
     files = {"/data/meta.mat": b"", "/data/ILSVRC2012_validation_ground_truth.txt": b""}
     try:
-        with tarfile.open(path, "r:*") as archive:
+        with os.fdopen(open_regular(path), "rb") as file, tarfile.open(fileobj=file, mode="r:*") as archive:
             for entry in _entries(archive):
                 for ending in files:
                     # A sparse file of a few bytes may state any size.
@@ -254,6 +257,8 @@ def _devkit_files(path: Path) -> tuple[bytes, bytes]:
 
 
 def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    if entry.size > _MAX_DEVKIT:
+        raise tarfile.TarError(f"its {entry.name} has {entry.size:,} bytes")
     file: IO[bytes] | Any = archive.extractfile(entry)
     content: bytes = file.read()
     return content
@@ -266,7 +271,7 @@ def read_wnids(path: Path) -> list[str]:
         InputError: it cannot be read, or a line is not a class name.
     """
     try:
-        labels = path.read_text(encoding="utf-8-sig").split()
+        labels = read_regular(path, _MAX_DEVKIT).decode("utf-8-sig").split()
     except UnicodeDecodeError as error:
         raise InputError(f"--val-wnids: {path} is not a text file in UTF-8") from error
     except OSError as error:

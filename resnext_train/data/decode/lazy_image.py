@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,10 +163,21 @@ def _decode_jpeg(data: bytes | bytearray) -> Tensor | None:
     """
     # A bytearray: for read-only bytes torch would warn once that the tensor could be written to.
     encoded = torch.frombuffer(data if isinstance(data, bytearray) else bytearray(data), dtype=torch.uint8)
+    # libjpeg prints a line for each damage that it reads past, to whatever has the number 2.
+    console = os.dup(2)
+    os.dup2(_nowhere(), 2)
     try:
         return cast(Tensor, torch.ops.image.decode_jpeg(encoded, ImageReadMode.RGB.value, False))
     except RuntimeError:
         return None
+    finally:
+        os.dup2(console, 2)
+        os.close(console)
+
+
+@functools.cache
+def _nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
 
 
 def _size(data: bytes | bytearray) -> tuple[int, int]:

@@ -28,6 +28,7 @@ from resnext_train.data.pack.pack_format import (
     shard_name,
 )
 from resnext_train.errors import InputError
+from resnext_train.regular_file import open_regular
 
 _OPEN_SHARDS = 256
 """Shards that a process keeps open at most; ImageNet has some 160. Nor does it use more than a quarter of its file
@@ -127,7 +128,7 @@ class PackIndex:
 
     def _read_header(self) -> PackHeader:
         try:
-            with self._file.open("rb") as file:
+            with os.fdopen(open_regular(self._file), "rb") as file:
                 head = file.read(INDEX_HEAD.size)
                 if len(head) < INDEX_HEAD.size or not head.startswith(INDEX_MAGIC):
                     raise self._damaged("it does not begin as an index does")
@@ -188,7 +189,7 @@ class PackIndex:
                 raise ValueError(name)
 
     def _mapped(self) -> mmap.mmap:
-        with self._file.open("rb") as file:
+        with os.fdopen(open_regular(self._file), "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def _column(self, name: str) -> NDArray[Any]:
@@ -199,7 +200,7 @@ class PackIndex:
     def _check_shard(self, number: int, size: int) -> None:
         path = self.path / shard_name(number)
         try:
-            with path.open("rb") as file:
+            with os.fdopen(open_regular(path), "rb") as file:
                 head, found = file.read(SHARD_HEAD.size), os.fstat(file.fileno()).st_size
         except FileNotFoundError as error:
             raise InputError(f"{path} is missing; copy it to the pack again, or pack the images again") from error
@@ -223,7 +224,7 @@ class PackIndex:
         return _OpenFile(self.path / shard_name(number))
 
     def _map_shard(self, number: int) -> mmap.mmap:
-        with (self.path / shard_name(number)).open("rb") as file:
+        with os.fdopen(open_regular(self.path / shard_name(number)), "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
@@ -231,7 +232,7 @@ class _OpenFile:
     """A file that closes with its last user, so that one thread cannot close it while another reads."""
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
+        self.descriptor = open_regular(path)
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):

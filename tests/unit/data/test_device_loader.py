@@ -15,7 +15,7 @@ from resnext_train.config import load_recipe
 from resnext_train.data.batch_datasets import SHARED_BUFFERS, BatchBuffers
 from resnext_train.data.build_loaders import build_eval_loader, build_evaluation, build_train_loader
 from resnext_train.data.build_sources import build_splits
-from resnext_train.data.device_loader import DeviceLoader
+from resnext_train.data.device_loader import DeviceLoader, Loading
 from resnext_train.data.image_batch import ImageBatch, UnreadableImage
 from resnext_train.data.sampler import BatchIndices, StepPlan
 from resnext_train.data.sources.synthetic_images import SyntheticImages
@@ -119,7 +119,7 @@ def test_memory_that_is_filled_again_never_shows_through(workers: int) -> None:
     """A batch holds until the next but one is asked for, also from processes far quicker than the receiver."""
     sizes = [5 + (n * 7) % 3 for n in range(300)]
     numbers = [BatchIndices(0, np.array([n])) for n in range(len(sizes))]
-    loader = DeviceLoader(Numbered(sizes), numbers, workers, torch.device("cpu"), print)
+    loader = DeviceLoader(Numbered(sizes), numbers, Loading(workers, 60), torch.device("cpu"), print)
     for _ in range(2):  # an evaluation's loader is gone through again and again
         before: ImageBatch | None = None
         for n, micro_batch in enumerate(loader):
@@ -138,7 +138,7 @@ def test_memory_that_is_filled_again_never_shows_through(workers: int) -> None:
 def test_a_loader_process_takes_no_new_memory_for_every_group() -> None:
     """What it hands over lies in a few batches, however many micro-batches there are."""
     numbers = [BatchIndices(0, np.array([n])) for n in range(40)]
-    loader = DeviceLoader(Numbered([8] * 40), numbers, 1, torch.device("cpu"), print)
+    loader = DeviceLoader(Numbered([8] * 40), numbers, Loading(1, 60), torch.device("cpu"), print)
     handed_over = [micro_batch.images for micro_batch in loader if isinstance(micro_batch, ImageBatch)]
     inodes = {os.fstat(images.untyped_storage()._share_fd_cpu_()[0]).st_ino for images in handed_over}
     assert len(inodes) == SHARED_BUFFERS
