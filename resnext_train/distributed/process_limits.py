@@ -83,5 +83,8 @@ def exceeded_limit(error: BaseException) -> str | None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return f"too many files are open, {limit} at most (ulimit -n); allow more, or use fewer data.workers"
     if number == errno.EAGAIN or _NO_THREAD.search(text):
-        return "no more processes or threads may be started (ulimit -u); allow more, or use fewer data.workers"
+        return (
+            "no more processes or threads may be started (ulimit -u), or memory for them (ulimit -v) is short; allow "
+            "more, or use fewer data.workers"
+        )
     return None

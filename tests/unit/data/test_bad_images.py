@@ -11,6 +11,7 @@ import resource
 import signal
 import stat
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,13 +27,13 @@ from torch.utils.data import get_worker_info
 
 from helpers.commands import Refuses, evaluate, train
 from helpers.images import save_image
-from helpers.runs import events
+from helpers.runs import events, state_of
 from resnext_train.compute.precision import Precision
 from resnext_train.config import load_recipe
 from resnext_train.data.build_loaders import build_eval_loader, build_train_loader
 from resnext_train.data.build_sources import build_splits
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.decode.lazy_image import MAX_PIXELS, LazyImage, open_image
+from resnext_train.data.decode.lazy_image import MAX_PIXELS, LazyImage, decode, open_image
 from resnext_train.data.image_batch import ImageBatch, LoadReport
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.sources.image_folder import MAX_BYTES, ImageFolder
@@ -398,3 +399,30 @@ def test_a_worker_that_is_killed_says_so(
     assert "killed" in told
     assert "data.workers" in told
     assert told.endswith(f"error: {events(tmp_path / 'run', 'failed')[0]['text']}\n")
+
+
+def test_loader_processes_that_give_nothing_end_the_run(
+    image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    """As on a network disk that does not answer any more. The patience is 3 seconds."""
+    out = tmp_path / "run"
+
+    def image(self: ImageFolder, i: int) -> LazyImage:
+        time.sleep(600)
+        raise AssertionError("it is ended before")
+
+    monkeypatch.setattr(ImageFolder, "image", image)
+    told = refuses(train, *RUN, f"data.root={image_root}", "--out", str(out), "train.patience=0.05")
+    assert "train.patience" in told
+    assert told.endswith(f"error: {events(out, 'failed')[0]['text']}\n")
+    assert state_of(out)["status"] == "failed"
+
+
+def test_libjpeg_prints_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(encode(photo(64, 64), "JPEG"))
+    scan = data.index(b"\xff\xda") + 14
+    data[scan + 20 : scan + 24] = b"\xff\xd3\xff\x01"  # markers that do not belong there
+    for _ in range(3):
+        decode(data)
+    os.write(2, b"own")
+    assert capfd.readouterr().err == "own"
