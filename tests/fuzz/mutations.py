@@ -202,7 +202,7 @@ def signed(files: Pack) -> Pack:
         whole = blake2b(digest_size=16)
         for name, about in header["columns"].items():
             whole.update(index[about["offset"] : about["offset"] + columns[name].nbytes])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, SyntaxError):
         return files  # the header has other damage, which is enough
     header["digest"] = whole.hexdigest()
     text = json.dumps(header).encode().ljust(length)

@@ -117,7 +117,7 @@ class PackIndex:
         """Compute the blake2b-128 of the columns as they are now; reads the whole index.
 
         Raises:
-            ValueError, KeyError, TypeError: a column unknown to this version cannot be read.
+            ValueError, KeyError, TypeError, SyntaxError, OverflowError: a column is of a type that NumPy cannot read.
         """
         from hashlib import blake2b
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.commands import prepare
 from helpers.images import save_image
 from helpers.packs import EXACT, RAW, RESIZED, packed
 from resnext_train.data.decode.lazy_image import decode
@@ -115,6 +116,15 @@ def _patch(path: Path, at: int, data: bytes) -> None:
         file.write(data)
 
 
+def _change_header(file: Path, change: dict[str, object]) -> None:
+    data = file.read_bytes()
+    length = int.from_bytes(data[12:16], "little")
+    header = json.loads(data[16 : 16 + length])
+    for key, value in change.items():
+        header[key] = {**header[key], **value} if isinstance(value, dict) and value else value
+    file.write_bytes(data[:16] + json.dumps(header).encode().ljust(length)[:length] + data[16 + length :])
+
+
 def _cut(path: Path, size: int) -> None:
     os.truncate(path, path.stat().st_size - size)
 
@@ -165,15 +175,16 @@ def test_what_is_no_whole_pack_is_refused(folder: Path, damage: Callable[[Path],
     ],
 )
 def test_a_header_that_makes_no_sense_is_refused(folder: Path, change: dict[str, object]) -> None:
-    file = folder / "index.bin"
-    data = file.read_bytes()
-    length = int.from_bytes(data[12:16], "little")
-    header = json.loads(data[16 : 16 + length])
-    for key, value in change.items():
-        header[key] = {**header[key], **value} if isinstance(value, dict) and value else value
-    file.write_bytes(data[:16] + json.dumps(header).encode().ljust(length)[:length] + data[16 + length :])
+    _change_header(folder / "index.bin", change)
     with pytest.raises(InputError, match=r"index\.bin .*header"):
         PackIndex(folder)
+
+
+@pytest.mark.parametrize("dtype", [",", "V99999999999999999999", "(2,", "i8,,", {"x": 1}, None])
+def test_a_column_of_no_type_is_damage_that_check_finds(folder: Path, dtype: object) -> None:
+    """One that this version does not know, and so does not read: NumPy raises SyntaxError for some."""
+    _change_header(folder / "index.bin", {"columns": {"more": {"dtype": dtype, "shape": [1], "offset": 64}}})
+    assert prepare(["check", str(folder), "--workers", "1"]) == 1
 
 
 def test_a_record_outside_its_shard_is_an_error_of_reading(folder: Path) -> None:
