@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
@@ -58,14 +59,18 @@ def check_rates(result: dict[str, Any], tiers: list[str]) -> None:
 def test_a_folder_in_every_tier_beside_the_references(
     image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "scratch").mkdir()
-    get_temp_dir()  # for the sockets of loader processes, whose paths may have 107 characters: not in the one below
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    get_temp_dir()  # for the sockets of loader processes: not in the folder below
+    with tempfile.TemporaryDirectory() as scratch:  # sockets allow no path as long as tmp_path
+        monkeypatch.setattr("tempfile.tempdir", scratch)
+        _bench_every_tier(image_root, tmp_path, Path(scratch), capsys)
+
+
+def _bench_every_tier(image_root: Path, tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(2)
     arguments = [*FOLDER, "--data", str(image_root), "--workers", "2", "--baseline"]
     result = bench_to_json(tmp_path / "out.json", *arguments)
     assert torch.get_num_threads() == 2
-    assert not list((tmp_path / "scratch").iterdir()), "the packs are removed"
+    assert not list(scratch.iterdir()), "the packs are removed"
     measured = result["measured"]
     numbers = [measured[name] for name in ("files", "images", "micro_batch", "rounds")]
     assert numbers == [10, 12, 4, 1]
