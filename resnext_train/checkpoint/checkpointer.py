@@ -48,6 +48,10 @@ class Checkpointer:
         self._best_before: dict[str, Any] | None = None
         self._failed: SaveOutcome | None = None
         """The last save that counts in `failures`."""
+        self.last_failed = False
+        """Whether the last save could not be written."""
+        self._begun: tuple[int, bool] | None = None
+        """Step and open epoch of the last save."""
         self.last_is_open = False
         """Whether last.pt was written before the evaluation of its epoch."""
         self.best: dict[str, Any] | None = None
@@ -93,6 +97,7 @@ class Checkpointer:
 
         Then state.json follows, and summary.json, which speaks of whole epochs, where the epoch is not open.
         """
+        self._begun = state["progress"]["step"], state["progress"]["epoch_is_open"]
         if not self._writes:
             return
         self.log_outcome(wait=True)
@@ -103,6 +108,10 @@ class Checkpointer:
         best_epoch = self.best["epoch"] if is_best and self.best else 0
         copy = checkpoint_file.snapshot(state)
         self._writing = self._thread.submit(self._write, copy, summary, names, best_epoch)
+
+    def has_begun(self, step: int, epoch_is_open: bool) -> bool:
+        """Return whether the last save is that of this state of a run; known on every rank."""
+        return self._begun == (step, epoch_is_open)
 
     def _write(self, state: dict[str, Any], summary: dict[str, Any], names: list[str], best_epoch: int) -> SaveOutcome:
         began, step, is_open = time.perf_counter(), state["progress"]["step"], state["progress"]["epoch_is_open"]
@@ -124,6 +133,7 @@ class Checkpointer:
         if self._writing is None or not (wait or self._writing.done()):
             return
         saved, self._writing = self._writing.result(), None
+        self.last_failed = saved.problem is not None
         if saved.problem is None:
             self._count_success(saved)
             path, best = str(self._folder.last), saved.best_epoch > 0

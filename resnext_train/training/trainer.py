@@ -284,7 +284,7 @@ class Trainer:
     def _wait_saved(self) -> None:
         """Wait until the last checkpoint is safely on the disk; if it cannot be written, end the run."""
         self.checkpointer.log_outcome(wait=True)
-        if any(self.context.gather(self.checkpointer.failures)):
+        if any(self.context.gather(self.checkpointer.last_failed)):
             raise self.checkpointer.fault(self.progress.step)
 
     def summary(self) -> dict[str, Any]:
@@ -330,9 +330,10 @@ class Trainer:
 
     def _save_and_exit(self, signal_name: str) -> NoReturn:
         """Save the run and end it in order, by Preempted."""
-        self._save()
-        self._wait_saved()
         step = self.progress.step
+        if not self.checkpointer.has_begun(step, self.progress.epoch_is_open):  # time is short: not twice
+            self._save()
+        self._wait_saved()
         self.log.write("preempted", step=step, signal=signal_name)
         if self.context.is_main:
             self.folder.write_state("preempted", step, signal=signal_name)

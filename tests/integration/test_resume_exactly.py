@@ -123,6 +123,8 @@ class StoppedInEvaluation(End):
         assert codes == [75] * len(codes)
         assert state_of(out)["step"] == 3 * self.epoch
         assert len(events(out, "epoch")) == self.epoch - 1
+        saves = [e["step"] for e in events(out, "checkpoint")]
+        assert saves.count(3 * self.epoch) == 1, "that before the evaluation is enough"
 
 
 @dataclass(frozen=True)
