@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import signal
 import sys
@@ -70,6 +71,9 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
     except KeyboardInterrupt:
         if this_rank().is_main:
             _print_last_line(f"{name}: interrupted")
+        if launcher_pid() is not None:
+            # Python ends by SIGINT where this came within an exec(), as of dataclasses, and then its launcher says so.
+            os._exit(130)
         return 130
     return code or 0
 
