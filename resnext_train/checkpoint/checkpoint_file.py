@@ -158,6 +158,8 @@ def load_file(path: Path) -> Any:
     try:
         sealed = _seal(path)
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise DamagedError(f"{path} is a link to {path.readlink()}, which is not there") from error
         raise InputError(f"checkpoint {path} not found") from error
     except OSError as error:
         if isinstance(error, IrregularFileError) or error.errno == errno.ELOOP:
@@ -182,8 +184,11 @@ def load_file(path: Path) -> Any:
 
 def _check_content(content: dict[str, Any], path: Path) -> None:
     """Raise DamagedError unless `content` is that of a checkpoint; bring format 2 to the present one."""
-    if "checkpointer" not in content and isinstance(content.get("progress"), dict):  # format 2
-        content["checkpointer"] = {"best": content["progress"].pop("best", None)}
+    progress = content.get("progress")
+    if content["format"] != FORMAT and isinstance(progress, dict):  # what early ones of format 2 lack starts afresh
+        content.setdefault("checkpointer", {"best": progress.pop("best", None)})
+        content.setdefault("skipped", {"total": 0, "in_a_row": 0})
+        content["progress"] = {"epoch_is_open": False, "epoch_began": 0.0, **progress}
     if problem := problem_in(content):
         raise DamagedError(f"{path} was not written by this tool, or is of another version: {problem}")
 

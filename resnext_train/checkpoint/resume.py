@@ -64,7 +64,7 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
 
 def continued_recipe(folder: RunDir, recipe: Recipe, resume: str) -> Recipe:
     """Return `recipe` as the run that the folder holds goes on, see `as_continued` in config/."""
-    if resume == "never" or not folder.recipe.is_file():
+    if resume != "auto" or not folder.recipe.is_file():  # that of a PATH is in the checkpoint
         return recipe
     return as_continued(recipe, read_yaml(folder.recipe))
 

@@ -114,16 +114,17 @@ _BEFORE: dict[str, dict[str, Any]] = {"train": {"last_batch": "keep"}}
 
 
 def as_continued(recipe: Recipe, stored: Mapping[str, Any]) -> Recipe:
-    """Return `recipe` as the run of the `stored` one goes on: what that lacks, and `recipe` does not set, is as before.
+    """Return `recipe` as the run of the `stored` one goes on: keys that `recipe` does not set stay as they were before.
 
-    `stored` is as it was read: unchecked.
+    That is where `stored` lacks them, or states just that, as it does once such a run has been continued. `stored` is
+    as it was read: unchecked.
     """
     changed = {}
     for name, values in _BEFORE.items():
         section, held = getattr(recipe, name), stored.get(name)
-        known = (*section.model_fields_set, *(held if isinstance(held, Mapping) else ()))
-        if before := {key: value for key, value in values.items() if key not in known}:
-            changed[name] = section.model_copy(update=before)
+        known = held if isinstance(held, Mapping) else {}
+        if kept := {k: v for k, v in values.items() if k not in section.model_fields_set and known.get(k, v) == v}:
+            changed[name] = section.model_copy(update=kept)
     return recipe.model_copy(update=changed)
 
 

@@ -149,9 +149,12 @@ def epoch_of(path: Path) -> int:
 
 
 def _state_of_saved_run(path: Path) -> bool:
-    """Return whether a state.json is of a run that has saved; a failed one states how far it came, saved or not."""
+    """Return whether a state.json is of a run that has saved.
+
+    One that runs, or has failed, states how far it came, also before its first save.
+    """
     try:
         state = json.loads(read_regular(path, 1 << 20))
-        return bool(state["status"] != "failed" and state["step"] > 0)
+        return bool(state["status"] in ("done", "preempted") and state["step"] > 0)
     except (OSError, ValueError, RecursionError, KeyError, TypeError):  # none, or not ours
         return False

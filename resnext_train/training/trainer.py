@@ -221,10 +221,10 @@ class Trainer:
             self._settle_best()
             self._save()  # the evaluation may fail, and must not take the epoch's training with it
             counts = self.evaluate()
-            progress.epoch_is_open = False
             self.schedule.observe(100 - counts.top1)
             progress.last = {"epoch": epoch, **counts.to_dict()}
             is_best = self.checkpointer.observe(progress.last)
+        progress.epoch_is_open = False  # also where a changed recipe does not evaluate an epoch that was open
         self._end_lap()
         seconds = progress.seconds - progress.epoch_began
         results = epoch_results(self._meter.epoch, counts)
@@ -331,7 +331,9 @@ class Trainer:
     def _save_and_exit(self, signal_name: str) -> NoReturn:
         """Save the run and end it in order, by Preempted."""
         step = self.progress.step
-        if not self.checkpointer.has_begun(step, self.progress.epoch_is_open):  # time is short: not twice
+        self.checkpointer.log_outcome(wait=True)
+        failed = any(self.context.gather(self.checkpointer.last_failed))
+        if failed or not self.checkpointer.has_begun(step, self.progress.epoch_is_open):  # time is short: not twice
             self._save()
         self._wait_saved()
         self.log.write("preempted", step=step, signal=signal_name)

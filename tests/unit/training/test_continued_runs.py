@@ -76,6 +76,7 @@ def test_a_checkpoint_of_format_2_continues(whole: Path, tmp_path: Path) -> None
     state = checkpoint_file.load(checkpoints / "epoch_0001.pt")
     best = state.pop("checkpointer")["best"]
     state["progress"]["best"] = best
+    del state["progress"]["epoch_is_open"], state["progress"]["epoch_began"], state["skipped"]  # as the earliest
     shutil.rmtree(checkpoints)
     checkpoints.mkdir()
     checkpoint_file.save({**state, "format": "resnext-train checkpoint 2"}, checkpoints / "last.pt", ["best.pt"])
@@ -239,6 +240,7 @@ def test_a_run_from_before_last_batch_goes_on_with_the_steps_it_had(
     assert train([*run, "--out", str(out), "--dry-run"]) == 0
     assert re.search(r"^length .* 4 steps an epoch, 8 .*\b4 images\b.*keep", capsys.readouterr().out, re.MULTILINE)
     assert train([*run, "--out", str(out), *last]) == 0
+    assert train([*run, "--out", str(out)]) == 0, "the same command, once more"
     for continued in (out, branch):
         assert equal_runs(continued, whole)
         assert events(continued, "start")[-1]["last_batch"] == {"images": 4, "dropped": 0}
@@ -303,7 +305,7 @@ def test_a_run_that_never_saved_starts_anew(tmp_path: Path, monkeypatch: pytest.
     assert [e["step"] for e in events(out, "step")] == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("kind", ["folder", "link to itself"])
+@pytest.mark.parametrize("kind", ["folder", "link to itself", "link to nothing"])
 def test_a_last_checkpoint_that_is_no_file_is_put_aside(
     kind: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -317,7 +319,7 @@ def test_a_last_checkpoint_that_is_no_file_is_put_aside(
         discarded.touch()
         discarded = discarded.with_name("discarded-2.pt")
     else:
-        last.symlink_to(last)
+        last.symlink_to(last if kind == "link to itself" else tmp_path / "gone.pt")
     capsys.readouterr()
     assert train([*RUN, "--out", str(out)]) == 0
     told = capsys.readouterr()
@@ -327,3 +329,31 @@ def test_a_last_checkpoint_that_is_no_file_is_put_aside(
     assert last.is_file()
     assert equal_runs(out, whole)
     assert not list(out.rglob("*.new"))
+
+
+def test_an_open_epoch_that_a_changed_recipe_does_not_evaluate_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+
+    def fails(*_: Any) -> None:
+        raise InputError("a validation image that cannot be read")
+
+    monkeypatch.setattr("resnext_train.training.trainer.evaluate", fails)
+    assert train([*RUN, "--out", str(out)]) == 2
+    monkeypatch.undo()
+    last = out / "checkpoints" / "last.pt"
+    assert checkpoint_file.load(last)["progress"]["epoch_is_open"]
+    changed = ["--resume", str(last), "eval.every_epochs=9", "checkpoint.every_steps=1"]
+    assert train([*RUN, "--out", str(out), *changed]) == 0
+    opened = {e["step"]: e["epoch_is_open"] for e in events(out, "checkpoint") if e["step"] in (4, 5)}
+    assert opened == {4: False, 5: False}
+    assert [e["step"] for e in events(out, "epoch")] == [3, 6]
+
+
+def test_a_path_continues_where_the_recipe_of_the_folder_is_damaged(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "recipe.yaml").write_text("")
+    assert train([*RUN, "--out", str(out), "--resume", str(out / "checkpoints" / "last.pt")]) == 0
+    assert (out / "recipe.yaml").read_text() == (whole / "recipe.yaml").read_text()

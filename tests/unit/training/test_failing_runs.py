@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from helpers.commands import train
 from helpers.runs import RUN, events, state_of
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.errors import InputError
+from resnext_train.evaluation.evaluate import evaluate
+from resnext_train.training import trainer
 from resnext_train.training.train_step import TrainStep
 
 
@@ -79,6 +84,25 @@ def test_a_save_before_an_evaluation_does_not_hide_that_those_after_it_fail(
     out = tmp_path / "run"
     assert train([*RUN, "--out", str(out), "train.epochs=9", "checkpoint.max_failures=1"]) == 1
     assert [e["step"] for e in events(out, "checkpoint_failed")] == [3, 6]
+
+
+def test_a_stop_tries_again_what_could_not_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, calls = checkpoint_file.save, itertools.count()
+
+    def fails_once(*arguments: Any) -> None:
+        if next(calls) == 0:
+            raise OSError(28, "No space left on device")
+        write(*arguments)
+
+    def stopped(model: Any, batches: Any, *more: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(model, batches, *more)
+
+    monkeypatch.setattr(checkpoint_file, "save", fails_once)
+    monkeypatch.setattr(trainer, "evaluate", stopped)
+    assert train([*RUN, "--out", str(tmp_path / "run")]) == 75
+    assert state_of(tmp_path / "run")["status"] == "preempted"
+    assert checkpoint_file.load(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] == 3
 
 
 def test_an_image_of_validation_that_cannot_be_read_costs_no_training(
