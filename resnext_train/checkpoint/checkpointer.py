@@ -31,8 +31,9 @@ class SaveOutcome:
 class Checkpointer:
     """Decides when to save, writes in a thread, from a copy, and remembers which evaluation is the best.
 
-    Training waits only for the copying. A checkpoint of ResNeXt-50 has 200 MB: copied in 0.05 s, but written, hashed
-    and synced only after 0.6 s, and on a slow disk after many seconds. 8 GPUs of 2022 finish an epoch in half a minute.
+    Training waits for the copying, and for the save before where that still goes on. A checkpoint of ResNeXt-50 has
+    200 MB: copied in 0.05 s, but written, hashed and synced only after 0.6 s, and on a slow disk after many seconds.
+    8 GPUs of 2022 finish an epoch in half a minute.
 
     A checkpoint is also written before an evaluation, while the epoch is open: the evaluation may fail, and must not
     take the epoch's training with it. It is no checkpoint to keep. The next one replaces it, and previous.pt stays.
@@ -46,6 +47,8 @@ class Checkpointer:
         self._writing: Future[SaveOutcome] | None = None
         self._saved_at = time.monotonic()
         self._best_before: dict[str, Any] | None = None
+        self._problem: str | None = None
+        """Why the last save that failed did so."""
         self._failed: SaveOutcome | None = None
         """The last save that counts in `failures`."""
         self.last_failed = False
@@ -163,11 +166,11 @@ class Checkpointer:
     def _count_failure(self, saved: SaveOutcome) -> None:
         if self._failed is None or self._failed.step != saved.step:  # once for the two of an epoch's end
             self.failures += 1
-        self._failed = saved
+        self._failed, self._problem = saved, saved.problem
 
     def fault(self, step: int) -> FaultError:
         """Return the error of a run that stops after `step` steps because it cannot be saved."""
-        folder, why = self._folder, self._failed.problem if self._failed else None
+        folder, why = self._folder, self._problem
         if not folder.checkpoints.is_dir():
             return FaultError(
                 f"stopped at step {step}, because run folder {folder.path} is gone, and with it what was saved; "

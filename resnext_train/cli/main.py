@@ -222,8 +222,6 @@ def _group_parser(prog: str, group: Group) -> ArgumentParser:
 def _run(command: Command, args: Namespace, arguments: Sequence[str]) -> int | None:
     """Check the arguments, which needs no torch, so that most mistakes are reported at once; then carry them out."""
     launcher = launcher_pid() if command.many_processes else None
-    if launcher is not None:
-        join_launcher(launcher)
     check_process_limits()
     request = _function(command.read)(args)
     if command.many_processes and args.procs > 1 and launcher is None:
@@ -234,7 +232,10 @@ def _run(command: Command, args: Namespace, arguments: Sequence[str]) -> int | N
             )
         launch: Any = import_module("resnext_train.distributed.launcher").launch
         return int(launch(arguments, args.procs, request.patience_seconds))
-    code: int | None = _function(command.run)(request)
+    run = _function(command.run)
+    if launcher is not None:  # not before: libraries that are interrupted while they are imported crash
+        join_launcher(launcher)
+    code: int | None = run(request)
     return code
 
 

@@ -70,8 +70,8 @@ class CheckpointSection(Section):
     top-1 accuracy."""
 
     every_epochs: Positive = 1
-    """Epochs between saves of last.pt that are kept; the end of the run is always saved. Before each evaluation last.pt
-    is also saved, until the next save."""
+    """Epochs between saves of last.pt; the end of the run is always saved. Another save before each evaluation is
+    replaced by the next one."""
     every_steps: Positive | None = None
     """Steps between additional saves of last.pt; null: none."""
     every_minutes: Minutes | None = 30.0

@@ -78,7 +78,7 @@ Natural = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Pixels = Annotated[int, Field(gt=0, le=10_000)]
 """Side of a square image; of 10,000 by 10,000 pixels the largest images are that are read."""
 Images = Annotated[int, Field(gt=0, le=10_000_000)]
-"""Size of a split; an ImageNet of 22,000 classes has 14 million."""
+"""Synthetic images of a split, whose labels are all held in memory; ImageNet has 1.3 million."""
 BatchSize = Annotated[int, Field(gt=0, le=1_000_000)]
 Classes = Annotated[int, Field(gt=0, le=100_000)]
 Workers = Annotated[int, Field(ge=0, le=1024)]

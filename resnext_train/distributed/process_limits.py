@@ -75,9 +75,10 @@ def exceeded_limit(error: BaseException) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
     text = str(error) if isinstance(error, RuntimeError) else ""
     if isinstance(error, MemoryError) or number == errno.ENOMEM or _NO_MEMORY.search(text):
+        more = f" ({text.partition(chr(10))[0][:150]})" if text else ""
         return (
-            "memory ran out; make train.micro_batch, eval.batch_size, the images or the network smaller, or use fewer "
-            "data.workers"
+            f"memory ran out{more}; make train.micro_batch, eval.batch_size, the images or the network smaller, or use "
+            "fewer data.workers"
         )
     if number in (errno.EMFILE, errno.ENFILE) or _MANY_FILES.search(text):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

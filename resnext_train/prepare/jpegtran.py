@@ -53,7 +53,7 @@ def _limit_memory(pid: int) -> None:
     """Limit a process's address space where the system lets another process do so, which is Linux."""
     if not hasattr(resource, "prlimit"):
         return
-    with contextlib.suppress(ProcessLookupError):  # it has ended already
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended already; or a container forbids it
         hard = resource.prlimit(pid, resource.RLIMIT_AS)[1]
         limit = MEMORY_LIMIT if hard == resource.RLIM_INFINITY else min(MEMORY_LIMIT, hard)
         resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))

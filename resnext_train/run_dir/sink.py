@@ -16,9 +16,10 @@ class LogEnd(NamedTuple):
     """Whether the evaluation of the epoch that `step` ended is still to come, and so its line."""
 
     def holds(self, event: Event) -> bool:
-        """Return whether the checkpoint's run had logged an event, and will not log it again."""
+        """Return whether the checkpoint's run had logged an event; what its evaluation logs again does not count."""
         step: int = event["step"]
-        return step < self.step or (step == self.step and not (self.epoch_is_open and event["event"] == "epoch"))
+        again = self.epoch_is_open and event["event"] in ("epoch", "unreadable")
+        return step < self.step or (step == self.step and not again)
 
 
 class Sink(Protocol):

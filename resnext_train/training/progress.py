@@ -18,7 +18,7 @@ class Progress:
     step: int = 0
     """Finished steps."""
     epoch_is_open: bool = False
-    """Whether the epoch that `step` ended still has to be evaluated: the run was stopped during its evaluation."""
+    """Whether the epoch that `step` ended still has to be evaluated: its evaluation is about to begin, or has begun."""
     seconds: float = 0.0
     epoch_began: float = 0.0
     """`seconds` when the running epoch began."""

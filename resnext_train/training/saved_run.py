@@ -110,7 +110,10 @@ def _fitted_progress(content: dict[str, Any], setup: Setup) -> dict[str, Any]:
     if plan.steps_per_epoch != before["steps_per_epoch"]:
         epochs, over = divmod(progress["step"], before["steps_per_epoch"])
         if over:
-            raise InputError("the batch size can only be changed at the end of an epoch; use another checkpoint")
+            raise InputError(
+                "train.batch_size and train.last_batch can only be changed at the end of an epoch; "
+                "use another checkpoint"
+            )
         progress["step"] = epochs * plan.steps_per_epoch
     done, total = progress["step"], setup.total_steps
     if done > total or (done == total and progress["last"] is None and not progress["epoch_is_open"]):

@@ -137,7 +137,7 @@ class Trainer:
             try:
                 self.train_step.warm_up_ddp_buckets(recipe.train.micro_batch, recipe.augment.size)
                 self._clock.lap()  # the run's time counts from here
-                if progress.epoch_is_open:  # the run was stopped during this epoch's evaluation
+                if progress.epoch_is_open:  # the run ended before this epoch's evaluation did
                     self._end_epoch()
                 micro_batches = self._clock.timed(self._train_loader())
                 while progress.step < setup.total_steps:

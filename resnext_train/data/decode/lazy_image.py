@@ -159,14 +159,14 @@ def _decode_jpeg(data: bytes | bytearray) -> Tensor | None:
     """Decode to RGB pixels (3, H, W), or return None where libjpeg refuses.
 
     This calls the operator behind torchvision.io.decode_jpeg, because silencing that function's deprecation warning
-    takes as long as decoding 50 × 50 pixels.
+    takes as long as decoding 50 × 50 pixels. Not for several threads at once: it exchanges the process's stderr.
     """
     # A bytearray: for read-only bytes torch would warn once that the tensor could be written to.
     encoded = torch.frombuffer(data if isinstance(data, bytearray) else bytearray(data), dtype=torch.uint8)
     # libjpeg prints a line for each damage that it reads past, to whatever has the number 2.
-    console = os.dup(2)
-    os.dup2(_nowhere(), 2)
+    nowhere, console = _nowhere(), os.dup(2)
     try:
+        os.dup2(nowhere, 2)
         return cast(Tensor, torch.ops.image.decode_jpeg(encoded, ImageReadMode.RGB.value, False))
     except RuntimeError:
         return None

@@ -14,6 +14,7 @@ from resnext_train.distributed.process_limits import check_process_limits, excee
         (MemoryError(), "memory"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"), "memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "2.00 GiB"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (RuntimeError("Too many open files. Communication with the workers is no longer possible."), "ulimit -n"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "ulimit -u"),

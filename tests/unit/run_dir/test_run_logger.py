@@ -80,11 +80,12 @@ def test_the_bar_on_a_terminal_shows_what_a_user_looks_for(
 
 def test_the_line_of_an_epoch_that_is_open_is_cut(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    whole = [{"event": kind, "step": step} for step in (1, 2, 3) for kind in ("step", "epoch", "checkpoint")]
-    for is_open, last in ((False, ["step", "epoch", "checkpoint"]), (True, ["step", "checkpoint"])):
+    kinds = ["step", "unreadable", "epoch", "checkpoint"]
+    whole = [{"event": kind, "step": step} for step in (1, 2, 3) for kind in kinds]
+    for is_open, last in ((False, kinds), (True, ["step", "checkpoint"])):
         path.write_text("".join(json.dumps(event) + "\n" for event in whole))
         JsonlSink(path, LogEnd(2, is_open)).close()
-        assert [e["event"] for e in lines(path)] == ["step", "epoch", "checkpoint", *last]
+        assert [e["event"] for e in lines(path)] == [*kinds, *last]
 
 
 @pytest.mark.parametrize(
