@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import UntypedStorage
@@ -11,9 +11,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from resnext_train.data.batch_datasets import PREFETCH
 from resnext_train.data.image_batch import ImageBatch, UnreadableImage
+from resnext_train.data.loader_workers import TIMED_OUT
 from resnext_train.data.sampler import BatchIndices
 from resnext_train.distributed.stop_signals import outlive_stop_signals, signals_held_back
 from resnext_train.errors import LocalInputError
+
+T = TypeVar("T")
 
 
 class Loading(NamedTuple):
@@ -52,7 +55,7 @@ class DeviceLoader:
             num_workers=workers,
             prefetch_factor=PREFETCH if workers else None,
             persistent_workers=workers > 0,
-            timeout=loading.patience if workers else 0,
+            timeout=loading.patience / 2 if workers else 0,  # _wait_twice
             pin_memory=device.type == "cuda",
             in_order=True,  # BatchBuffers relies on it
             generator=torch.Generator(),  # or DataLoader would draw from the global one
@@ -67,7 +70,7 @@ class DeviceLoader:
         reported: set[str] = set()
         # A stop signal must not kill a new loader process before it can ignore it in `_init_worker`.
         with signals_held_back():
-            batches = iter(self._loader)
+            batches = _wait_twice(iter(self._loader))
         for batch in batches:
             if isinstance(batch, UnreadableImage):
                 raise LocalInputError(
@@ -83,6 +86,22 @@ class DeviceLoader:
                 memory = batch.images.untyped_storage()
                 mapped[memory.data_ptr()] = memory
             yield batch
+
+
+def _wait_twice(batches: Iterator[T]) -> Iterator[T]:
+    """Yield the batches of a DataLoader; where one does not come in time, wait for it once more.
+
+    The clock goes on while a run is suspended: its first wait is over before a loader process has run again.
+    """
+    while True:
+        try:
+            yield next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if not TIMED_OUT.match(str(error)):
+                raise
+            yield next(batches)
 
 
 def _init_worker(worker: int) -> None:

@@ -15,6 +15,9 @@ from resnext_train.errors import FaultError, ReportedInputError
 _LEFT = "resnext_train/left"
 """Key of the store, before the rank."""
 
+_DEAD = "resnext_train/dead"
+"""Key of the store for the ranks that were found dead first."""
+
 
 class Heartbeat:
     """A thread that writes to the launcher's store twice a second, to show that this rank lives."""
@@ -79,6 +82,20 @@ class Heartbeat:
             dead -= {rank for rank in dead if now[rank] != before[rank]}
         return sorted(dead)
 
+    def first_dead_ranks(self) -> list[int]:
+        """Return the ranks that the first rank to look for dead ones has found.
+
+        A rank that looks seconds later would also miss the ones that have ended because of the first loss.
+
+        Raises:
+            RuntimeError: the store cannot be reached.
+        """
+        if not self._lookup.check([_DEAD]):
+            dead = ",".join(map(str, self.dead_ranks()))
+            self._lookup.compare_set(_DEAD, "", dead or "none")
+        first = self._lookup.get(_DEAD).decode()
+        return [] if first == "none" else [int(rank) for rank in first.split(",")]
+
 
 @contextmanager
 def dead_ranks_named(heartbeat: Heartbeat | None) -> Iterator[None]:
@@ -111,14 +128,14 @@ def _loss_of(heartbeat: Heartbeat, reason: str) -> FaultError | ReportedInputErr
     try:
         if said := heartbeat.reason_of_leaving():
             return ReportedInputError(said)
-        dead = heartbeat.dead_ranks()
+        dead = heartbeat.first_dead_ranks()
     except RuntimeError:
         return FaultError(f"the first host, or the connection to it, is gone ({reason}); {go_on}", report_here=True)
     if not dead:
         return FaultError(f"the processes lost each other, though all {world_size} live ({reason}); {go_on}")
-    names = " and ".join(map(str, dead))
+    names = f"process {dead[0]}" if len(dead) == 1 else f"processes {' and '.join(map(str, dead))}"
     reporter = min(set(range(world_size)) - set(dead))
     return FaultError(
-        f"process {names} of {world_size} (counted from 0) is gone, killed or stuck; {go_on}",
+        f"{names} of {world_size} (counted from 0) {'is' if len(dead) == 1 else 'are'} gone, killed or stuck; {go_on}",
         report_here=heartbeat.rank == reporter,
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +145,34 @@ def test_a_loader_process_takes_no_new_memory_for_every_group() -> None:
     handed_over = [micro_batch.images for micro_batch in loader if isinstance(micro_batch, ImageBatch)]
     inodes = {os.fstat(images.untyped_storage()._share_fd_cpu_()[0]).st_ino for images in handed_over}
     assert len(inodes) == SHARED_BUFFERS
+
+
+class Slow(Numbered):
+    """Each group takes 0.6 s."""
+
+    def __getitem__(self, indices: BatchIndices) -> ImageBatch:
+        time.sleep(0.6)
+        return super().__getitem__(indices)
+
+
+def pass_on(received: Connection) -> None:
+    """Send the numbers of three slow groups, whose loader waits 2 s for each; in a process group of its own."""
+    os.setsid()
+    numbers = [BatchIndices(0, np.array([n])) for n in range(3)]
+    for batch in DeviceLoader(Slow([1] * 3), numbers, Loading(1, 2.0), torch.device("cpu"), print):
+        received.send(int(batch.labels[0]))
+
+
+@pytest.mark.slow
+def test_a_run_that_was_suspended_goes_on() -> None:
+    """As by Ctrl-Z or a sleeping laptop, for longer than the loader waits."""
+    ours, theirs = get_context("fork").Pipe(duplex=False)
+    process = get_context("fork").Process(target=pass_on, args=(theirs,))
+    process.start()
+    assert ours.recv() == 0
+    os.killpg(process.pid or 0, signal.SIGSTOP)
+    time.sleep(2.5)
+    os.killpg(process.pid or 0, signal.SIGCONT)
+    process.join(20)
+    assert process.exitcode == 0
+    assert [ours.recv(), ours.recv()] == [1, 2]

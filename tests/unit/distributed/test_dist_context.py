@@ -83,6 +83,11 @@ def test_only_a_rank_without_a_heartbeat_is_dead(monkeypatch: pytest.MonkeyPatch
         heartbeats[1].stop()
         time.sleep(0.2)
         assert [heartbeats[rank].dead_ranks() for rank in (0, 2)] == [[1], [1]]
+        assert heartbeats[2].first_dead_ranks() == [1]
+        heartbeats[2].stop()  # as a process that ends because another is dead
+        time.sleep(0.2)
+        assert heartbeats[0].dead_ranks() == [1, 2]
+        assert heartbeats[0].first_dead_ranks() == [1], "who is looked for later was not lost first"
     finally:
         for heartbeat in heartbeats:
             heartbeat.stop()
