@@ -24,8 +24,6 @@ from resnext_train.training.setup import set_up
 from resnext_train.training.trainer import train
 
 Work = Callable[..., Any]
-_PATIENCE = 20.0
-"""Seconds, as of train.patience."""
 _LIMIT = 120.0
 """Seconds that ranks may take."""
 _PRELOADED = ["resnext_train.training.trainer", "resnext_train.models.complexity", "torch._dynamo"]
@@ -39,9 +37,11 @@ def run_ranks(work: Work, world_size: int, folder: Path, *arguments: Any) -> lis
     return [returned(folder, r, world_size) for r in range(world_size)]
 
 
-def start_ranks(work: Work, world_size: int, folder: Path, *arguments: Any) -> list[ForkServerProcess]:
-    """Start what `run_ranks` runs."""
-    return _start(world_size, lambda rank: (_work, work, _result(folder, rank, world_size), arguments))
+def start_ranks(
+    work: Work, world_size: int, folder: Path, *arguments: Any, patience: float = 20.0
+) -> list[ForkServerProcess]:
+    """Start what `run_ranks` runs. Ranks wait `patience` seconds for each other's gradients."""
+    return _start(world_size, lambda rank: (_work, work, patience, _result(folder, rank, world_size), arguments))
 
 
 def run_command(command: Command, world_size: int, *arguments: str) -> None:
@@ -117,8 +117,8 @@ def _rank(rank: int, world_size: int, port: int, run: Callable[..., None], *argu
     run(*arguments)
 
 
-def _work(work: Work, result: Path, arguments: tuple[Any, ...]) -> None:
-    with connect(_PATIENCE) as context:
+def _work(work: Work, patience: float, result: Path, arguments: tuple[Any, ...]) -> None:
+    with connect(patience) as context:
         torch.save(work(context, *arguments), result)
 
 

@@ -134,11 +134,9 @@ def test_a_dead_process_ends_the_others_and_is_named(tmp_path: Path, killed: int
     checkpoint_file.load(out / "checkpoints" / "last.pt")
 
 
-def test_a_stuck_process_is_given_up_after_the_patience_of_the_recipe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stuck_process_is_given_up_after_the_patience_of_the_recipe(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    ranks = start_ranks(train_ranks, 2, tmp_path, out, [*SMALL, *LONG, "train.patience=0.05"])
+    ranks = start_ranks(train_ranks, 2, tmp_path, out, [*SMALL, *LONG, "train.patience=0.1"], patience=6.0)
     wait_for_step(out, 2)
     assert ranks[1].pid
     os.kill(ranks[1].pid, signal.SIGSTOP)
