@@ -65,6 +65,10 @@ class DeviceLoader:
     def __iter__(self) -> Iterator[ImageBatch]:
         return on_device(self._host_batches(), self._device)
 
+    def close(self) -> None:
+        """End the loader processes, once no iterator over this loader is left; it gives no more batches."""
+        del self._loader  # while it is alive, so are they; and its own end, in a cycle of references, takes seconds
+
     def _host_batches(self) -> Iterator[ImageBatch]:
         mapped: dict[int, UntypedStorage] = {}
         reported: set[str] = set()

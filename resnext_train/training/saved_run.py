@@ -52,7 +52,7 @@ def load_saved_run(setup: Setup, folder: RunDir, resume: str) -> SavedRun | None
     content, path, problems = context.run_on_all_ranks(load)
     if len(set(context.gather(str(path)))) > 1:
         raise InputError(f"the hosts see different run folders; put {folder.path} on a file system that all share")
-    setup = setup.as_continued(content["recipe"])
+    given, setup = setup.recipe.train.last_batch, setup.as_continued(content["recipe"])
     progress = content["progress"]
     best = context.run_on_main(lambda: _evaluation_of_best(folder))
     state = context.run_on_all_ranks(lambda: _fitted(content, setup, best))
@@ -62,6 +62,8 @@ def load_saved_run(setup: Setup, folder: RunDir, resume: str) -> SavedRun | None
         print(printable(f"continuing from {path}, step {progress['step']}"), flush=True)
         for line in _changes(content, setup):
             print(printable(line), flush=True)
+        if (kept := setup.recipe.train.last_batch) != given:
+            print(f"as until now, train.last_batch={kept}: the run is older than this key", flush=True)
     return SavedRun(path, setup, LogEnd(progress["step"], progress["epoch_is_open"]), state)
 
 

@@ -133,13 +133,20 @@ class Trainer:
         """Train from where the run is to its end, and return the summary. Raises what the function `train` does."""
         setup, progress, recipe = self.setup, self.progress, self.setup.recipe
         explained = worker_deaths_explained()  # inside: what is recorded is the explanation
-        with self._failure_recorded(), self.context.dead_ranks_named(), explained, self._statistics:
+        with (
+            self._failure_recorded(),
+            self.context.dead_ranks_named(),
+            explained,
+            self._statistics,
+            closing(self._val_loader),
+            closing(self._train_loader()) as train_loader,
+        ):
             try:
                 self.train_step.warm_up_ddp_buckets(recipe.train.micro_batch, recipe.augment.size)
                 self._clock.lap()  # the run's time counts from here
                 if progress.epoch_is_open:  # the run ended before this epoch's evaluation did
                     self._end_epoch()
-                micro_batches = self._clock.timed(self._train_loader())
+                micro_batches = self._clock.timed(train_loader)
                 while progress.step < setup.total_steps:
                     self._take_step(micro_batches)
                     at_end = progress.step == setup.total_steps

@@ -236,7 +236,7 @@ def test_a_run_from_before_last_batch_goes_on_with_the_steps_it_had(
     older(out)
     last = ["--resume", str(out / "checkpoints" / "last.pt")]
     assert train([*run, "--out", str(branch), *last]) == 0
-    capsys.readouterr()
+    assert "train.last_batch=keep" in capsys.readouterr().out
     assert train([*run, "--out", str(out), "--dry-run"]) == 0
     assert re.search(r"^length .* 4 steps an epoch, 8 .*\b4 images\b.*keep", capsys.readouterr().out, re.MULTILINE)
     assert train([*run, "--out", str(out), *last]) == 0
