@@ -16,7 +16,7 @@ from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.crop_transforms import CropTransform, EvalTransform
 from resnext_train.data.transforms.random_draws import NO_DRAWS, CropDraws, image_draws
-from resnext_train.errors import LocalInputError, printable
+from resnext_train.errors import printable
 
 MAX_SKIPPED_IN_A_ROW = 16
 """Unreadable images in a row that may be skipped. More than these mean a lost disk, not bad images."""
@@ -141,7 +141,7 @@ class _BatchMaker:
         """Write the crop of image `i` to `slot`; return False if the image cannot be read.
 
         Raises:
-            LocalInputError: an error of the process or the system, not of this image.
+            OSError: an error of the process or the system, not of this image, whose name is its `filename`.
         """
         started = time.perf_counter()
         try:
@@ -150,7 +150,7 @@ class _BatchMaker:
             pixels = self._transform.read(image, draws)
         except (BadImageError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _FILE_ERRORS:
-                raise LocalInputError(f"{self._source.name(i)} cannot be read: {error}") from error
+                raise OSError(error.errno, error.strerror or str(error), self._source.name(i)) from error
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self.unreadable.append(printable(f"{self._source.name(i)} cannot be read: {reason}"))
             return False

@@ -32,6 +32,9 @@ from resnext_train.errors import InputError
 Report = Callable[[str], None]
 """Takes one sentence about an image that cannot be read."""
 
+_PART_OF_PATIENCE = 0.9
+"""How long a rank waits for images, as a part of how long ranks wait for each other: the one that has none says so."""
+
 
 def build_color_transform(recipe: Recipe) -> ColorTransform:
     """Return the colour augmentation and normalisation of a recipe."""
@@ -127,8 +130,7 @@ def _skips(recipe: Recipe) -> bool:
 
 
 def _loading(recipe: Recipe, context: DistContext) -> Loading:
-    # Less than ranks wait for each other: the one that has no images is the one to say so.
-    return Loading(_workers(recipe, context), 0.9 * recipe.train.patience_seconds)
+    return Loading(_workers(recipe, context), _PART_OF_PATIENCE * recipe.train.patience_seconds)
 
 
 def _workers(recipe: Recipe, context: DistContext) -> int:

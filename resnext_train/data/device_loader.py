@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import UntypedStorage
@@ -11,12 +11,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from resnext_train.data.batch_datasets import PREFETCH
 from resnext_train.data.image_batch import ImageBatch, UnreadableImage
-from resnext_train.data.loader_workers import TIMED_OUT
 from resnext_train.data.sampler import BatchIndices
+from resnext_train.distributed.process_limits import exceeded_limit
 from resnext_train.distributed.stop_signals import outlive_stop_signals, signals_held_back
-from resnext_train.errors import LocalInputError
+from resnext_train.errors import FaultError, LocalInputError, printable
 
-T = TypeVar("T")
+Loaded = ImageBatch | UnreadableImage
+"""What comes from a loader process."""
+
+_LONGEST_WAIT = 5.0
+"""Seconds after which a wait for a batch looks at what there is to wait for."""
 
 
 class Loading(NamedTuple):
@@ -28,6 +32,19 @@ class Loading(NamedTuple):
     """Seconds to wait for a batch of loader processes before they are given up."""
 
 
+class _WithErrors(Dataset[Loaded]):
+    """A dataset that returns its OSErrors: raised ones would lose their numbers between two processes."""
+
+    def __init__(self, dataset: Dataset[Loaded]) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, indices: BatchIndices) -> Loaded:
+        try:
+            return self._dataset[indices]
+        except OSError as error:
+            return UnreadableImage(printable(f"{error.filename} cannot be read: {error.strerror}"), error.errno)
+
+
 class DeviceLoader:
     """Batches on this rank's device, one per `BatchIndices` of a sampler, made by loader processes.
 
@@ -35,27 +52,31 @@ class DeviceLoader:
     then its memory may be refilled. A pass reports each image that cannot be read once, by `report`.
 
     Raises:
-        LocalInputError: while iterating, an image cannot be read; with its name and the reason.
-        RuntimeError: no batch came in time, or a loader process died; see `worker_deaths_explained`.
+        LocalInputError: while iterating, an image cannot be read, with its name and the reason; or no batch came in
+            time.
+        FaultError: while iterating, a limit of the system was exceeded.
+        RuntimeError: a loader process died; see `worker_deaths_explained`.
     """
 
     def __init__(
         self,
-        dataset: Dataset[ImageBatch | UnreadableImage],
+        dataset: Dataset[Loaded],
         sampler: Iterable[BatchIndices],
         loading: Loading,
         device: torch.device,
         report: Callable[[str], None],
     ) -> None:
-        self._device, self._report, workers = device, report, loading.workers
-        self._loader = DataLoader(
-            dataset,
+        self._device, self._report, self._patience = device, report, loading.patience
+        workers = loading.workers
+        self._wait = min(_LONGEST_WAIT, loading.patience / 2) if workers else 0.0
+        self._loader: DataLoader[Loaded] | None = DataLoader(
+            _WithErrors(dataset),
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
             prefetch_factor=PREFETCH if workers else None,
             persistent_workers=workers > 0,
-            timeout=loading.patience / 2 if workers else 0,  # _wait_twice
+            timeout=self._wait,
             pin_memory=device.type == "cuda",
             in_order=True,  # BatchBuffers relies on it
             generator=torch.Generator(),  # or DataLoader would draw from the global one
@@ -67,20 +88,18 @@ class DeviceLoader:
 
     def close(self) -> None:
         """End the loader processes, once no iterator over this loader is left; it gives no more batches."""
-        del self._loader  # while it is alive, so are they; and its own end, in a cycle of references, takes seconds
+        self._loader = None  # while it is there, so are they; and its own end, in a cycle of references, takes seconds
 
     def _host_batches(self) -> Iterator[ImageBatch]:
+        assert self._loader is not None, "it is closed"
         mapped: dict[int, UntypedStorage] = {}
         reported: set[str] = set()
         # A stop signal must not kill a new loader process before it can ignore it in `_init_worker`.
         with signals_held_back():
-            batches = _wait_twice(iter(self._loader))
-        for batch in batches:
+            batches = iter(self._loader)
+        while (batch := self._next(batches)) is not None:
             if isinstance(batch, UnreadableImage):
-                raise LocalInputError(
-                    f"{batch.message}; replace or remove it, or set data.on_bad_image=skip; "
-                    "`resnext prepare check` lists all such files"
-                )
+                raise _error_about(batch)
             for message in batch.report.unreadable:
                 if message not in reported:
                     reported.add(message)
@@ -91,21 +110,38 @@ class DeviceLoader:
                 mapped[memory.data_ptr()] = memory
             yield batch
 
+    def _next(self, batches: Iterator[Loaded]) -> Loaded | None:
+        """Return the next batch of a DataLoader, or None behind the last.
 
-def _wait_twice(batches: Iterator[T]) -> Iterator[T]:
-    """Yield the batches of a DataLoader; where one does not come in time, wait for it once more.
+        The patience is counted in waits, not on the clock, which goes on while a run is suspended.
+        """
+        waited = 0.0
+        while True:
+            try:
+                return next(batches, None)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader timed out"):
+                    raise
+                thread = getattr(batches, "_pin_memory_thread", None)  # with a time-out, DataLoader does not look at it
+                if thread is not None and not thread.is_alive():
+                    raise RuntimeError("the thread that pins the memory of batches has ended") from error
+                waited += self._wait
+                if waited >= self._patience:
+                    raise LocalInputError(
+                        f"the loader processes gave no images for {waited:.0f} s; see whether the disk or network that "
+                        "holds the images answers, or raise train.patience"
+                    ) from error
 
-    The clock goes on while a run is suspended: its first wait is over before a loader process has run again.
-    """
-    while True:
-        try:
-            yield next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if not TIMED_OUT.match(str(error)):
-                raise
-            yield next(batches)
+
+def _error_about(image: UnreadableImage) -> Exception:
+    if image.error_number is None:
+        return LocalInputError(
+            f"{image.message}; replace or remove it, or set data.on_bad_image=skip; `resnext prepare check` lists all "
+            "such files"
+        )
+    if limit := exceeded_limit(OSError(image.error_number, image.message)):
+        return FaultError(limit, report_here=True)
+    return LocalInputError(image.message)
 
 
 def _init_worker(worker: int) -> None:

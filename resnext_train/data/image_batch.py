@@ -54,3 +54,5 @@ class UnreadableImage(NamedTuple):
     """Passed in place of a batch with an image that cannot be read."""
 
     message: str
+    error_number: int | None = None
+    """The errno of an error that concerns the process or the system, and not this image alone."""

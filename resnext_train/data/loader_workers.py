@@ -13,26 +13,18 @@ from resnext_train.data.batch_datasets import SHARED_BUFFERS
 from resnext_train.distributed.usable_cores import usable_cores
 from resnext_train.errors import InputError, LocalInputError
 
-TIMED_OUT = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
-"""What torch says; our loaders wait twice as long, see device_loader.py."""
-
 
 @contextmanager
 def worker_deaths_explained() -> Iterator[None]:
-    """Turn the death or the silence of loader processes into an error with the reason.
+    """Turn the death of a loader process into an error with the reason.
 
     Raises:
-        LocalInputError: a loader process was killed or exited, or none gave a batch in time.
+        LocalInputError: a loader process was killed or exited.
     """
     try:
         yield
     except RuntimeError as error:
         chain = [str(error), str(error.__cause__), str(error.__context__)]
-        if late := TIMED_OUT.match(str(error)):
-            raise LocalInputError(
-                f"the loader processes gave no images for {2 * float(late[1]):.0f} s; see whether the disk or network "
-                "that holds the images answers, or raise train.patience"
-            ) from error
         deaths = [text for text in chain if re.match(r"DataLoader worker \(pid.*(killed by|exited unexpectedly)", text)]
         if not deaths:
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple
 
 from resnext_train.data.image_batch import ImageBatch, LoadReport
@@ -29,7 +29,7 @@ class Clock:
         self._steps, self._images, self._waited, self._lap = 0, 0, 0.0, now
         self._reports: list[LoadReport] = []
 
-    def timed(self, batches: Iterable[ImageBatch]) -> Iterator[ImageBatch]:
+    def timed(self, batches: Iterable[ImageBatch]) -> Generator[ImageBatch, None, None]:
         """Yield `batches` and count the time spent waiting for each."""
         micro_batches = iter(batches)
         while True:

@@ -134,19 +134,19 @@ class Trainer:
         setup, progress, recipe = self.setup, self.progress, self.setup.recipe
         explained = worker_deaths_explained()  # inside: what is recorded is the explanation
         with (
+            closing(self._val_loader),
+            closing(self._train_loader()) as train_loader,
+            closing(self._clock.timed(train_loader)) as micro_batches,
             self._failure_recorded(),
             self.context.dead_ranks_named(),
             explained,
             self._statistics,
-            closing(self._val_loader),
-            closing(self._train_loader()) as train_loader,
         ):
             try:
                 self.train_step.warm_up_ddp_buckets(recipe.train.micro_batch, recipe.augment.size)
                 self._clock.lap()  # the run's time counts from here
                 if progress.epoch_is_open:  # the run ended before this epoch's evaluation did
                     self._end_epoch()
-                micro_batches = self._clock.timed(train_loader)
                 while progress.step < setup.total_steps:
                     self._take_step(micro_batches)
                     at_end = progress.step == setup.total_steps

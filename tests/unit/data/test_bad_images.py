@@ -42,7 +42,7 @@ from resnext_train.data.transforms.crop_transforms import CropTransform, EvalTra
 from resnext_train.data.transforms.random_draws import BOX_DRAWS, CropDraws
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
-from resnext_train.errors import LocalInputError
+from resnext_train.errors import FaultError, LocalInputError
 from resnext_train.evaluation.evaluate import evaluate as count_correct
 
 ONE = DistContext(Rank(), torch.device("cpu"))
@@ -328,13 +328,21 @@ def test_a_disk_that_is_gone_is_no_bad_image(image_root: Path) -> None:
         loaders(image_root, "data.on_bad_image=skip")
 
 
-def test_too_many_open_files_are_no_reason_to_skip(image_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("number", "error", "told"),
+    [(errno.EMFILE, FaultError, r"^too many files .*ulimit -n"), (errno.ESTALE, LocalInputError, r"\.JPEG .*[Ss]tale")],
+)
+def test_errors_of_the_system_are_no_reason_to_skip(
+    number: int, error: type[Exception], told: str, workers: int, image_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def image(self: ImageFolder, i: int) -> LazyImage:
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(ImageFolder, "image", image)
-    with pytest.raises(LocalInputError, match=r"\.JPEG .*Too many open files"):
-        loaders(image_root, "data.on_bad_image=skip")
+    with pytest.raises(error, match=told) as caught:
+        loaders(image_root, "data.on_bad_image=skip", f"data.workers={workers}")
+    assert "Traceback" not in str(caught.value)
 
 
 RUN = [

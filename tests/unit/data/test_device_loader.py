@@ -176,3 +176,9 @@ def test_a_run_that_was_suspended_goes_on() -> None:
     process.join(20)
     assert process.exitcode == 0
     assert [ours.recv(), ours.recv()] == [1, 2]
+
+
+def test_the_longest_patience_of_a_recipe_is_no_time_out_of_its_own(image_root: Path) -> None:
+    options = ["data.workers=1", "train.patience=1000000", "eval.batch_size=4"]
+    recipe = load_recipe("resnet18.yaml", [f"data.root={image_root}", *options])
+    assert len(list(build_eval_loader(recipe, build_splits(recipe.data).val, ONE, print))) == 3
