@@ -47,15 +47,13 @@ class Checkpointer:
         self._writing: Future[SaveOutcome] | None = None
         self._saved_at = time.monotonic()
         self._best_before: dict[str, Any] | None = None
-        self._problem: str | None = None
-        """Why the last save that failed did so."""
         self._failed: SaveOutcome | None = None
-        """The last save that counts in `failures`."""
+        """The last save that could not be written."""
         self.last_failed = False
         """Whether the last save could not be written."""
         self._begun: tuple[int, bool] | None = None
         """Step and open epoch of the last save."""
-        self.last_is_open = False
+        self._last_is_open = False
         """Whether last.pt was written before the evaluation of its epoch."""
         self.best: dict[str, Any] | None = None
         """The evaluation with the most correct top-1 predictions; of several, the first."""
@@ -112,6 +110,10 @@ class Checkpointer:
         copy = checkpoint_file.snapshot(state)
         self._writing = self._thread.submit(self._write, copy, summary, names, best_epoch)
 
+    def continue_from_last(self, step: int, epoch_is_open: bool) -> None:
+        """Note that last.pt holds this state of the run."""
+        self._begun, self._last_is_open = (step, epoch_is_open), epoch_is_open
+
     def has_begun(self, step: int, epoch_is_open: bool) -> bool:
         """Return whether the last save is that of this state of a run; known on every rank."""
         return self._begun == (step, epoch_is_open)
@@ -121,11 +123,12 @@ class Checkpointer:
         folder, problem = self._folder, None
         try:
             folder.sync_log()  # first, so that the log on the disk reaches as far as the checkpoint
-            checkpoint_file.save(state, folder.last, names, None if self.last_is_open else folder.previous.name)
-            folder.remove_old_epochs(self._section.keep)
+            checkpoint_file.save(state, folder.last, names, None if self._last_is_open else folder.previous.name)
         except OSError as error:
-            problem = (error.strerror or str(error)) if folder.checkpoints.is_dir() else "the run folder is gone"
+            gone = next((path for path in (folder.path, folder.checkpoints) if not path.is_dir()), None)
+            problem = f"{gone} is gone" if gone else error.strerror or str(error)
         else:
+            folder.remove_old_epochs(self._section.keep)
             folder.write_state("running", step)
             if not is_open:
                 folder.write_summary(summary)
@@ -158,23 +161,28 @@ class Checkpointer:
         self._log.write("checkpoint_failed", step=saved.step, text=text)
 
     def _count_success(self, saved: SaveOutcome) -> None:
-        self.last_is_open = saved.epoch_is_open
+        self._last_is_open = saved.epoch_is_open
         # One before an evaluation does not make up for one after it, which also holds what is the best.
         if self._failed is None or self._failed.epoch_is_open or not saved.epoch_is_open:
-            self.failures, self._failed = 0, None
+            self.failures = 0
 
     def _count_failure(self, saved: SaveOutcome) -> None:
-        if self._failed is None or self._failed.step != saved.step:  # once for the two of an epoch's end
-            self.failures += 1
-        self._failed, self._problem = saved, saved.problem
+        if not self.failures or self._failed is None or self._failed.step != saved.step:
+            self.failures += 1  # once for the two of an epoch's end
+        self._failed = saved
 
     def fault(self, step: int) -> FaultError:
         """Return the error of a run that stops after `step` steps because it cannot be saved."""
-        folder, why = self._folder, self._problem
-        if not folder.checkpoints.is_dir():
+        folder, why = self._folder, self._failed.problem if self._failed else "another process says so"
+        if not folder.path.is_dir():
             return FaultError(
                 f"stopped at step {step}, because run folder {folder.path} is gone, and with it what was saved; "
                 "the same command starts a new run"
+            )
+        if not folder.checkpoints.is_dir():
+            return FaultError(
+                f"stopped at step {step}, because {folder.checkpoints} is gone, and with it what was saved; put it "
+                f"back, choose another --out, or remove {folder.path} and start anew"
             )
         return FaultError(
             f"stopped at step {step}, because checkpoints cannot be written to {folder.checkpoints} ({why}); make "

@@ -52,8 +52,8 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
         )
     if trace:
         lost = "last.pt and previous.pt" if holds_run else "recipe.yaml"
-        left = next((path for path in (*folder.newest_first(), trace) if path.is_file()), trace)
-        choice = f"continue by --resume {left}" if left.suffix == ".pt" else "put them back"
+        left = next((path for path in folder.newest_first() if path.is_file()), None)
+        choice = f"continue by --resume {left}" if left else "put them back"
         raise InputError(
             f"{folder.path} holds a run that has saved, as {trace} shows, but its {lost} are gone; {choice}, choose "
             "another --out, or remove the folder"

@@ -48,16 +48,18 @@ class RunLogger:
 
 
 def open_sinks(
-    folder: RunDir, tensorboard: bool, end: LogEnd, epochs: int, steps_per_epoch: int, total_steps: int
+    folder: RunDir, tensorboard: bool, end: LogEnd, step: int, epochs: int, steps_per_epoch: int, total_steps: int
 ) -> list[Sink]:
-    """Open the sinks of rank 0, continued after `end`.
+    """Open the sinks of rank 0, continued after `end`, for a run that goes on from `step`.
+
+    These are the same step, but where the recipe now has other steps per epoch.
 
     Raises:
         InputError: one cannot be read or written.
     """
     try:
         log = JsonlSink(folder.log, end)
-        sinks: list[Sink] = [log, ConsoleSink(epochs, steps_per_epoch, total_steps, end.step)]
+        sinks: list[Sink] = [log, ConsoleSink(epochs, steps_per_epoch, total_steps, step)]
         if tensorboard:
             sinks.append(TensorBoardSink(folder.path / "tensorboard", end, log.last_step))
     except OSError as error:

@@ -52,9 +52,15 @@ class RunDir:
         return [self.last, self.previous, self.best, *reversed(self.epochs())]
 
     def remove_old_epochs(self, keep: int) -> None:
-        """Remove all checkpoints of single epochs but the newest `keep`, if any are to be kept."""
+        """Remove all checkpoints of single epochs but the newest `keep`, if any are to be kept.
+
+        A failure is printed, and does not end the run.
+        """
         for old in self.epochs()[:-keep] if keep else ():
-            old.unlink()
+            try:
+                old.unlink()
+            except OSError as error:
+                print_line(f"{old} cannot be removed: {error.strerror}")
 
     @property
     def recipe(self) -> Path:
@@ -88,7 +94,7 @@ class RunDir:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             for unfinished in self.checkpoints.glob(".*.new"):  # of a run that was killed
                 unfinished.unlink()
-            if not (self.recipe.is_file() and self.recipe.read_text(encoding="utf-8") == recipe_yaml):
+            if not (self.recipe.is_file() and self.recipe.read_bytes() == recipe_yaml.encode()):
                 write_text_atomically(self.recipe, recipe_yaml)
         except OSError as error:
             raise self._cannot_be_written(error) from error

@@ -19,6 +19,8 @@ class SavedRun(NamedTuple):
     """A checkpoint to continue from."""
 
     path: Path
+    is_last: bool
+    """Whether it is the last.pt of the run's own folder."""
     setup: Setup
     """That of the run, with what its checkpoint's recipe leaves open as it was."""
     log_end: LogEnd
@@ -63,8 +65,9 @@ def load_saved_run(setup: Setup, folder: RunDir, resume: str) -> SavedRun | None
         for line in _changes(content, setup):
             print(printable(line), flush=True)
         if (kept := setup.recipe.train.last_batch) != given:
-            print(f"as until now, train.last_batch={kept}: the run is older than this key", flush=True)
-    return SavedRun(path, setup, LogEnd(progress["step"], progress["epoch_is_open"]), state)
+            print(f"train.last_batch={kept}, as this run was trained until now", flush=True)
+    is_last = path.name == folder.last.name and path.parent.resolve() == folder.checkpoints.resolve()
+    return SavedRun(path, is_last, setup, LogEnd(progress["step"], progress["epoch_is_open"]), state)
 
 
 def _changes(content: dict[str, Any], setup: Setup) -> list[str]:
@@ -96,8 +99,8 @@ def _fitted(content: dict[str, Any], setup: Setup, best: dict[str, Any] | None) 
         del state["scaler"]
     saved_best = state["checkpointer"]["best"]
     if saved_best is not None and not _same_evaluation(best, saved_best):
-        # best.pt is elsewhere, or of a later epoch: the next evaluation writes a new one.
-        state["checkpointer"] = {"best": None}
+        # Where best.pt is elsewhere, or of a later epoch, the next evaluation writes a new one.
+        state["checkpointer"] = {"best": best if _is_earlier(best, saved_best) else None}
     return {**state, "progress": _fitted_progress(content, setup)}
 
 
@@ -125,11 +128,10 @@ def _fitted_progress(content: dict[str, Any], setup: Setup) -> dict[str, Any]:
 
 def _evaluation_of_best(folder: RunDir) -> dict[str, Any] | None:
     """Return the evaluation that the run folder's best.pt belongs to, or None where there is no best.pt."""
-    path = folder.checkpoints / "best.pt"
-    if not path.is_file():
+    if not folder.best.is_file():
         return None
     try:
-        best: dict[str, Any] | None = checkpoint_file.load(path)["checkpointer"]["best"]
+        best: dict[str, Any] | None = checkpoint_file.load(folder.best)["checkpointer"]["best"]
     except InputError as error:
         print(f"{error}; the next evaluation writes a new one", file=sys.stderr, flush=True)
         return None
@@ -140,3 +142,8 @@ def _same_evaluation(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
     """Whether two results are of the same evaluation. Losses are not compared: NaN equals nothing."""
     keys = ("epoch", "count", "top1_correct", "top5_correct")
     return one is not None and all(one[key] == other[key] for key in keys)
+
+
+def _is_earlier(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
+    """Whether a result is one of the same images after fewer epochs: that of the last best.pt that could be written."""
+    return one is not None and one["epoch"] < other["epoch"] and one["count"] == other["count"]

@@ -88,7 +88,8 @@ class Trainer:
         }
         if saved:
             context.run_on_all_ranks(lambda: self.load_state_dict(saved.state))
-            self.checkpointer.last_is_open = self.progress.epoch_is_open
+            if saved.is_last:
+                self.checkpointer.continue_from_last(self.progress.step, self.progress.epoch_is_open)
         images = setup.splits.train
         self._clock, self._data_wait = Clock(), DataWait(setup.workers(), images.storage)
         self._val_loader = build_eval_loader(recipe, setup.evaluation.images, context, self._log_unreadable)
@@ -104,7 +105,7 @@ class Trainer:
         folder.create(recipe.to_yaml())
         end = saved.log_end if saved else LogEnd(0)
         per_epoch, total = setup.steps_per_epoch, setup.total_steps
-        self.log.open(open_sinks(folder, log.tensorboard, end, train.epochs, per_epoch, total))
+        self.log.open(open_sinks(folder, log.tensorboard, end, self.progress.step, train.epochs, per_epoch, total))
         folder.write_state("running", self.progress.step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,8 +226,8 @@ class Trainer:
         counts, is_best = None, False
         if at_end or epoch % recipe.eval.every_epochs == 0:
             progress.epoch_is_open = True
-            self._settle_best()
-            self._save()  # the evaluation may fail, and must not take the epoch's training with it
+            if not self.checkpointer.has_begun(progress.step, epoch_is_open=True):  # as where the run continues here
+                self._save()  # the evaluation may fail, and must not take the epoch's training with it
             counts = self.evaluate()
             self.schedule.observe(100 - counts.top1)
             progress.last = {"epoch": epoch, **counts.to_dict()}
@@ -241,11 +242,6 @@ class Trainer:
             progress.epoch_began = progress.seconds
         if at_end or is_best or self.checkpointer.is_due_after_epoch(epoch):
             self._save(is_best, epoch)
-
-    def _settle_best(self) -> None:
-        """Withdraw a best evaluation whose best.pt could not be written. On GPUs, flags would say so a call later."""
-        self.checkpointer.log_outcome(wait=True)
-        self.checkpointer.withdraw_best(max(self.context.gather(self.checkpointer.best_lost)))
 
     def evaluate(self) -> EvalCounts:
         """Evaluate the network on the validation images, see `evaluate` in evaluation/.
@@ -283,15 +279,23 @@ class Trainer:
 
     def _save(self, is_best: bool = False, epoch: int | None = None) -> None:
         """Begin to write last.pt in the background; also best.pt if it `is_best`, and epoch_NNNN.pt if one is kept."""
+        self._settle_last_save()
         self._check_health()
         self._end_lap()  # the checkpoint holds all of the run's time
         self.checkpointer.save(self.state_dict(), self.summary(), is_best, epoch)
         self._end_lap()  # a save does not count in the images/s of the steps after it
 
+    def _settle_last_save(self) -> bool:
+        """Wait for the last save and return whether it failed; withdraw the best if its best.pt was not written."""
+        checkpointer = self.checkpointer
+        checkpointer.log_outcome(wait=True)
+        ended = self.context.gather((checkpointer.last_failed, checkpointer.best_lost))
+        checkpointer.withdraw_best(max(best_lost for _, best_lost in ended))
+        return any(failed for failed, _ in ended)
+
     def _wait_saved(self) -> None:
         """Wait until the last checkpoint is safely on the disk; if it cannot be written, end the run."""
-        self.checkpointer.log_outcome(wait=True)
-        if any(self.context.gather(self.checkpointer.last_failed)):
+        if self._settle_last_save():
             raise self.checkpointer.fault(self.progress.step)
 
     def summary(self) -> dict[str, Any]:
@@ -327,6 +331,7 @@ class Trainer:
             raise
         except BaseException as error:
             self.checkpointer.close()  # first: a checkpoint that is still being written ends by writing state.json, too
+            self.checkpointer.log_outcome()
             self.log.write("failed", step=self.progress.step, text=str(error) or type(error).__name__)
             if self.context.is_main:
                 self.folder.write_state("failed", self.progress.step)
@@ -338,8 +343,7 @@ class Trainer:
     def _save_and_exit(self, signal_name: str) -> NoReturn:
         """Save the run and end it in order, by Preempted."""
         step = self.progress.step
-        self.checkpointer.log_outcome(wait=True)
-        failed = any(self.context.gather(self.checkpointer.last_failed))
+        failed = self._settle_last_save()
         if failed or not self.checkpointer.has_begun(step, self.progress.epoch_is_open):  # time is short: not twice
             self._save()
         self._wait_saved()

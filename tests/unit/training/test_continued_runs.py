@@ -250,6 +250,17 @@ def test_a_run_from_before_last_batch_goes_on_with_the_steps_it_had(
     assert state_of(fresh)["step"] == 3
 
 
+def test_a_run_goes_on_with_other_steps_per_epoch(tmp_path: Path) -> None:
+    """From 4 steps an epoch to 3: after the first epoch come steps 4 to 6."""
+    out = tmp_path / "run"
+    run = [*RUN, "train.micro_batch=8", "log.every=1", "--out", str(out)]
+    assert train([*run, "train.last_batch=keep", "train.epochs=1"]) == 0
+    last = str(out / "checkpoints" / "last.pt")
+    assert train([*run, "--resume", last, "train.last_batch=drop", "train.epochs=2"]) == 0
+    assert [e["step"] for e in events(out, "step")] == [1, 2, 3, 4, 4, 5, 6]
+    assert [e["epoch"] for e in events(out, "step")] == [1, 1, 1, 1, 2, 2, 2]
+
+
 def lost(run: Path, *names: str) -> None:
     for name in names:
         (run / name).unlink()
@@ -354,6 +365,6 @@ def test_an_open_epoch_that_a_changed_recipe_does_not_evaluate_is_closed(
 def test_a_path_continues_where_the_recipe_of_the_folder_is_damaged(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(whole, out)
-    (out / "recipe.yaml").write_text("")
+    (out / "recipe.yaml").write_bytes(b"\xff")
     assert train([*RUN, "--out", str(out), "--resume", str(out / "checkpoints" / "last.pt")]) == 0
     assert (out / "recipe.yaml").read_text() == (whole / "recipe.yaml").read_text()

@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,51 @@ def test_a_best_checkpoint_that_is_not_written_is_none(tmp_path: Path, monkeypat
     assert [e["step"] for e in events(out, "checkpoint_failed")] == [3, 3]
     assert json.loads((out / "summary.json").read_text())["best"]["epoch"] == 2
     assert checkpoint_file.load(out / "checkpoints" / "best.pt")["checkpointer"]["best"]["epoch"] == 2
+
+
+def results(monkeypatch: pytest.MonkeyPatch, *correct: int) -> None:
+    """Let evaluations count these many images as right."""
+    rest = iter(correct)
+    monkeypatch.setattr(trainer, "evaluate", lambda *a: replace(evaluate(*a), top1_correct=next(rest)))
+
+
+def best_of(checkpoint: Path) -> tuple[int, int]:
+    best = checkpoint_file.load(checkpoint)["checkpointer"]["best"]
+    return best["epoch"], best["top1_correct"]
+
+
+def test_a_best_that_is_lost_at_a_stop_gives_way_to_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is stopped while best.pt is written, which then fails. No worse one may replace that of epoch 1."""
+    write, out = checkpoint_file.save, tmp_path / "run"
+    run = [*RUN, "--out", str(out), "train.epochs=4"]
+
+    def fails_once(state: dict[str, Any], path: Path, names: Sequence[str], *more: Any) -> None:
+        if names and state["progress"]["step"] == 6:
+            monkeypatch.setattr(checkpoint_file, "save", write)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+            raise OSError(28, "No space left on device")
+        write(state, path, names, *more)
+
+    results(monkeypatch, 10, 20, 3, 2)
+    monkeypatch.setattr(checkpoint_file, "save", fails_once)
+    assert train(run) == 75
+    assert best_of(out / "checkpoints" / "last.pt") == best_of(out / "checkpoints" / "best.pt") == (1, 10)
+    assert train(run) == 0
+    assert best_of(out / "checkpoints" / "best.pt") == (1, 10)
+
+
+def test_a_run_goes_on_with_the_best_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a run was killed after the best.pt of epoch 2 could not be written."""
+    checkpoints = tmp_path / "run" / "checkpoints"
+    run = [*RUN, "--out", str(tmp_path / "run"), "checkpoint.keep=9"]
+    results(monkeypatch, 10, 20, 3, 2)
+    assert train(run) == 0
+    (checkpoints / "epoch_0001.pt").replace(checkpoints / "best.pt")
+    assert train([*run, "--resume", str(checkpoints / "last.pt"), "train.epochs=4"]) == 0
+    assert best_of(checkpoints / "best.pt") == (1, 10)
 
 
 def test_the_two_saves_of_an_epochs_end_are_one_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +166,7 @@ def test_an_image_of_validation_that_cannot_be_read_costs_no_training(
     assert train(arguments) == 0
     assert [e["step"] for e in events(out, "start")] == [0, 2]  # 24 images: a step of 16, and one of 8
     assert [e["step"] for e in events(out, "epoch")] == [2, 4]
+    assert [e["step"] for e in events(out, "checkpoint") if e["epoch_is_open"]] == [2, 4], "what is there stays"
 
 
 def test_a_checkpoint_before_an_evaluation_is_kept_until_the_next_alone(tmp_path: Path) -> None:
@@ -134,20 +182,22 @@ def test_a_checkpoint_before_an_evaluation_is_kept_until_the_next_alone(tmp_path
     assert (held["previous.pt"]["step"], held["previous.pt"]["epoch_is_open"]) == (9, False)
 
 
-def test_a_run_folder_that_is_gone_is_no_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("folder", "choice"), [("run", "starts a new run"), ("run/checkpoints", "another --out")])
+def test_a_folder_that_is_gone_is_no_full_disk(
+    folder: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, step = tmp_path / "run", TrainStep.__call__
 
     def removed(self: TrainStep, micro_batches: Any, number: int, *more: Any) -> None:
         if number == 4:
-            shutil.rmtree(out)
+            shutil.rmtree(tmp_path / folder)
         step(self, micro_batches, number, *more)
 
     monkeypatch.setattr(TrainStep, "__call__", removed)
     assert train([*RUN, "--out", str(out), "train.epochs=9", "checkpoint.max_failures=0"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert f"{out} is gone" in error
+    assert f"{tmp_path / folder} is gone" in error
+    assert choice in error
     assert "room" not in error
 
 
