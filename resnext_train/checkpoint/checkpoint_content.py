@@ -144,15 +144,17 @@ class _Content(_Part):
         return self
 
 
+_ALTERNATIVES = {part.__name__ for part in (_Plateau, _Scaler, _Nothing)}
+"""Where one of several parts may stand, pydantic names in an error's place the one that it tried."""
+
+
 def problem_in(content: Mapping[str, Any]) -> str | None:
     """Return what is wrong with the content of a checkpoint, key and reason, or None."""
     try:
         _Content.model_validate(content)
     except ValidationError as error:
         first, *others = error.errors(include_input=False, include_url=False)
-        key = ".".join(
-            str(part) for part in first["loc"] if not str(part).startswith(("_", "is-instance", "function-"))
-        )
+        key = ".".join(part for part in map(str, first["loc"]) if part not in _ALTERNATIVES and "[" not in part)
         reason = first["msg"].removeprefix("Value error, ")
         more = f", and {len(others)} more" if others else ""
         return f"{key[:120]}: {reason[:1].lower()}{reason[1:120]}{more}" if key else f"{reason[:120]}{more}"

@@ -15,31 +15,43 @@ class UnwrittenOutputError(OSError):
     """Stdout takes no more, as on a full disk; `strerror` says why. That its reader has gone is a BrokenPipeError."""
 
 
-class _Strict(io.FileIO):
-    """A descriptor whose errors are told from those of other files."""
+class _Descriptor(io.FileIO):
+    """A descriptor that writes all it is given; one that does not wait loses what it takes no more now."""
 
     def write(self, data: ReadableBuffer) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest and (written := self._write(rest)) is not None:
+            rest = rest[written:]
+        return size
+
+    def _write(self, data: memoryview) -> int | None:
+        return super().write(data)
+
+
+class _Strict(_Descriptor):
+    """A descriptor whose errors are told from those of other files."""
+
+    error: UnwrittenOutputError | None = None
+
+    def _write(self, data: memoryview) -> int | None:
         try:
-            return _all_if_none(super().write(data), data)
+            return super()._write(data)
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise UnwrittenOutputError(error.errno, error.strerror) from error
+            self.error = UnwrittenOutputError(error.errno, error.strerror)
+            raise self.error from error
 
 
-class _Lenient(io.FileIO):
+class _Lenient(_Descriptor):
     """A descriptor that loses what it cannot write."""
 
-    def write(self, data: ReadableBuffer) -> int:
+    def _write(self, data: memoryview) -> int | None:
         try:
-            return _all_if_none(super().write(data), data)
+            return super()._write(data)
         except OSError:  # what is printed is in a run's log as well, and on stderr there is nowhere to complain
-            return len(memoryview(data).cast("B"))
-
-
-def _all_if_none(written: int | None, data: ReadableBuffer) -> int:
-    """Return what was written; lose the rest where a descriptor that does not wait takes nothing now."""
-    return len(memoryview(data).cast("B")) if written is None else written
+            return None
 
 
 def open_console() -> None:
@@ -65,6 +77,19 @@ def lose_what_stdout_does_not_take() -> None:
         sys.stdout = _stream(_Lenient(1, "w", closefd=False), sys.stdout)
 
 
+def check_stdout() -> None:
+    """Flush stdout; raise the error of an earlier write, too: argparse keeps it quiet.
+
+    Raises:
+        UnwrittenOutputError: something could not be written.
+        BrokenPipeError: its reader has gone.
+    """
+    sys.stdout.flush()
+    raw = _raw(sys.stdout)
+    if isinstance(raw, _Strict) and raw.error is not None:
+        raise raw.error
+
+
 def give_up_stdout() -> None:
     """Let what is still to be printed go nowhere, so that the interpreter does not fail in its last moment."""
     null = os.open(os.devnull, os.O_WRONLY)
@@ -73,7 +98,8 @@ def give_up_stdout() -> None:
 
 
 def _raw(stream: TextIO) -> object:
-    return getattr(getattr(stream, "buffer", None), "raw", None)
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)
 
 
 def _stream(raw: io.FileIO, like: TextIO | None) -> TextIO:
@@ -81,10 +107,11 @@ def _stream(raw: io.FileIO, like: TextIO | None) -> TextIO:
     if not isinstance(like, io.TextIOWrapper):
         return io.TextIOWrapper(io.BufferedWriter(raw), errors="backslashreplace", line_buffering=True)
     like.flush()
+    unbuffered = like.write_through  # as by PYTHONUNBUFFERED
     return io.TextIOWrapper(
-        io.BufferedWriter(raw),
+        raw if unbuffered else io.BufferedWriter(raw),  # type: ignore[arg-type]  # as Python's own
         like.encoding,
         like.errors,
         line_buffering=like.line_buffering,
-        write_through=like.write_through,
+        write_through=unbuffered,
     )

@@ -16,7 +16,7 @@ from resnext_train import __version__
 from resnext_train.cli import parsers
 from resnext_train.cli.console_streams import lose_what_stdout_does_not_take, open_console
 from resnext_train.cli.run_command import run_command
-from resnext_train.distributed.process_limits import check_process_limits
+from resnext_train.distributed.process_limits import allow_open_files, check_process_limits
 from resnext_train.distributed.rank import launcher_pid, this_rank
 from resnext_train.distributed.stop_signals import join_launcher
 from resnext_train.errors import InputError
@@ -222,6 +222,7 @@ def _group_parser(prog: str, group: Group) -> ArgumentParser:
 def _run(command: Command, args: Namespace, arguments: Sequence[str]) -> int | None:
     """Check the arguments, which needs no torch, so that most mistakes are reported at once; then carry them out."""
     launcher = launcher_pid() if command.many_processes else None
+    allow_open_files()
     check_process_limits()
     request = _function(command.read)(args)
     if command.many_processes and args.procs > 1 and launcher is None:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from resnext_train.cli.console_streams import UnwrittenOutputError, give_up_stdout
+from resnext_train.cli.console_streams import UnwrittenOutputError, check_stdout, give_up_stdout
 from resnext_train.distributed.process_limits import exceeded_limit
 from resnext_train.distributed.rank import launcher_pid, this_rank
 from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, ReportedInputError, printable
@@ -31,7 +31,7 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
     """
     try:
         code = command()
-        sys.stdout.flush()
+        check_stdout()
     except BrokenPipeError:
         if not _reader_has_gone():
             raise
@@ -58,9 +58,9 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
         if limit := exceeded_limit(error):
             _print_last_line(f"{name}: error: {limit}")
             return 1
-        if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        if not (isinstance(error, OSError) and (mistake := _mistake_in_path(error))):
             raise
-        _print_last_line(f"{name}: error: a name of {len(str(error.filename))} characters is too long for a path")
+        _print_last_line(f"{name}: error: {mistake}")
         return 2
     except Preempted as stop:
         if launcher_pid() is not None:  # a second Ctrl-C must not change the exit code, which says that all is saved
@@ -76,6 +76,16 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
             os._exit(130)
         return 130
     return code or 0
+
+
+def _mistake_in_path(error: OSError) -> str | None:
+    """Return a sentence about the path of an error that a user can correct, or None for another error."""
+    path = printable(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else ""
+    if error.errno == errno.ENAMETOOLONG:
+        return f"a name of {len(path)} characters is too long for a path"
+    if error.errno in (errno.EACCES, errno.EPERM) and path:
+        return f"{path}: {error.strerror}; allow this user to read and write there, or choose another place"
+    return None
 
 
 def _print_last_line(text: str) -> None:

@@ -17,7 +17,7 @@ from resnext_train.regular_file import TooLargeFileError, read_regular
 _BYTES, _VALUES, _LEVELS, _CHARACTERS = 100_000, 10_000, 20, 4096
 """Limits of a recipe: bytes of the file, number of values, nesting depth, characters of a string (a path's limit)."""
 
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_NO_TEXT = re.compile(r"[\ud800-\udfff\0]")
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
@@ -110,7 +110,7 @@ def _problem(value: object) -> str:
     if isinstance(value, str):
         if len(value) > _CHARACTERS:
             return f"{shown(value)} has over {_CHARACTERS:,} characters"
-        return f"{shown(value)} is not UTF-8 text" if _SURROGATE.search(value) else ""
+        return f"{shown(value)} is not text in UTF-8 without zero bytes" if _NO_TEXT.search(value) else ""
     if isinstance(value, int):
         return "" if abs(value) < 2**64 else "a number has over 64 bits"
     if isinstance(value, Mapping):

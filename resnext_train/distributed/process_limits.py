@@ -11,8 +11,11 @@ import tempfile
 
 from resnext_train.errors import InputError
 
-_LEAST_FILES, _MOST_FILES = 128, 65_536
-"""Open files that a run with two loader processes needs, with a margin; and that any run needs."""
+_LEAST_FILES = 128
+"""Open files that a run with two loader processes needs, with a margin."""
+
+_MOST_FILES = 65_536
+"""Open files that suffice for any run."""
 
 _LEAST_ADDRESSES = 4_000_000_000
 """Bytes of address space without which torch cannot be imported; it takes 3.3 GB with the libraries of a GPU."""
@@ -24,16 +27,21 @@ _SOCKET_NAME = len("/pymp-abcdefgh/listener-abcdefgh")
 """What multiprocessing adds to the folder of temporary files."""
 
 
+def allow_open_files() -> None:
+    """Raise this process's limit of open files to what any run needs, as far as the system lets it."""
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(_number(most), _MOST_FILES)
+    if _number(files) < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 def check_process_limits() -> None:
-    """Allow as many open files as the system lets; check that these and the address space suffice.
+    """Check that the open files and the address space that this process may have suffice.
 
     Raises:
         InputError: they do not.
     """
-    files, most = (_number(limit) for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
-    if files < min(most, _MOST_FILES):
-        files = min(most, _MOST_FILES)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    files = _number(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     if files < _LEAST_FILES:
         raise InputError(
             f"this process may open only {files} files, and needs {_LEAST_FILES} or more; raise it by ulimit -n 1024"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shlex
 import subprocess
 import sys
@@ -54,6 +55,15 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         assert process.wait() == 141
 
 
+def test_unbuffered_output_comes_at_once() -> None:
+    code = "from resnext_train.cli import console_streams as c; c.open_console(); print(1); input(); print(2)"
+    arguments = [sys.executable, "-u", "-c", code]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], 20)[0], "nothing yet"
+        assert process.communicate("go\n")[0] == "1\n2\n"
+
+
 def in_shell(arguments: list[str], streams: str, cwd: Path) -> subprocess.Popen[str]:
     """Start a command with redirections or a pipe, such as `>&-`; the exit code is its own."""
     line = f"{shlex.join(module(*arguments))} {streams}; exit ${{PIPESTATUS[0]}}"
@@ -77,8 +87,15 @@ def test_no_console_ends_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("arguments", [["info"], ["--help"], ["train", *RUN, "--dry-run"]], ids=lambda a: a[0])
-def test_output_that_cannot_be_written_is_one_sentence(arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [(["info"], ""), (["--help"], ""), (["--help"], "1"), (["train", *RUN, "--dry-run"], "")],
+    ids=["info", "help", "help, unbuffered", "train"],
+)
+def test_output_that_cannot_be_written_is_one_sentence(
+    arguments: list[str], unbuffered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     command = in_shell(arguments, ">/dev/full", tmp_path)
     error = command.communicate(timeout=60)[1]
     assert command.returncode == 1

@@ -1,4 +1,4 @@
-"""Find the images in one folder per class, each once: links may lead to other folders, and back into the tree."""
+"""Find the images in one folder per class, each folder once: links may lead to others, and back into the tree."""
 
 from __future__ import annotations
 
@@ -28,8 +28,12 @@ class FolderScan(NamedTuple):
 
 
 def class_folders(root: Path) -> list[str]:
-    """Return the sorted names of the class folders in `root`, without hidden ones; OSError if it cannot be read."""
-    return sorted(entry.name for entry in os.scandir(root) if _is_folder(entry) and not entry.name.startswith("."))
+    """Return the sorted names of the class folders in `root`, without hidden ones.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return sorted(entry.name for entry in _entries(root) if _is_folder(entry) and not entry.name.startswith("."))
 
 
 def scan_folder(root: Path) -> FolderScan:
@@ -47,7 +51,7 @@ def scan_folder(root: Path) -> FolderScan:
         raise InputError(f"data folder {root} not found; set data.root to a folder that holds train/ and val/")
     classes = class_folders(root)
     if not classes:
-        loose = sum(_is_image(entry.name) for entry in os.scandir(root))
+        loose = sum(_is_image(entry.name) for entry in _entries(root))
         found = (
             f"{loose} images but no class folders; sort them into one folder per class" if loose else "no class folders"
         )
@@ -141,7 +145,7 @@ def _folders_that_hold(root: Path) -> set[_Identity]:
     return found
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)

@@ -314,6 +314,11 @@ def test_no_number_is_larger_than_a_machine_takes(override: str) -> None:
         load_recipe("smoke.yaml", [override])
 
 
+def test_a_zero_byte_is_no_part_of_a_path() -> None:
+    with pytest.raises(InputError, match=r"eval\.classes.*zero byte"):
+        load_recipe("smoke.yaml", ["eval.classes=a\0b"])
+
+
 def test_what_is_no_file_is_no_recipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "r.yaml").write_text("base: pipe.yaml\nmodel: {arch: resnet18}\n")

@@ -5,7 +5,8 @@ import resource
 
 import pytest
 
-from resnext_train.distributed.process_limits import check_process_limits, exceeded_limit
+from resnext_train.distributed.process_limits import allow_open_files, check_process_limits, exceeded_limit
+from resnext_train.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,9 @@ def test_as_many_files_may_be_open_as_the_system_lets() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (100, before[1]))
+        with pytest.raises(InputError, match="ulimit -n"):
+            check_process_limits()
+        allow_open_files()
         check_process_limits()
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 100
     finally:
