@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -159,6 +160,16 @@ class Checkpointer:
             limit = self._section.max_failures
             text += f", training goes on ({self.failures} of at most {limit} such failures in a row)"
         self._log.write("checkpoint_failed", step=saved.step, text=text)
+
+    def settle(self, gather: Callable[[tuple[bool, int]], list[tuple[bool, int]]]) -> bool:
+        """Wait for the last save and return whether it failed; withdraw the best if its best.pt was not written.
+
+        `gather` returns the value of every rank: all must call this.
+        """
+        self.log_outcome(wait=True)
+        ended = gather((self.last_failed, self.best_lost))
+        self.withdraw_best(max(best_lost for _, best_lost in ended))
+        return any(failed for failed, _ in ended)
 
     def _count_success(self, saved: SaveOutcome) -> None:
         self._last_is_open = saved.epoch_is_open

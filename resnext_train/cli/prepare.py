@@ -9,7 +9,8 @@ from resnext_train.cli.prepare_requests import CheckRequest, ImagenetRequest, Pa
 from resnext_train.cli.run_command import announce
 from resnext_train.prepare import check_images, pack_images, unpack_images
 from resnext_train.prepare.image_splits import Split, check_target, splits_of
-from resnext_train.prepare.imagenet_archives import Devkit, TrainSplit, read_devkit, read_wnids, val_split
+from resnext_train.prepare.imagenet_archives import TrainSplit, val_split
+from resnext_train.prepare.imagenet_devkit import Devkit, read_devkit, read_wnids
 from resnext_train.prepare.pack_records import Tier, find_jpegtran
 
 

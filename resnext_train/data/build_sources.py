@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from resnext_train.config import DataSection, FolderData, SyntheticData
-from resnext_train.data.pack.pack_format import PLAN, is_pack
+from resnext_train.data.pack.pack_format import is_pack, is_unfinished_pack
 from resnext_train.data.sources.cifar_images import CifarImages, find_cifar
 from resnext_train.data.sources.class_subset import ClassImages, read_class_names
 from resnext_train.data.sources.image_folder import ImageFolder
@@ -27,8 +27,11 @@ def open_images(root: Path) -> ImageSource:
     if is_pack(root):
         return PackedImages(root)
     for folder in (root, root / "train", root / "val"):
-        if (folder / PLAN).is_file():
-            raise InputError(f"{folder} holds a pack that is not finished; give the command that began it again")
+        if is_unfinished_pack(folder):
+            raise InputError(
+                f"{folder} holds a pack that is not finished, or has lost its index; give the command that began it "
+                "again, or copy it again"
+            )
     return ImageFolder(root)
 
 

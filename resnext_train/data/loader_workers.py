@@ -33,7 +33,10 @@ def worker_deaths_explained() -> Iterator[None]:
 
 def _cause_of_death(message: str) -> str:
     if "Bus error" in message:
-        return "a loader process died of a bus error: /dev/shm is full; enlarge it, or lower data.workers"
+        return (
+            "a loader process died of a bus error: /dev/shm is full (enlarge it, or lower data.workers), or a pack of "
+            "tier raw was cut short while it was read"
+        )
     if "Killed" in message:
         return (
             "a loader process was killed, as the system does where memory runs out; "

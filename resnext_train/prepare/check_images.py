@@ -11,7 +11,15 @@ from typing import NamedTuple
 from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.decode.lazy_image import check_size, decode
 from resnext_train.data.decode.restart_markers import find_segments
-from resnext_train.data.pack.pack_format import KINDS, PIXELS, PLAN, RESTART, UNREADABLE, VERBATIM, is_pack
+from resnext_train.data.pack.pack_format import (
+    KINDS,
+    PIXELS,
+    RESTART,
+    UNREADABLE,
+    VERBATIM,
+    is_pack,
+    is_unfinished_pack,
+)
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.errors import InputError
 from resnext_train.prepare import worker_pool
@@ -36,9 +44,12 @@ def check(path: Path, workers: int, print_line: PrintLine) -> bool:
     Raises:
         InputError: there is nothing to check.
     """
-    unfinished = [f for f in (path, *(path / name for name in split_folders(path))) if (f / PLAN).is_file()]
+    unfinished = [f for f in (path, *(path / name for name in split_folders(path))) if is_unfinished_pack(f)]
     if unfinished:
-        raise InputError(f"{unfinished[0]} holds a pack that is not finished; give the command that began it again")
+        raise InputError(
+            f"{unfinished[0]} holds a pack that is not finished, or has lost its index; give the command that began it "
+            "again, or copy it again"
+        )
     packs = [folder for folder in (path, path / "train", path / "val") if is_pack(folder)]
     # One split may be a pack and the other a folder.
     folders = [path / name for name in split_folders(path) if path / name not in packs] if packs else [path]

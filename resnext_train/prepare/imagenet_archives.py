@@ -1,4 +1,4 @@
-"""Read ImageNet's archives in place: a tar of class tars, a flat tar of validation images, and the devkit."""
+"""Read ImageNet's archives in place: a tar of class tars, and a flat tar of validation images."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ import io
 import os
 import re
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from resnext_train.errors import InputError, MissingLibraryError
+from resnext_train.errors import InputError
 from resnext_train.prepare.image_splits import Item, ListedSplit, Part, Split, check_distinct, is_plain
-from resnext_train.regular_file import open_regular, read_regular
+from resnext_train.regular_file import open_regular
 
 TRAIN_IMAGES, VAL_IMAGES, CLASSES = 1_281_167, 50_000, 1000
 """Counts of ImageNet 2012 (Russakovsky et al., arXiv 1409.0575, Table 2)."""
 
 _CLASSES_PER_SHARD = 8
 _BLOCK = 512
-_MAX_DEVKIT = 100_000_000
-"""Bytes of a table of the devkit at most; the real ones have under 1 MB."""
+_MAX_HEADER = 8192
+"""Bytes of an extension of a tar's header at most; tarfile takes time with the square of it. A path has up to 4096."""
 
 
 class Member(NamedTuple):
@@ -51,8 +48,8 @@ def members(path: str, start: int = 0, length: int | None = None, called: str = 
     try:
         with os.fdopen(open_regular(path), "rb", buffering=0) as file:
             window = _Window(file.fileno(), start, os.fstat(file.fileno()).st_size if length is None else length)
-            with tarfile.open(fileobj=window, mode="r:") as archive:
-                for entry in _entries(archive):
+            with tarfile.open(fileobj=window, mode="r:", tarinfo=TarHeader) as archive:
+                for entry in entries_of(archive):
                     end = start + entry.offset_data + (-(-entry.size // _BLOCK) * _BLOCK if entry.isreg() else 0)
                     if not entry.isdir():
                         _check_member(entry, called)
@@ -65,7 +62,7 @@ def members(path: str, start: int = 0, length: int | None = None, called: str = 
         raise InputError(f"{called} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # tarfile raises many kinds on damaged headers
         raise InputError(
-            f"{called} is damaged or not an uncompressed tar ({_reason(error)}); download it again, "
+            f"{called} is damaged or not an uncompressed tar ({reason_of(error)}); download it again, "
             "or give the archive itself"
         ) from error
     if not closed:
@@ -75,7 +72,20 @@ def members(path: str, start: int = 0, length: int | None = None, called: str = 
     return sorted(found)
 
 
-def _entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+class TarHeader(tarfile.TarInfo):
+    """A header of a tar; raises ReadError at an extension that is too long."""
+
+    _EXTENSIONS = frozenset((b"x", b"g", b"X", b"L", b"K"))
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> TarHeader:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in cls._EXTENSIONS and header.size > _MAX_HEADER:
+            raise tarfile.ReadError(f"an extension of a header has {header.size:,} bytes")
+        return header
+
+
+def entries_of(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Yield what an archive holds; raise ReadError at a negative size, which would lead back to earlier headers."""
     for entry in archive:
         if entry.size < 0:
@@ -83,7 +93,7 @@ def _entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield entry
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     return str(error) if isinstance(error, tarfile.TarError) else f"{type(error).__name__} in a header"
 
 
@@ -201,84 +211,6 @@ def _number(path: Path, name: str) -> int:
     if not digits:
         raise InputError(f"--val-tar: {path} holds {name}, whose name has no number, so its label is unknown")
     return int(digits[-1])
-
-
-class Devkit(NamedTuple):
-    """The class of each validation image, and the plain names of the classes."""
-
-    val_labels: list[str]
-    titles: dict[str, str]
-
-
-def read_devkit(path: Path) -> Devkit:
-    """Read ILSVRC2012_devkit_t12.tar.gz.
-
-    Label k of the ground truth is the class with ILSVRC2012_ID k. Only leaves of the hierarchy, 1 to 1000, have images.
-
-    Raises:
-        InputError: it cannot be read or lacks a file.
-        MissingLibraryError: SciPy is not installed.
-    """
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise MissingLibraryError(
-            f"--devkit: {path} holds a MATLAB file, which needs the library scipy; "
-            "pip install 'resnext-train[imagenet]', or give --val-wnids instead"
-        ) from error
-    meta, truth = _devkit_files(path)
-    try:
-        synsets = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
-        leaves = [s for s in synsets if int(s["num_children"]) == 0]
-        names = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in leaves}
-        titles = {str(s["WNID"]): str(s["words"]) for s in leaves}
-        labels = [names[int(line)] for line in truth.decode().split()]
-    except Exception as error:  # loadmat raises many kinds for a damaged file
-        raise InputError(f"--devkit: {path} is damaged or not an ImageNet 2012 devkit ({error!r})") from error
-    return Devkit(labels, titles)
-
-
-def _devkit_files(path: Path) -> tuple[bytes, bytes]:
-    files = {"/data/meta.mat": b"", "/data/ILSVRC2012_validation_ground_truth.txt": b""}
-    try:
-        with os.fdopen(open_regular(path), "rb") as file, tarfile.open(fileobj=file, mode="r:*") as archive:
-            for entry in _entries(archive):
-                for ending in files:
-                    # A sparse file of a few bytes may state any size.
-                    if entry.isreg() and not entry.issparse() and f"/{entry.name}".endswith(ending):
-                        files[ending] = _content(archive, entry)
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise InputError(f"--devkit: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except Exception as error:  # tarfile raises many kinds on damaged headers
-        raise InputError(f"--devkit: {path} cannot be read: {_reason(error)}; download it again") from error
-    if missing := [ending for ending, content in files.items() if not content]:
-        raise InputError(f"--devkit: {path} holds no *{missing[0]}; give ILSVRC2012_devkit_t12.tar.gz")
-    return files["/data/meta.mat"], files["/data/ILSVRC2012_validation_ground_truth.txt"]
-
-
-def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
-    if entry.size > _MAX_DEVKIT:
-        raise tarfile.TarError(f"its {entry.name} has {entry.size:,} bytes")
-    file: IO[bytes] | Any = archive.extractfile(entry)
-    content: bytes = file.read()
-    return content
-
-
-def read_wnids(path: Path) -> list[str]:
-    """Read the class of each validation image, one per line, in the order of the images' numbers.
-
-    Raises:
-        InputError: it cannot be read, or a line is not a class name.
-    """
-    try:
-        labels = read_regular(path, _MAX_DEVKIT).decode("utf-8-sig").split()
-    except UnicodeDecodeError as error:
-        raise InputError(f"--val-wnids: {path} is not a text file in UTF-8") from error
-    except OSError as error:
-        raise InputError(f"--val-wnids: {path} cannot be read: {error.strerror}") from error
-    if invalid := next((name for name in labels if not is_plain(name) or "/" in name), None):
-        raise InputError(f"--val-wnids: {path} holds {invalid!r}, which cannot be a class")
-    return labels
 
 
 def remarks(splits: dict[str, Split]) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
@@ -22,8 +23,9 @@ def unpack(source: Path, out: Path, print_line: PrintLine) -> None:
     Raises:
         InputError: no pack, a pack whose names lead out of `out`, or `out` is not empty or cannot be written.
     """
-    names = [""] if is_pack(source) else [name for name in ("train", "val") if is_pack(source / name)]
-    if not names:
+    there = [name for name in ("train", "val") if os.path.lexists(source / name)]
+    names = [""] if is_pack(source) else there
+    if not any(is_pack(source / name) for name in names):
         raise InputError(f"{source} holds no finished pack, and neither do its train and val; give a pack's folder")
     indices = {name: PackIndex(source / name) for name in names}
     for index in indices.values():
@@ -66,7 +68,9 @@ def _record(index: PackIndex, i: int) -> bytes:
     try:
         data = bytes(index.read(i))
     except OSError as error:
-        raise InputError(f"{index.path}: {index.name(i)} cannot be read: {error}; copy the pack again") from error
+        raise InputError(
+            f"{index.path}: {index.name(i)} cannot be read: {error.strerror}; copy the pack again"
+        ) from error
     if blake2b(data, digest_size=16).digest() != index.digest[i].tobytes():
         raise InputError(f"{index.path}: {index.name(i)} is not what was written; copy the pack again")
     return data

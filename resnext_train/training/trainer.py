@@ -279,23 +279,15 @@ class Trainer:
 
     def _save(self, is_best: bool = False, epoch: int | None = None) -> None:
         """Begin to write last.pt in the background; also best.pt if it `is_best`, and epoch_NNNN.pt if one is kept."""
-        self._settle_last_save()
+        self.checkpointer.settle(self.context.gather)
         self._check_health()
         self._end_lap()  # the checkpoint holds all of the run's time
         self.checkpointer.save(self.state_dict(), self.summary(), is_best, epoch)
         self._end_lap()  # a save does not count in the images/s of the steps after it
 
-    def _settle_last_save(self) -> bool:
-        """Wait for the last save and return whether it failed; withdraw the best if its best.pt was not written."""
-        checkpointer = self.checkpointer
-        checkpointer.log_outcome(wait=True)
-        ended = self.context.gather((checkpointer.last_failed, checkpointer.best_lost))
-        checkpointer.withdraw_best(max(best_lost for _, best_lost in ended))
-        return any(failed for failed, _ in ended)
-
     def _wait_saved(self) -> None:
         """Wait until the last checkpoint is safely on the disk; if it cannot be written, end the run."""
-        if self._settle_last_save():
+        if self.checkpointer.settle(self.context.gather):
             raise self.checkpointer.fault(self.progress.step)
 
     def summary(self) -> dict[str, Any]:
@@ -343,7 +335,7 @@ class Trainer:
     def _save_and_exit(self, signal_name: str) -> NoReturn:
         """Save the run and end it in order, by Preempted."""
         step = self.progress.step
-        failed = self._settle_last_save()
+        failed = self.checkpointer.settle(self.context.gather)
         if failed or not self.checkpointer.has_begun(step, self.progress.epoch_is_open):  # time is short: not twice
             self._save()
         self._wait_saved()

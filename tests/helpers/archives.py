@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -39,22 +40,22 @@ def train_tar(tmp_path: Path, classes: int = 10) -> tuple[Path, Path]:
     return tar_of(inner, tmp_path / "train.tar"), tmp_path / "tree"
 
 
-def meta_mat(path: Path) -> bytes:
+def meta_mat(path: Path, classes: Sequence[str] = CLASSES) -> bytes:
     scipy_io = pytest.importorskip("scipy.io", reason="needs scipy")
     import numpy as np
 
     fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
-    rows = [(i + 1, name, f"words of {name}, too", "?", 0) for i, name in enumerate(CLASSES)]
+    rows = [(i + 1, name, f"words of {name}, too", "?", 0) for i, name in enumerate(classes)]
     rows.append((4, "n00", "animal", "?", 3))  # inner node of the hierarchy
     scipy_io.savemat(path, {"synsets": np.array(rows, dtype=fields).reshape(-1, 1)})
     return path.read_bytes()
 
 
-def devkit(tmp_path: Path, truth: str = "1\n2\n3\n1\n") -> Path:
+def devkit(tmp_path: Path, truth: str = "1\n2\n3\n1\n", meta: bytes | None = None) -> Path:
     path = tmp_path / "devkit.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
         add(archive, "ILSVRC2012_devkit_t12/readme.txt", b"hello")
-        add(archive, "ILSVRC2012_devkit_t12/data/meta.mat", meta_mat(tmp_path / "meta.mat"))
+        add(archive, "ILSVRC2012_devkit_t12/data/meta.mat", meta or meta_mat(tmp_path / "meta.mat"))
         add(archive, "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", truth.encode())
     return path
 

@@ -7,7 +7,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol, cast
 
 import numpy as np
@@ -163,13 +163,20 @@ def _decode_jpeg(data: bytes | bytearray) -> Tensor | None:
     """
     # A bytearray: for read-only bytes torch would warn once that the tensor could be written to.
     encoded = torch.frombuffer(data if isinstance(data, bytearray) else bytearray(data), dtype=torch.uint8)
-    # libjpeg prints a line for each damage that it reads past, to whatever has the number 2.
+    with _without_stderr():  # libjpeg prints a line for each damage that it reads past
+        try:
+            return cast(Tensor, torch.ops.image.decode_jpeg(encoded, ImageReadMode.RGB.value, False))
+        except RuntimeError:
+            return None
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Lose what C libraries print, to whatever has the number 2."""
     nowhere, console = _nowhere(), os.dup(2)
     try:
         os.dup2(nowhere, 2)
-        return cast(Tensor, torch.ops.image.decode_jpeg(encoded, ImageReadMode.RGB.value, False))
-    except RuntimeError:
-        return None
+        yield
     finally:
         os.dup2(console, 2)
         os.close(console)
@@ -195,8 +202,10 @@ def _decode_with_pillow(data: bytes | bytearray) -> Tensor:
 @contextmanager
 def _opened(data: bytes | bytearray) -> Iterator[Image.Image]:
     """Open an image with Pillow; its errors, also those raised inside, become BadImageError."""
+    is_tiff = data[:2] in (b"II", b"MM")
     try:
-        with warnings.catch_warnings():
+        # libtiff prints a line for each damaged row
+        with warnings.catch_warnings(), _without_stderr() if is_tiff else nullcontext():
             warnings.simplefilter("ignore")  # about sizes, which are checked here, and about odd EXIF data
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 yield image

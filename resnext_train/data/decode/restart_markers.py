@@ -27,6 +27,10 @@ _RESTARTS = (0xD0 + (np.arange(1 << 18) & 7)).astype(np.uint8)
 """Codes of a scan's restart markers, which count modulo 8. Scans with more segments are decoded whole."""
 
 
+_MAX_SCAN = 1 << 27
+"""Bytes of a scan at most: finding markers may take ten times as many. One of 100 million pixels has half of these."""
+
+
 class RestartSegments:
     """The grid of restart segments of a JPEG file."""
 
@@ -77,6 +81,8 @@ def find_segments(data: bytes | bytearray, header: JpegHeader) -> RestartSegment
     columns, over = divmod(-(-header.width // header.mcu_width), header.interval)
     rows = -(-header.height // header.mcu_height)
     if over or header.scan_components != len(header.sampling) or rows * columns > len(_RESTARTS):
+        return None
+    if len(data) - header.scan > _MAX_SCAN:
         return None
     scan = np.frombuffer(data, np.uint8, offset=header.scan)
     # In a scan, 0xFF begins a marker, but 0xFF 0x00 is a data byte 0xFF.

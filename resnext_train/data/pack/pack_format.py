@@ -74,3 +74,8 @@ def shard_name(number: int) -> str:
 def is_pack(path: Path) -> bool:
     """Return whether `path` is the folder of a finished pack; an unfinished one has no index."""
     return (path / INDEX).is_file()
+
+
+def is_unfinished_pack(path: Path) -> bool:
+    """Return whether `path` is the folder of a pack that is not finished, or has lost its index."""
+    return (path / PLAN).is_file() or ((path / shard_name(0)).is_file() and not is_pack(path))

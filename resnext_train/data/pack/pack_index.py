@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
@@ -33,6 +34,12 @@ from resnext_train.regular_file import open_regular
 _OPEN_SHARDS = 256
 """Shards that a process keeps open at most; ImageNet has some 160. Nor does it use more than a quarter of its file
 descriptors, because a loader process also needs some for the tensors that it passes on."""
+
+_MAX_RECORD = 1_000_000_000
+"""Bytes of a record at most, as of an image's file."""
+
+_MAX_HEADER = 100_000_000
+"""Bytes of the header at most; that of 22,000 classes with titles has 2 MB."""
 
 
 class PackIndex:
@@ -91,12 +98,14 @@ class PackIndex:
         """
         number, offset, length = int(self.shard[i]), int(self.offset[i]), int(self.length[i])
         self._check_place(number, offset, length)
+        if length > _MAX_RECORD:
+            raise _damaged_record(f"{self._file} is damaged: it states a record of {length:,} bytes")
         data = bytearray(length)
         rest, file = memoryview(data), self._shard_file(number)
         while rest:
             count = os.preadv(file.descriptor, [rest], offset)
             if not count:
-                raise OSError(f"{self.path / shard_name(number)} was cut short")
+                raise _damaged_record(f"{self.path / shard_name(number)} was cut short")
             rest, offset = rest[count:], offset + count
         return data
 
@@ -110,8 +119,11 @@ class PackIndex:
         shape = (int(self.height[i]), int(self.width[i]), 3)
         self._check_place(number, offset, length)
         if self.kind[i] != PIXELS or not length or math.prod(shape) != length:
-            raise OSError(f"{self._file}: the record of {self.name(i)} is not an array of {shape} pixels")
-        return np.frombuffer(self._shard_pixels(number), np.uint8, length, offset).reshape(shape)
+            raise _damaged_record(f"{self._file}: the record of {self.name(i)} is not an array of {shape} pixels")
+        shard = self._shard_pixels(number)
+        if offset + length > len(shard):
+            raise _damaged_record(f"{self.path / shard_name(number)} was cut short")
+        return np.frombuffer(shard, np.uint8, length, offset).reshape(shape)
 
     def columns_digest(self) -> str:
         """Compute the blake2b-128 of the columns as they are now; reads the whole index.
@@ -138,6 +150,8 @@ class PackIndex:
                         f"{self._file} is of version {version} of the pack format, and this resnext-train reads up to "
                         f"version {VERSION}; update it with pip install --upgrade resnext-train"
                     )
+                if length > _MAX_HEADER:
+                    raise self._damaged("its header is too long")
                 text = file.read(length)
                 size = os.fstat(file.fileno()).st_size
         except FileNotFoundError as error:
@@ -218,7 +232,7 @@ class PackIndex:
     def _check_place(self, number: int, offset: int, length: int) -> None:
         shards = self.header.shards
         if number >= len(shards) or not SHARD_HEAD.size <= offset <= offset + length <= shards[number]:
-            raise OSError(f"{self._file} is damaged: it points to a record outside its shard")
+            raise _damaged_record(f"{self._file} is damaged: it points to a record outside its shard")
 
     def _open_shard(self, number: int) -> _OpenFile:
         return _OpenFile(self.path / shard_name(number))
@@ -226,6 +240,11 @@ class PackIndex:
     def _map_shard(self, number: int) -> mmap.mmap:
         with os.fdopen(open_regular(self.path / shard_name(number)), "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _damaged_record(why: str) -> OSError:
+    """Return an error that concerns one image, as of a place on a disk that cannot be read."""
+    return OSError(errno.EIO, why)
 
 
 class _OpenFile:

@@ -17,10 +17,12 @@ from helpers.archives import devkit, train_tar, val_tar
 from helpers.commands import Refuses, prepare
 from helpers.images import save_image
 from helpers.packs import JPEGTRAN, needs_jpegtran
+from resnext_train.data.build_sources import open_images
 from resnext_train.data.decode.lazy_image import decode
 from resnext_train.data.pack.pack_format import shard_name
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.data.sources.image_folder import ImageFolder
+from resnext_train.errors import InputError
 from resnext_train.prepare.pack_writer import write_index
 
 ONE = ["--workers", "1"]
@@ -242,6 +244,17 @@ def test_sources_that_make_no_sense(image_root: Path, tmp_path: Path, refuses: R
     error = refuses(prepare, "check", str(out))
     assert f" {out / 'train'} " in error
     assert "not finished" in error
+
+
+def test_a_pack_without_its_index_is_no_folder_of_images(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:
+    out = tmp_path / "pack"
+    pack(image_root, out, "--tier", "raw")
+    (out / "train" / "index.bin").unlink()
+    for command in (["check", str(out)], ["unpack", str(out), str(tmp_path / "again")]):
+        assert f"{out / 'train'} " in refuses(prepare, *command)
+    assert not (tmp_path / "again").exists()
+    with pytest.raises(InputError, match="has lost its index"):
+        open_images(out / "train")
 
 
 def test_unpacking_does_not_overwrite(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:

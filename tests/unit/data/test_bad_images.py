@@ -14,7 +14,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -424,6 +424,16 @@ def test_loader_processes_that_give_nothing_end_the_run(
     assert "train.patience" in told
     assert told.endswith(f"error: {events(out, 'failed')[0]['text']}\n")
     assert state_of(out)["status"] == "failed"
+
+
+def test_libtiff_prints_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    file = io.BytesIO()
+    Image.new("1", (64, 64)).save(file, "TIFF", compression="group4")
+    data = file.getvalue()
+    for place in range(8, 40):
+        with suppress(BadImageError):
+            decode(data[:place] + b"\xff" + data[place + 1 :])
+    assert capfd.readouterr().err == ""
 
 
 def test_libjpeg_prints_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import re
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from helpers.archives import CLASSES, add, devkit, tar_of, train_tar, val_tar
+from helpers.archives import CLASSES, add, devkit, meta_mat, tar_of, train_tar, val_tar
 from helpers.images import save_image
 from helpers.packs import content, packed
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.errors import InputError, MissingLibraryError
+from resnext_train.prepare import imagenet_devkit
 from resnext_train.prepare.image_splits import FolderSplit, parts_of
-from resnext_train.prepare.imagenet_archives import TrainSplit, members, read_devkit, read_wnids, remarks, val_split
+from resnext_train.prepare.imagenet_archives import TrainSplit, members, remarks, val_split
+from resnext_train.prepare.imagenet_devkit import read_devkit, read_wnids
 
 
 def test_the_training_archive_gives_the_same_pack_as_the_folder(tmp_path: Path) -> None:
@@ -66,6 +67,21 @@ def test_labels_that_are_no_class(truth: str, tmp_path: Path) -> None:
         read_devkit(devkit(tmp_path, truth))
 
 
+@pytest.mark.parametrize("place", [320, 384])
+def test_a_devkit_by_which_its_reader_crashes_is_damaged(place: int, tmp_path: Path) -> None:
+    """SciPy 1.17 ends by SIGSEGV where a number in a struct is said to be a matrix."""
+    meta = bytearray(meta_mat(tmp_path / "meta.mat"))
+    meta[place] = 14
+    with pytest.raises(InputError, match=r"--devkit: .*/devkit\.tar\.gz .*damaged"):
+        read_devkit(devkit(tmp_path, meta=bytes(meta)))
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "..", "x" * 300])
+def test_a_devkit_whose_classes_could_be_no_folders(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--devkit: .*cannot be a class"):
+        read_devkit(devkit(tmp_path, meta=meta_mat(tmp_path / "meta.mat", [name, "n01", "n02"])))
+
+
 def test_devkits_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"--devkit: .*/x\.tar\.gz .*meta\.mat;.* ILSVRC2012_devkit_t12\.tar\.gz"):
         read_devkit(tar_of({"x": b"1"}, tmp_path / "x.tar.gz"))
@@ -76,7 +92,7 @@ def test_devkits_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "y.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"--devkit: .*/y\.tar\.gz "):
         read_devkit(tmp_path / "y.tar.gz")
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    monkeypatch.setattr(imagenet_devkit, "find_spec", lambda name: None)
     with pytest.raises(MissingLibraryError, match=r"pip install 'resnext-train\[imagenet\]'.*--val-wnids"):
         read_devkit(tmp_path / "devkit.tar.gz")
 
@@ -172,6 +188,7 @@ DAMAGED_HEADERS = {
     "negative size in a PAX header": with_pax_headers({"size": "-1024"}),
     "sparse file 1.0 without a map": with_pax_headers({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
     "sparse map that is no numbers": with_pax_headers({"GNU.sparse.map": "x,y"}),
+    "a long extension, which tarfile would read for minutes": with_pax_headers({"comment": "1" * 200_000}),
     "sparse size that is no number": with_pax_headers({"GNU.sparse.size": "x"}),
 }
 

@@ -201,6 +201,22 @@ def test_a_record_outside_its_shard_is_an_error_of_reading(folder: Path) -> None
         index.pixels(2)
 
 
+def test_a_record_larger_than_an_image_is_not_read(folder: Path) -> None:
+    """A sparse shard of 4 GB takes no room on the disk, but would in memory."""
+    shard = folder / "shard-00000.bin"
+    _patch(folder / "index.bin", PackIndex(folder).header.columns["length"]["offset"], b"\xff" * 4)
+    _change_header(folder / "index.bin", {"shards": [1 << 33, *PackIndex(folder).header.shards[1:]]})
+    os.truncate(shard, 1 << 33)
+    with pytest.raises(OSError, match="4,294,967,295 bytes"):
+        PackIndex(folder).read(0)
+
+
+def test_a_header_larger_than_a_header_is_not_read(folder: Path) -> None:
+    _patch(folder / "index.bin", 12, b"\xff" * 4)
+    with pytest.raises(InputError, match="too long"):
+        PackIndex(folder)
+
+
 def test_the_documents_example_reads_a_record(folder: Path) -> None:
     code = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[0]
     names: dict[str, Callable[..., tuple[bytes, dict[str, int]]]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -21,12 +22,13 @@ from resnext_train.data.build_loaders import build_eval_loader, build_train_load
 from resnext_train.data.build_sources import build_splits, open_images
 from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.data.sources.packed_images import PackedImages
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
-from resnext_train.errors import InputError
+from resnext_train.errors import InputError, LocalInputError
 from resnext_train.prepare.image_splits import FolderSplit
 from resnext_train.prepare.pack_records import Tier
 
@@ -47,10 +49,10 @@ def pack_of(root: Path, tier: str) -> Path:
     return root.parent / tier
 
 
-def micro_batches(root: Path, workers: int = 0) -> list[ImageBatch]:
+def micro_batches(root: Path, workers: int = 0, *options: str) -> list[ImageBatch]:
     """An epoch of training micro-batches and all evaluation batches."""
     where = [f"data.root={root}", f"data.workers={workers}", "augment.size=32", "eval.batch_size=4"]
-    recipe = load_recipe("resnet18.yaml", [*where, "train.batch_size=8", "train.micro_batch=4"])
+    recipe = load_recipe("resnet18.yaml", [*where, "train.batch_size=8", "train.micro_batch=4", *options])
     splits = build_splits(recipe.data)
     plan = StepPlan(len(splits.train), 8, 2)
     train = build_train_loader(recipe, splits.train, plan, ONE, range(plan.steps_per_epoch), print)
@@ -169,3 +171,26 @@ def test_an_array_that_is_too_large_is_refused(image_root: Path) -> None:
     index.height = index.width = np.full(24, 30_000, np.uint32)
     with pytest.raises(BadImageError, match="100,000,000"):
         pack.image(0)
+
+
+def test_a_shard_that_is_cut_short_while_it_is_open_is_a_bad_image(image_root: Path) -> None:
+    pack = pack_of(image_root, "raw")
+    images = PackedImages(pack / "train")
+    shard = pack / "train" / "shard-00000.bin"
+    os.truncate(shard, 100)
+    with pytest.raises(OSError, match="cut short") as caught:
+        images.image(5)
+    assert caught.value.errno == errno.EIO, "which concerns one image"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_record_outside_its_shard_is_skipped_like_a_bad_image(image_root: Path, workers: int) -> None:
+    pack = pack_of(image_root, "exact")
+    index = pack / "train" / "index.bin"
+    with index.open("r+b") as file:
+        file.seek(PackIndex(pack / "train").header.columns["offset"]["offset"])
+        file.write((1 << 50).to_bytes(8, "little"))
+    with pytest.raises(LocalInputError, match=r"outside its shard") as caught:
+        micro_batches(pack, workers)
+    assert "Traceback" not in str(caught.value)
+    assert len(micro_batches(pack, workers, "data.on_bad_image=skip")) == 9
