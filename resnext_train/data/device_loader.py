@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import NamedTuple
 
 import torch
@@ -19,8 +24,8 @@ from resnext_train.errors import FaultError, LocalInputError, printable
 Loaded = ImageBatch | UnreadableImage
 """What comes from a loader process."""
 
-_LONGEST_WAIT = 5.0
-"""Seconds after which a wait for a batch looks at what there is to wait for."""
+_LONGEST_TICK = 5.0
+"""Seconds in which the patience is counted."""
 
 
 class Loading(NamedTuple):
@@ -66,9 +71,9 @@ class DeviceLoader:
         device: torch.device,
         report: Callable[[str], None],
     ) -> None:
-        self._device, self._report, self._patience = device, report, loading.patience
-        workers = loading.workers
-        self._wait = min(_LONGEST_WAIT, loading.patience / 2) if workers else 0.0
+        self._device, self._report = device, report
+        workers, self._patience = loading
+        self._workers = workers
         self._loader: DataLoader[Loaded] | None = DataLoader(
             _WithErrors(dataset),
             batch_size=None,
@@ -76,7 +81,6 @@ class DeviceLoader:
             num_workers=workers,
             prefetch_factor=PREFETCH if workers else None,
             persistent_workers=workers > 0,
-            timeout=self._wait,
             pin_memory=device.type == "cuda",
             in_order=True,  # BatchBuffers relies on it
             generator=torch.Generator(),  # or DataLoader would draw from the global one
@@ -113,24 +117,51 @@ class DeviceLoader:
     def _next(self, batches: Iterator[Loaded]) -> Loaded | None:
         """Return the next batch of a DataLoader, or None behind the last.
 
-        The patience is counted in waits, not on the clock, which goes on while a run is suspended.
+        DataLoader has a time-out of its own, but none for a process that stops while it hands over a batch, nor for
+        the thread that pins memory.
         """
-        waited = 0.0
-        while True:
-            try:
+        try:
+            with _alarm_after(self._patience if self._workers else None):
                 return next(batches, None)
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader timed out"):
-                    raise
-                thread = getattr(batches, "_pin_memory_thread", None)  # with a time-out, DataLoader does not look at it
-                if thread is not None and not thread.is_alive():
-                    raise RuntimeError("the thread that pins the memory of batches has ended") from error
-                waited += self._wait
-                if waited >= self._patience:
-                    raise LocalInputError(
-                        f"the loader processes gave no images for {waited:.0f} s; see whether the disk or network that "
-                        "holds the images answers, or raise train.patience"
-                    ) from error
+        except _NothingCameError as error:
+            for process in getattr(batches, "_workers", ()):
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGCONT)  # one that is stopped would never end
+            raise LocalInputError(
+                f"the loader processes gave no images for {self._patience:.0f} s; see whether the disk or network that "
+                "holds the images answers, or raise train.patience"
+            ) from error
+
+
+class _NothingCameError(Exception):
+    """The patience is over."""
+
+
+@contextmanager
+def _alarm_after(patience: float | None) -> Iterator[None]:
+    """Raise _NothingCameError where what is inside takes over `patience` seconds; None: never.
+
+    They are counted by ticks of a timer: of the time for which a run is suspended, one tick counts. Only the main
+    thread can be interrupted; elsewhere this does nothing.
+    """
+    if patience is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    tick, ticks = min(_LONGEST_TICK, patience / 2), 0
+
+    def count(number: int, frame: FrameType | None) -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks * tick >= patience:
+            raise _NothingCameError
+
+    before = signal.signal(signal.SIGALRM, count)
+    signal.setitimer(signal.ITIMER_REAL, tick, tick)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _error_about(image: UnreadableImage) -> Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ def worker_deaths_explained() -> Iterator[None]:
         yield
     except RuntimeError as error:
         chain = [str(error), str(error.__cause__), str(error.__context__)]
+        if re.search(r"unable to \w+ shared memory", chain[0]):
+            raise LocalInputError(
+                f"{SHARED_MEMORY} is full, where loader processes pass on batches; enlarge it, or lower data.workers"
+            ) from error
         deaths = [text for text in chain if re.match(r"DataLoader worker \(pid.*(killed by|exited unexpectedly)", text)]
         if not deaths:
             raise
@@ -66,7 +71,17 @@ def check_shared_memory(batch_bytes: int, processes: int, shared: Path = SHARED_
         InputError: `shared` is too small; with what to set.
     """
     needed = batch_bytes * processes * SHARED_BUFFERS
-    if not processes or not shared.is_dir() or (free := shutil.disk_usage(shared).free) >= needed:
+    if not processes or not shared.is_dir():
+        return
+    try:
+        with tempfile.TemporaryFile(dir=shared) as file:
+            file.write(b"1")
+    except OSError as error:
+        raise InputError(
+            f"{shared} cannot be written ({error.strerror}), and loader processes pass batches on there; make it "
+            "writable, or set data.workers=0"
+        ) from error
+    if (free := shutil.disk_usage(shared).free) >= needed:
         return
     raise InputError(
         f"{shared} has {free / 1e6:.0f} MB free, but {processes} loader processes need {needed / 1e6:.0f} MB; "

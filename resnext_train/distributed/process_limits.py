@@ -73,7 +73,7 @@ def check_socket_folder() -> None:
 
 
 _MANY_FILES = re.compile("(?i)too many open files")
-_NO_THREAD = re.compile("(?i)can't start new thread")
+_NO_THREAD = re.compile("(?i)can't start new thread|resource temporarily unavailable")
 _NO_MEMORY = re.compile("(?i)out of memory|can't allocate memory|cannot allocate memory|bad_alloc")
 """In errors of Python and torch, whose type is RuntimeError."""
 

@@ -119,9 +119,14 @@ def outlive_stop_signals() -> None:
             signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS, where SIGTERM ends loader processes as it always did
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # it was blocked when this process was forked
-        threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
-    else:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
+            return
+        except RuntimeError:  # no more threads may be started; its parent must be able to end this process
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            raise
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _exit_on_sigterm_from(parent: int) -> None:

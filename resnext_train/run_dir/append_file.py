@@ -34,5 +34,7 @@ class AppendFile:
     def close(self) -> None:
         """Try a last time to write what is missing, then close."""
         self.write(b"")
+        if self._pending:
+            print_line(f"{self._path} lacks its last {len(self._pending):,} bytes, for which there was no room")
         with contextlib.suppress(OSError):  # a network disk reports again what was reported before
             self._file.close()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from resnext_train.data.sampler import BatchIndices, StepPlan
 from resnext_train.data.sources.synthetic_images import SyntheticImages
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
+from resnext_train.errors import LocalInputError
 
 ONE = DistContext(Rank(), torch.device("cpu"))
 
@@ -159,17 +162,40 @@ def pass_on(received: Connection) -> None:
     """Send the numbers of three slow groups, whose loader waits 2 s for each; in a process group of its own."""
     os.setsid()
     numbers = [BatchIndices(0, np.array([n])) for n in range(3)]
-    for batch in DeviceLoader(Slow([1] * 3), numbers, Loading(1, 2.0), torch.device("cpu"), print):
-        received.send(int(batch.labels[0]))
+    try:
+        for batch in DeviceLoader(Slow([1] * 3), numbers, Loading(1, 2.0), torch.device("cpu"), print):
+            received.send(int(batch.labels[0]))
+    except LocalInputError as error:
+        received.send(str(error))
+
+
+def passing_on() -> tuple[ForkProcess, Connection]:
+    ours, theirs = get_context("fork").Pipe(duplex=False)
+    process = get_context("fork").Process(target=pass_on, args=(theirs,))
+    process.start()
+    assert ours.recv() == 0
+    return process, ours
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, to find the loader process")
+def test_a_loader_process_that_is_stopped_ends_the_run_and_itself() -> None:
+    """Wherever it is: it may have announced a batch, and not handed it over."""
+    process, ours = passing_on()
+    (loader,) = (int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    os.kill(loader, signal.SIGSTOP)
+    said = ours.recv()
+    said = said if isinstance(said, str) else ours.recv()  # it may have handed over one more
+    assert "gave no images for 2 s" in said
+    process.join(20)
+    assert process.exitcode == 0
+    assert not Path(f"/proc/{loader}").exists()
 
 
 @pytest.mark.slow
 def test_a_run_that_was_suspended_goes_on() -> None:
     """As by Ctrl-Z or a sleeping laptop, for longer than the loader waits."""
-    ours, theirs = get_context("fork").Pipe(duplex=False)
-    process = get_context("fork").Process(target=pass_on, args=(theirs,))
-    process.start()
-    assert ours.recv() == 0
+    process, ours = passing_on()
     os.killpg(process.pid or 0, signal.SIGSTOP)
     time.sleep(2.5)
     os.killpg(process.pid or 0, signal.SIGCONT)

@@ -32,6 +32,11 @@ def test_room_is_what_the_arithmetic_says(tmp_path: Path) -> None:
         ("DataLoader worker (pid 7) is killed by signal: Killed. ", "data.workers.*dmesg"),
         ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that", "/dev/shm .*data.workers"),
         ("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ", " Segmentation fault;.*data.workers=0"),
+        (
+            "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+            "RuntimeError: unable to allocate shared memory(shm) for file </torch_28_1>: No space left on device (28)",
+            "^/dev/shm is full",
+        ),
         ("DataLoader worker (pid(s) 7) exited unexpectedly", " exited;.*data.workers=0"),
     ],
 )
