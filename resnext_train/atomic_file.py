@@ -19,7 +19,8 @@ def write_temporary(path: Path, write: Callable[[IO[bytes]], object], suffix: st
         OSError: it cannot be written; nothing is left of it.
     """
     temporary = path.with_name(f".{path.name}.{suffix}")
-    with removed_on_error(temporary), temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)  # what a killed process left, or a link that leads elsewhere
+    with removed_on_error(temporary), temporary.open("xb") as file:
         try:
             write(file)
         except RuntimeError as error:

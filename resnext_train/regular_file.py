@@ -32,6 +32,11 @@ class TooLargeFileError(OSError):
         super().__init__(errno.EFBIG, f"it has more than {limit:,} bytes", path)
 
 
+def user_path(text: str) -> Path:
+    """Return a path with ~ and ~NAME at its start replaced; they stay where there is no such user."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111  Path.expanduser raises RuntimeError there
+
+
 def open_regular(path: str | Path) -> int:
     """Open a regular file for reading; return its descriptor.
 

@@ -17,8 +17,12 @@ class _Part(BaseModel):
 
 
 def _check_dense(tensor: Tensor) -> Tensor:
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
         raise ValueError("should be a dense tensor of numbers")
+    if tensor.is_complex():
+        raise ValueError("should hold real numbers")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError("should have memory for each of its elements")  # which optimizers write to
     return tensor
 
 
@@ -134,6 +138,14 @@ class _Content(_Part):
         section = self.recipe.get("schedule")
         if isinstance(section, Mapping) and section.get("name") == "plateau" and isinstance(self.schedule, _Nothing):
             raise ValueError("schedule lacks the memory of plateau")
+        return self
+
+    @model_validator(mode="after")
+    def _open_at_an_end(self) -> _Content:
+        step, section = self.progress.step, self.recipe.get("train")
+        cut = section.get("max_steps") if isinstance(section, Mapping) else None
+        if self.progress.epoch_is_open and step % self.plan.steps_per_epoch and step != cut:
+            raise ValueError(f"progress: step {step} is no end of an epoch whose evaluation could be open")
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from typing import Any
 from resnext_train.atomic_file import free_name, link_atomically
 from resnext_train.config import Recipe, as_continued, differences, load_stored_recipe, read_yaml
 from resnext_train.errors import InputError
-from resnext_train.regular_file import why_no_file
+from resnext_train.regular_file import user_path, why_no_file
 from resnext_train.run_dir.run_paths import RunDir, epoch_of
 
 _MAY_CHANGE = (
@@ -80,7 +80,7 @@ def check_weights(recipe: Recipe) -> None:
         InputError: they are none.
     """
     weights = recipe.model.weights
-    if weights and (why := why_no_file(Path(weights).expanduser())):
+    if weights and (why := why_no_file(user_path(weights))):
         raise InputError(f"model.weights: {weights} {why}")
 
 
@@ -133,7 +133,8 @@ def branch_from(folder: RunDir, path: Path, epochs: int) -> None:
         given_up.append(folder.previous)
     try:
         if last.is_file():
-            link_atomically(last, last.with_name("discarded.pt"))
+            discarded = last.with_name("discarded.pt")
+            link_atomically(last, free_name(discarded) if discarded.is_dir() else discarded)
         elif os.path.lexists(last):  # a folder, or a link to itself
             last.rename(free_name(last.with_name("discarded.pt")))
         link_atomically(path, last)

@@ -25,6 +25,7 @@ from resnext_train.evaluation import evaluate as evaluation_pass
 from resnext_train.models.architecture import title_of
 from resnext_train.models.build_model import build_model
 from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
+from resnext_train.regular_file import user_path
 
 
 def evaluate(request: EvalRequest) -> None:
@@ -92,7 +93,7 @@ def _read_content(content: Any, request: EvalRequest) -> tuple[Recipe, dict[str,
 
 def _foreign_classes(recipe: Recipe, data_classes: tuple[str, ...], class_list: str | None) -> tuple[str, ...]:
     """Return class names for weights without any, from --classes or the data, if they agree with model.num_classes."""
-    classes = tuple(read_class_names(Path(class_list).expanduser(), "--classes")) if class_list else data_classes
+    classes = tuple(read_class_names(user_path(class_list), "--classes")) if class_list else data_classes
     stated = recipe.model.num_classes
     if stated not in ("auto", len(classes)):
         raise InputError(

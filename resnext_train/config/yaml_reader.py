@@ -55,7 +55,7 @@ def parse(text: str, where: str) -> Any:
     except Exception as error:  # not only YAMLError: `!!bool x` raises KeyError, `!!int ''` IndexError
         readable = isinstance(error, (yaml.YAMLError, ValueError))
         nested = isinstance(error, RecursionError)
-        why = " ".join(str(error).split()) if readable else "nested too deeply" if nested else repr(error)
+        why = " ".join(str(error).split()) if readable else "nested too deeply" if nested else "a value makes no sense"
         raise InputError(f"{where}: not valid YAML: {why[:300]}") from error
 
 

@@ -28,6 +28,7 @@ from resnext_train.data.transforms.crop_transforms import (
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.process_limits import check_socket_folder
 from resnext_train.errors import InputError
+from resnext_train.regular_file import user_path
 
 Report = Callable[[str], None]
 """Takes one sentence about an image that cannot be read."""
@@ -84,7 +85,7 @@ def build_evaluation(section: EvalSection, source: ImageSource, classes: tuple[s
         InputError: a class to evaluate is not among `classes`, no image is left, or eval.classes cannot be used.
     """
     if section.classes is not None:
-        return _restricted(section, Path(section.classes).expanduser(), source, classes)
+        return _restricted(section, user_path(section.classes), source, classes)
     if unknown := missing_from(source.classes, classes):
         raise InputError(f"the images have classes that the network does not know: {first_few(unknown)}")
     return Evaluation(ClassImages(source, classes), None, section.protocol)

@@ -16,6 +16,7 @@ from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.sources.packed_images import PackedImages
 from resnext_train.data.sources.synthetic_images import SyntheticImages
 from resnext_train.errors import InputError
+from resnext_train.regular_file import user_path
 
 
 def open_images(root: Path) -> ImageSource:
@@ -76,7 +77,7 @@ def _restrict(source: ImageSource, section: FolderData) -> ImageSource:
     """Keep only the images of the classes that data.only_classes names, if it is set."""
     if section.only_classes is None:
         return source
-    path = Path(section.only_classes).expanduser()
+    path = user_path(section.only_classes)
     names = read_class_names(path, "data.only_classes")
     held = set(source.classes).intersection(names)
     if (unknown := missing_from(names, held)) and section.val_classes == "same":
@@ -138,7 +139,7 @@ def split_folder(section: FolderData, split: Literal["train", "val"]) -> Path:
 def _root(section: FolderData) -> Path:
     if section.root is None:
         raise InputError("data.root is not set; add data.root=/path/to/images (a folder that holds train/ and val/)")
-    return Path(section.root).expanduser()
+    return user_path(section.root)
 
 
 def first_few(names: list[str]) -> str:

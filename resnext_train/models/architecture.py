@@ -32,7 +32,7 @@ _BOTTLENECK_BLOCKS = {
 _LAYERS = {"basic": 2, "bottleneck": 3}
 """Convolutions per block."""
 
-_DEEPEST, _WIDEST = 10_000, 100_000
+_DEEPEST, _WIDEST = 2_000, 100_000
 """Limits of layers and channels; a larger number in a recipe is surely a mistake."""
 
 _NAME = re.compile(

@@ -43,7 +43,7 @@ def find_state_dict(content: Any, where: str) -> dict[str, Tensor]:
     for name, tensor in found.items():
         if _bare(name) in bare:
             raise InputError(f"{where} holds {_bare(name)} twice, with and without a prefix; keep one of them")
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
             raise InputError(f"{where}: {name} is no dense tensor of numbers; save it as one")
         bare[_bare(name)] = tensor
     return bare
@@ -51,12 +51,16 @@ def find_state_dict(content: Any, where: str) -> dict[str, Tensor]:
 
 def _unwrapped(content: Any) -> dict[str, Tensor] | None:
     """Return the first state dict in `content` or, at any depth, under one of the customary keys."""
-    if not isinstance(content, dict) or not content:
-        return None
-    if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
-        return content
-    inside = (_unwrapped(content.get(key)) for key in _WRAPPERS)
-    return next((found for found in inside if found is not None), None)
+    rest, seen = [content], set[int]()
+    while rest:
+        part = rest.pop()
+        if not isinstance(part, dict) or not part or id(part) in seen:
+            continue
+        if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in part.items()):
+            return part
+        seen.add(id(part))
+        rest += [part[key] for key in reversed(_WRAPPERS) if key in part]
+    return None
 
 
 def _bare(name: str) -> str:
@@ -102,7 +106,8 @@ def classes_in(weights: dict[str, Tensor], section: ModelSection) -> int | None:
     """Return the number of classes in a state dict of `section`'s network; None if it has no classifier."""
     names = classifier_names(section)
     translated, _ = _translate(weights, build_on_meta(section, 2))
-    return translated[names[-1]].shape[0] if names and names[-1] in translated else None
+    bias = translated.get(names[-1]) if names else None
+    return bias.shape[0] if bias is not None and bias.ndim == 1 and len(bias) else None
 
 
 def _left_out(
@@ -150,7 +155,7 @@ def _translate(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, 
 _CIFAR_NAMES = {"linear.": "fc.", "shortcut.": "downsample."}
 _CIFAR_PORT = re.compile(r"^linear\.|\bshortcut\.")
 
-_PYCLS_BLOCK = re.compile(r"s(\d+)\.b(\d+)\.(f\.[abc]|f\.[abc]_bn|proj|bn)\.(.+)")
+_PYCLS_BLOCK = re.compile(r"s(\d{1,4})\.b(\d{1,4})\.(f\.[abc]|f\.[abc]_bn|proj|bn)\.(.+)")
 _PYCLS_LAYERS = {
     "f.a": "conv1",
     "f.a_bn": "bn1",

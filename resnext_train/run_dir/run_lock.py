@@ -7,8 +7,10 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import time
 from pathlib import Path
+from typing import TextIO
 
 from resnext_train.errors import InputError
 
@@ -27,7 +29,7 @@ class RunLock:
             OSError: it cannot be written.
         """
         self._path = path
-        self._file = path.open("a+")
+        self._file = self._open()
         deadline = time.monotonic() + self._PATIENCE
         while not (self._try() and self._is_there()):
             if time.monotonic() > deadline:
@@ -47,8 +49,17 @@ class RunLock:
                 return True
         self._file.close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a+")
+        self._file = self._open()
         return False
+
+    def _open(self) -> TextIO:
+        """Open the file, or make it; not one that a link leads to, nor one with another name elsewhere."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
+            os.close(descriptor)
+            raise OSError(errno.EPERM, f"{self._path.name} is a link or no file; remove it")
+        return os.fdopen(descriptor, "a+")
 
     def _try(self) -> bool:
         try:

@@ -94,6 +94,8 @@ class RunDir:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             for unfinished in self.checkpoints.glob(".*.new"):  # of a run that was killed
                 unfinished.unlink()
+            if folder := next((path for path in self.newest_first() if path.is_dir()), None):
+                raise InputError(f"{folder} is a folder, and a checkpoint is to be written there; move it away")
             if not (self.recipe.is_file() and self.recipe.read_bytes() == recipe_yaml.encode()):
                 write_text_atomically(self.recipe, recipe_yaml)
         except OSError as error:

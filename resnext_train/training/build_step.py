@@ -13,6 +13,7 @@ from resnext_train.data.build_loaders import build_color_transform
 from resnext_train.errors import printable
 from resnext_train.models.build_model import auxiliary_weight, build_model
 from resnext_train.models.weight_conversion import find_state_dict, load_weights
+from resnext_train.regular_file import user_path
 from resnext_train.training.optimizer import FiniteOptimizer, build_optimizer
 from resnext_train.training.setup import Setup
 from resnext_train.training.train_step import ForwardPass, TrainStep
@@ -28,7 +29,7 @@ def build_train_step(setup: Setup, fine_tune: bool) -> TrainStep:
     train = recipe.train
     model = build_model(recipe.model, setup.num_classes, train.seed)
     if fine_tune and recipe.model.weights:
-        _load_weights(model, setup, Path(recipe.model.weights).expanduser())
+        _load_weights(model, setup, user_path(recipe.model.weights))
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if train.compile:
         model.compile()

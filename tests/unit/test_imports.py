@@ -25,7 +25,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"config", "errors"},
     "data": {"distributed", "config", "regular_file", "errors"},
     "evaluation": {"data", "compute", "distributed", "errors"},
-    "training": {"evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config", "errors"},
+    "training": {
+        *("evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config"),
+        *("regular_file", "errors"),
+    },
     "prepare": {"data", "regular_file", "errors", "atomic_file"},
     "bench": {"prepare", "data", "distributed", "config", "errors"},
     "verify": {"errors"},

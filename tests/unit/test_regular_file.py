@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resnext_train.regular_file import IrregularFileError, TooLargeFileError, read_regular
+from resnext_train.regular_file import IrregularFileError, TooLargeFileError, read_regular, user_path
 
 
 def test_a_file_is_read_whole_or_in_part(tmp_path: Path) -> None:
@@ -54,3 +54,8 @@ def test_a_link_to_itself_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="x") as caught:
         read_regular(tmp_path / "x", 10)
     assert caught.value.errno == errno.ELOOP
+
+
+def test_a_user_that_is_none_is_part_of_a_name() -> None:
+    assert user_path("~/x") == Path.home() / "x"
+    assert user_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")

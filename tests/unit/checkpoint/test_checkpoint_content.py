@@ -34,7 +34,7 @@ def put(path: str, value: object) -> Callable[[Content], None]:
     return change
 
 
-ODD = {
+ODD: dict[str, Callable[[Content], None]] = {
     **{f"without {part}": put(part, MISSING) for part in ("plan", "meter", "optimizer", "rng", "schedule", "skipped")},
     **{f"without {part}": put(part, MISSING) for part in ("scaler", "model", "recipe", "images", "version")},
     "no rng": put("rng", torch.zeros(5056)),
@@ -49,6 +49,10 @@ ODD = {
     "sparse weights": put("model/fc.weight", torch.zeros(4, 128).to_sparse()),
     "text for momentum": put("optimizer/state/0", {"momentum_buffer": "text"}),
     "momentum of another shape": put("optimizer/state/0", {"momentum_buffer": torch.zeros(3)}),
+    # One number for all elements: an optimizer that writes to them writes beyond it.
+    "momentum without memory": put("optimizer/state/0", {"momentum_buffer": torch.zeros(1).expand(16, 3, 7, 7)}),
+    "complex weights": put("model/fc.weight", torch.zeros(4, 128, dtype=torch.complex64)),
+    "open within an epoch": lambda content: content["progress"].update(step=5, epoch_is_open=True),
     "too few groups": put("optimizer/param_groups/1", MISSING),
     "a number of text for a parameter": put("optimizer/param_groups/0/params", ["0"]),
     "an evaluation without a count": put("checkpointer/best/count", MISSING),

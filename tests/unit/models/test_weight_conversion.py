@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -321,3 +321,21 @@ def test_a_mismatch_names_the_first_names_and_shapes() -> None:
         load_weights(build_model(ModelSection(arch="resnet18"), 9), weights, "file")
     differing = r"lacks bn1\.bias; .* head; .*fc\.weight \(7, 512\) .*\(9, 512\)"
     assert re.search(differing, str(error.value))
+
+
+def test_wrappers_that_hold_each_other_are_searched_once() -> None:
+    """A search of each way through these would take 5^40 steps, and one through the cycle would not end."""
+    inner: dict[str, Any] = {"epoch": 1}
+    for _ in range(40):
+        inner = dict.fromkeys(("state_dict", "model", "model_state", "model_state_dict", "net"), inner)
+    cycle: dict[str, Any] = {}
+    cycle["model"] = cycle
+    for content in (inner, cycle):
+        with pytest.raises(InputError, match="no state dict"):
+            find_state_dict(content, "x.pth")
+
+
+def test_a_classifier_of_no_shape_shows_no_classes() -> None:
+    weights = build_model(ModelSection(arch="resnet18"), 5).state_dict()
+    for bias in (torch.tensor(1.0), torch.zeros(0), torch.zeros(2, 2)):
+        assert classes_in({**weights, "fc.bias": bias}, ModelSection(arch="resnet18")) is None

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,3 +57,38 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
     folder = with_checkpoints(tmp_path / "run", ".last.pt.new", ".best.pt.new", "last.pt")
     folder.create("model: {}\n")
     assert names(folder) == {"last.pt"}
+
+
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, lambda path: path.symlink_to(path.with_name("other"))], ids=["pipe", "link"]
+)
+def test_what_bears_the_name_of_a_temporary_file_is_replaced(put: Callable[[Path], None], tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("kept")
+    put(tmp_path / ".state.json.new")
+    RunDir(tmp_path).write_state("running", 3)
+    assert json.loads((tmp_path / "state.json").read_text()) == {"status": "running", "step": 3}
+    assert (tmp_path / "other").read_text() == "kept"
+    assert not (tmp_path / "state.json").is_symlink()
+
+
+def test_a_lock_is_no_link_to_another_file(tmp_path: Path) -> None:
+    other, lock = tmp_path / "other", tmp_path / "run" / ".lock"
+    other.write_text("kept")
+    lock.parent.mkdir()
+    makers: list[Callable[[], None]] = [
+        lambda: lock.symlink_to(other),
+        lambda: lock.hardlink_to(other),
+        lambda: os.mkfifo(lock),
+    ]
+    for make in makers:
+        make()
+        with pytest.raises(InputError, match="cannot be written"):
+            RunDir(lock.parent).lock()
+        lock.unlink()
+    assert other.read_text() == "kept"
+
+
+def test_a_folder_where_a_checkpoint_belongs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "best.pt").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"/best\.pt is a folder"):
+        RunDir(tmp_path).create("model: {}\n")
