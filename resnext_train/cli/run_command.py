@@ -83,9 +83,20 @@ def _mistake_in_path(error: OSError) -> str | None:
     path = printable(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else ""
     if error.errno == errno.ENAMETOOLONG:
         return f"a name of {len(path)} characters is too long for a path"
+    if error.errno == errno.ENOENT and not _is_anywhere():
+        return "the folder in which this command runs is gone; change to another one"
     if error.errno in (errno.EACCES, errno.EPERM) and path:
         return f"{path}: {error.strerror}; allow this user to read and write there, or choose another place"
     return None
+
+
+def _is_anywhere() -> bool:
+    """Return whether the current folder is still there."""
+    try:
+        os.getcwd()  # noqa: PTH109  Path.cwd is the same
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _print_last_line(text: str) -> None:

@@ -64,6 +64,14 @@ def test_unbuffered_output_comes_at_once() -> None:
         assert process.communicate("go\n")[0] == "1\n2\n"
 
 
+def test_a_current_folder_that_is_gone_is_said(tmp_path: Path) -> None:
+    command = shlex.join(module("prepare", "pack", "x", "y"))
+    line = f"mkdir gone && cd gone && rmdir ../gone && exec {command}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch("resnext prepare pack: error: .* is gone; .*\n", done.stderr), done.stderr
+
+
 def in_shell(arguments: list[str], streams: str, cwd: Path) -> subprocess.Popen[str]:
     """Start a command with redirections or a pipe, such as `>&-`; the exit code is its own."""
     line = f"{shlex.join(module(*arguments))} {streams}; exit ${{PIPESTATUS[0]}}"
