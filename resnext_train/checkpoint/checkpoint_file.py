@@ -30,6 +30,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -168,6 +169,7 @@ def load_file(path: Path) -> Any:
     try:
         if _is_safetensors(path):
             return load_safetensors(path)
+        _check_archive(path)
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the age or kind of the file; what matters is raised
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -180,6 +182,16 @@ def load_file(path: Path) -> Any:
             raise DamagedError(f"{path} is damaged: the checksum at its end is missing")
         _check_content(content, path)
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError where a zip archive's records take more bytes than the file: torch.save compresses none."""
+    if not zipfile.is_zipfile(path):
+        return  # a file of an early torch.save, or none
+    with zipfile.ZipFile(path) as archive:
+        total = sum(record.file_size for record in archive.infolist())
+    if total > path.stat().st_size:
+        raise ValueError(f"its records of {total:,} bytes are compressed")
 
 
 def _check_content(content: dict[str, Any], path: Path) -> None:

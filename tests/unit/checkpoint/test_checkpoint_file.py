@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -112,3 +113,17 @@ def test_the_checkpoint_before_is_kept(tmp_path: Path) -> None:
     state, taken, problems = checkpoint_file.load_first((path, previous))
     assert (state["progress"]["step"], taken) == (2, previous)
     assert len(problems) == 1
+
+
+def test_compressed_records_are_not_unpacked(tmp_path: Path) -> None:
+    """5 MB of them could take 5 GB of memory."""
+    torch.save({"weight": torch.zeros(100_000)}, tmp_path / "w.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "w.pt") as plain,
+        zipfile.ZipFile(tmp_path / "z.pt", "w", zipfile.ZIP_DEFLATED) as z,
+    ):
+        for name in plain.namelist():
+            z.writestr(name, plain.read(name))
+    assert checkpoint_file.load_file(tmp_path / "w.pt")["weight"].shape == (100_000,)
+    with pytest.raises(InputError, match="compressed"):
+        checkpoint_file.load_file(tmp_path / "z.pt")
