@@ -117,8 +117,8 @@ class DeviceLoader:
     def _next(self, batches: Iterator[Loaded]) -> Loaded | None:
         """Return the next batch of a DataLoader, or None behind the last.
 
-        DataLoader has a time-out of its own, but none for a process that stops while it hands over a batch, nor for
-        the thread that pins memory.
+        DataLoader's own time-out does not cover a process that stops while it hands over a batch; and with it,
+        DataLoader does not notice that its thread that pins memory has ended.
         """
         try:
             with _alarm_after(self._patience if self._workers else None):
@@ -161,7 +161,7 @@ def _alarm_after(patience: float | None) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)  # None: not Python's
 
 
 def _error_about(image: UnreadableImage) -> Exception:

@@ -30,6 +30,10 @@ class Heartbeat:
         self._store, self._lookup = store.clone(), store.clone()
         self._lookup.set_timeout(timedelta(seconds=self._SILENCE))
         self.rank, self.world_size = rank, world_size
+        # A launcher that starts the ranks again, as when a host returns, gives them the same store.
+        self._store.delete_key(f"{_LEFT}/{rank}")
+        if rank == 0:
+            self._store.delete_key(_DEAD)
         self._end = threading.Event()
         self._beat(0)
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()

@@ -88,6 +88,10 @@ def test_only_a_rank_without_a_heartbeat_is_dead(monkeypatch: pytest.MonkeyPatch
         time.sleep(0.2)
         assert heartbeats[0].dead_ranks() == [1, 2]
         assert heartbeats[0].first_dead_ranks() == [1], "who is looked for later was not lost first"
+        heartbeats[2].leave("a reason")
+        heartbeats += [Heartbeat(store, rank, 3) for rank in range(3)]  # as where a launcher starts all ranks again
+        assert heartbeats[3].reason_of_leaving() is None
+        assert heartbeats[3].first_dead_ranks() == []
     finally:
         for heartbeat in heartbeats:
             heartbeat.stop()
