@@ -190,7 +190,8 @@ def test_a_folder_that_is_gone_is_no_full_disk(
 
     def removed(self: TrainStep, micro_batches: Any, number: int, *more: Any) -> None:
         if number == 4:
-            shutil.rmtree(tmp_path / folder)
+            # Moved first: a background write would add files to a folder that is being removed.
+            shutil.rmtree((tmp_path / folder).rename(tmp_path / "gone"))
         step(self, micro_batches, number, *more)
 
     monkeypatch.setattr(TrainStep, "__call__", removed)
