@@ -11,10 +11,13 @@ def printable(text: str) -> str:
 
 
 class InputError(ValueError):
-    """Something a user can correct; the message says in one line what is wrong, where, and what to do."""
+    """Something a user can correct; the message says in one line what is wrong, where, and what to do.
 
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+    Of several mistakes at once, `more` has a line for each.
+    """
+
+    def __init__(self, message: str, *more: str) -> None:
+        super().__init__("\n  ".join(map(printable, (message, *more))))
 
 
 class MissingLibraryError(InputError):

@@ -12,16 +12,17 @@ from resnext_train.config.data_sections import (
 )
 from resnext_train.config.recipe import CheckpointSection, LogSection, ModelSection, Recipe
 from resnext_train.config.recipe_catalogue import Entry, catalogue, read_entry
+from resnext_train.config.recipe_files import find_recipe, nearest_names, run_name, shipped_recipes
+from resnext_train.config.recipe_keys import keys_named
 from resnext_train.config.recipe_loader import (
+    LoadedRecipe,
     as_continued,
     differences,
-    find_recipe,
     load_recipe,
+    load_recipe_with_notes,
     load_stored_recipe,
     recipe_from_dict,
     recipe_schema,
-    run_name,
-    shipped_recipes,
 )
 from resnext_train.config.train_sections import (
     CosineSchedule,

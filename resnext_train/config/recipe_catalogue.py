@@ -12,7 +12,8 @@ from pathlib import Path
 
 from resnext_train.config.data_sections import SyntheticData
 from resnext_train.config.recipe import Recipe
-from resnext_train.config.recipe_loader import find_recipe, load_recipe, shipped_recipes
+from resnext_train.config.recipe_files import find_recipe, shipped_recipes
+from resnext_train.config.recipe_loader import load_recipe
 from resnext_train.config.yaml_reader import read_text
 
 _CLASSES = {"ImageNet-1K": 1000, "ImageNet-5K": 5000, "CIFAR-100": 100, "CIFAR-10": 10}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,26 @@ def parse(text: str, where: str) -> Any:
         raise InputError(f"{where}: not valid YAML: {why[:300]}") from error
 
 
+def line_of(text: str, path: Sequence[str | int]) -> int | None:
+    """Return the line, from 1, of the key or list entry `path` of a YAML mapping; None if it is not there."""
+    try:
+        node = yaml.compose(text, _Loader)
+    except Exception:  # as in parse, which has refused such a text already
+        return None
+    line = None
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            key, node = next(((k, v) for k, v in node.value if k.value == part), (None, None))
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            key = node = node.value[part]
+        else:
+            break
+        if key is None:
+            break
+        line = key.start_mark.line + 1
+    return line
+
+
 def read_text(path: Path) -> str:
     """Return the text of a recipe's file; raises InputError if it is no file, too large or no text."""
     try:
@@ -77,10 +97,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, is not YAML, exceeds a limit or is not a mapping.
     """
-    data = parse(read_text(path), str(path))
+    return parse_sections(read_text(path), str(path))
+
+
+def parse_sections(text: str, where: str) -> dict[str, Any]:
+    """Return the sections in a recipe's text; raises InputError as `read_yaml`."""
+    data = parse(text, where)
     if not isinstance(data, dict):
-        raise InputError(f"{path}: a recipe is a mapping of sections such as 'model:' and 'train:'")
-    check_plain(data, str(path))
+        raise InputError(f"{where}: a recipe is a mapping of sections such as 'model:' and 'train:'")
+    check_plain(data, where)
     return data
 
 

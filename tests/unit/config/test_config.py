@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from resnext_train.config import (
     duration_in_steps,
     find_recipe,
     load_recipe,
+    load_recipe_with_notes,
     recipe_from_dict,
     recipe_schema,
     run_name,
@@ -127,7 +129,8 @@ def test_overrides_take_the_type_of_their_field(recipe_file: str, override: str,
         ("schedule.name=linear", ("schedule.name: ", "'step', 'cosine', 'plateau'")),
         ("schedule.patience=3", ("schedule.patience ", "schedule.name")),
         ("schedule.milestones=[3 minutes]", ("schedule.milestones", "'500 steps'")),
-        ("train.batch_size=100", ("train.batch_size (100) ", "train.micro_batch (32)")),
+        ("train.batch_size=37", ("train.batch_size (37) ", " 36 ", " 38,", "train.micro_batch")),
+        ("train.batch_size=7", (" 16 ", " 17,", "train.micro_batch")),
         ("train.micro_batch=1", ("train.micro_batch ", " 2: ")),
         ("eval.crop=300", ("eval.crop (300) ", "eval.resize (256)")),
         ("augment.area=[0.5]", ("augment.area: ", "few")),
@@ -152,7 +155,6 @@ def test_a_bad_override_is_refused_with_its_key_and_a_hint(
     ("text", "told"),
     [
         ("model: {archh: resnet18, arch: resnet18}", ("model.archh;", "model.arch?")),
-        ("models: {arch: resnet18}", ("models;", "model?")),
         ("train: {epochs: 5}", ("model: ", "missing")),
         ('model: {arch: resnet18}\ntrain: {epochs: "5"}', ("train.epochs: ", "integer", "'5'")),
         ("model: resnet18", ("model: ", "'resnet18'")),
@@ -174,6 +176,109 @@ def test_a_bad_file_is_refused_with_its_name_and_key(tmp_path: Path, text: str, 
     before, _, error = str(caught.value).partition(path)
     assert before == ""
     assert all(fact in error for fact in told), error
+
+
+def mistakes(path: str, overrides: list[str]) -> list[str]:
+    """The lines that a recipe of several mistakes is refused with, but the first, which says how many there are."""
+    with pytest.raises(InputError) as caught:
+        load_recipe(path, overrides)
+    first, *lines = str(caught.value).split("\n  ")
+    assert f" {len(lines)} mistakes" in first
+    return lines
+
+
+def test_all_mistakes_are_listed_with_file_line_and_key_the_users_own_first(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.yaml", "# a base\ntrain:\n  epohcs: 3\n  seed: -1\nmodel: {arch: resnet18}\n")
+    own = write(
+        tmp_path / "r.yaml",
+        "base: base.yaml\naugment:\n  flip: 1.0\n  colour: 1\n\nschedule:\n  warmup: 5 min\n  milestones: [30, x]\n",
+    )
+    expected = [
+        ("override 'log.evry=3': ", "log.every?"),
+        ("override 'train.epochs=x': ", "train.epochs: "),
+        (f"{own}, line 4: ", "augment.colour;"),
+        (f"{own}, line 7: ", "schedule.warmup: "),
+        (f"{own}, line 8: ", "schedule.milestones: "),
+        (f"{base}, line 3: ", "train.epochs?"),
+        (f"{base}, line 4: ", "train.seed: "),
+    ]
+    lines = mistakes(own, ["log.evry=3", "train.epochs=x"])
+    assert len(lines) == len(expected)
+    for line, (place, fact) in zip(lines, expected, strict=True):
+        assert line.startswith(place)
+        assert fact in line
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ("augment: {colour: 1}", 2),
+        ("augment:\n  crop: pad\n  area: [0.1, 1]", 4),
+        ("schedule: {name: cosine, end: 0}", 2),
+        ("optimizer:\n  betas: [0.9, 0.99]", 3),
+        ("data:\n  path: x", 3),
+    ],
+)
+def test_an_unknown_key_of_a_chosen_section_is_blamed_on_the_file_that_has_it(
+    section: str, line: int, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "r.yaml", f"base: imagenet/_paper.yaml\n{section}\nmodel: {{arch: resnet18}}\n")
+    with pytest.raises(InputError) as error:
+        load_recipe(path)
+    key = section.partition(":")[0] + "." + re.findall(r"(\w+): [^:]*$", section)[0]
+    assert str(error.value).startswith(f"{path}, line {line}: ")
+    assert f"{key}" in str(error.value).partition(f"line {line}: ")[2].split(";")[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("train.ema", "the keys of train are epochs, "),
+        ("train.lr", "did you mean optimizer.lr?"),
+        ("optimizer.epochs", "did you mean train.epochs?"),
+        ("optimiser.momentum", "did you mean optimizer?"),
+        ("epochs", "did you mean train.epochs?"),
+        ("augment.color", "the keys of augment (crop=area) are "),
+        ("augment.padding", "augment.crop=pad, "),
+        ("zebra.x", "the sections are model, data, "),
+    ],
+)
+def test_only_what_is_close_is_offered_else_all_keys(key: str, told: str, tmp_path: Path) -> None:
+    section, _, name = key.partition(".")
+    path = write(tmp_path / "r.yaml", f"model: {{arch: resnet18}}\n{section}: {{{name}: 1}}\n".replace("{: 1}", "1"))
+    with pytest.raises(InputError) as error:
+        load_recipe(path)
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("own", "overrides", "micro_batch"),
+    [
+        ("", ["train.batch_size=100"], 25),
+        ("", ["train.batch_size=64"], 32),
+        ("", ["train.batch_size=40"], 20),
+        ("", ["train.batch_size=17"], 17),
+        ("", ["train.batch_size=100", "train.micro_batch=10"], 10),
+        ("", ["train.micro_batch=10", "train.batch_size=100"], 10),
+        ("train: {batch_size: 100}", [], 25),
+        ("train: {batch_size: 100, micro_batch: 50}", [], 50),
+        ("train: {micro_batch: 16}", ["train.batch_size=48"], 16),
+    ],
+)
+def test_a_batch_size_alone_brings_a_micro_batch_that_divides_it(
+    own: str, overrides: list[str], micro_batch: int, tmp_path: Path
+) -> None:
+    recipe, notes = load_recipe_with_notes(
+        write(tmp_path / "r.yaml", f"base: imagenet/_paper.yaml\nmodel: {{arch: resnet18}}\n{own}\n"), overrides
+    )
+    assert recipe.train.micro_batch == micro_batch
+    assert [str(micro_batch) in note for note in notes] == [True] * (micro_batch in (25, 20, 17))
+
+
+def test_a_batch_size_and_a_micro_batch_that_were_both_set_must_fit(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", "model: {arch: resnet18}\ntrain:\n  batch_size: 100\n  micro_batch: 32\n")
+    with pytest.raises(InputError, match=rf"{path}, line 3: train\.batch_size \(100\) .*train\.micro_batch \(32\)"):
+        load_recipe(path)
 
 
 def test_a_date_is_text_where_text_is_due(tmp_path: Path) -> None:
@@ -206,8 +311,33 @@ def test_finding_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert find_recipe("resnext26_32x4d.yaml") == shipped / "tiny_imagenet" / "resnext26_32x4d.yaml"
     own = write(tmp_path / "resnet50.yaml", "model: {arch: resnet50}")
     assert find_recipe("resnet50.yaml").samefile(own), "a path wins over a shipped recipe"
-    with pytest.raises(InputError, match=r"resnext50_32x4\.yaml .*resnext50_32x4d\.yaml"):
-        find_recipe("resnext50_32x4.yaml")
+    paper = shipped / "imagenet" / "resnext50_32x4d.yaml"
+    assert find_recipe("configs/imagenet/resnext50_32x4d.yaml") == paper
+    assert find_recipe("resnext-train/configs/imagenet/resnext50_32x4d") == paper
+
+
+@pytest.mark.parametrize(
+    ("wrong", "offered"),
+    [
+        ("resnext50_32x4.yaml", "resnext50_32x4d"),
+        ("resnext50", "resnext50_32x4d"),
+        ("resnetx50", "resnext50_32x4d"),
+        ("ResNeXt50", "resnext50_32x4d"),
+        ("configs/resnext50.yaml", "resnext50_32x4d"),
+        ("resnext101", "resnext101_64x4d"),
+        ("smok", "smoke"),
+    ],
+)
+def test_a_name_that_is_almost_right_is_offered_once(wrong: str, offered: str) -> None:
+    with pytest.raises(InputError) as error:
+        find_recipe(wrong)
+    assert re.findall(r"[\w/]+", str(error.value).partition("did you mean ")[2]).count(offered) == 1
+
+
+def test_a_name_like_no_other_gets_no_offer() -> None:
+    with pytest.raises(InputError, match="`resnext info`") as error:
+        find_recipe("wombat")
+    assert "did you mean" not in str(error.value)
 
 
 def test_recipes_are_frozen(recipe_file: str) -> None:
@@ -264,12 +394,6 @@ def test_yaml_of_shipped_recipes_has_no_unknown_form() -> None:
 )
 def test_runs_of_recipes_of_the_same_name_get_folders_of_their_own(config: str, name: str) -> None:
     assert run_name(config) == name
-
-
-def test_a_name_that_is_almost_right_is_suggested_once() -> None:
-    with pytest.raises(InputError) as error:
-        find_recipe("resnext50_32x4.yaml")
-    assert str(error.value).count("resnext50_32x4d.yaml") == 1
 
 
 def test_a_run_of_ones_own_recipe_is_called_like_its_file(tmp_path: Path) -> None:

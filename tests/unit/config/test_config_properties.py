@@ -47,8 +47,11 @@ def loads_or_refuses(content: bytes, *overrides: str) -> Recipe | str:
         check_model(recipe.model)
     except InputError as error:
         sentence = str(error)
-        assert sentence.isprintable(), sentence
-        assert len(sentence) < 2000
+        first, *more = sentence.split("\n  ")  # of several mistakes, a line for each
+        assert all(line.isprintable() for line in (first, *more)), sentence
+        assert len(first) < 2000
+        assert len(more) < 20
+        assert all(len(line) < 500 for line in more)
         if not any(override.startswith("-") for override in overrides):  # which argparse takes for options
             said = io.StringIO()
             with contextlib.redirect_stderr(said):

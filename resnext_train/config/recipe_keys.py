@@ -1,0 +1,97 @@
+"""The keys of a recipe, and what to say where one is unknown. Imports no torch.
+
+A section of several variants (`schedule`, `augment`, ...) is chosen by one of its keys, its tag (`schedule.name`), and
+has other keys in each.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from resnext_train.config.recipe import Recipe
+from resnext_train.config.value_types import Section
+
+
+def _variants(section: str) -> list[type[Section]]:
+    """Return the section classes that a field of Recipe may hold."""
+    annotation = Recipe.model_fields[section].annotation
+    members = get_args(annotation) if get_origin(annotation) is not None else (annotation,)
+    return [m for m in members if isinstance(m, type) and issubclass(m, Section)]
+
+
+KEYS: list[tuple[str, FieldInfo]] = [
+    (f"{section}.{name}", inner)
+    for section in Recipe.model_fields
+    for variant in _variants(section)
+    for name, inner in variant.model_fields.items()
+]
+"""All keys as `section.key`, with the type of each; a key of several variants occurs once for each."""
+
+TAGS: dict[str, str] = {
+    section: str(field.discriminator) for section, field in Recipe.model_fields.items() if field.discriminator
+}
+"""The key that chooses the variant of a section, for each section that has variants."""
+
+DEFAULT_TAGS: dict[str, str] = {
+    section: getattr(Recipe.model_fields[section].default, key) for section, key in TAGS.items()
+}
+
+
+def variant_keys(section: str, tag: object) -> set[str]:
+    """Return the keys of the variant of `section` that the value `tag` chooses, or of all if it chooses none."""
+    variants = _variants(section)
+    key = TAGS.get(section)
+    chosen = [v for v in variants if key and tag in get_args(v.model_fields[key].annotation)] or variants
+    return {name for v in chosen for name in v.model_fields}
+
+
+def keys_named(name: str) -> list[str]:
+    """Return all keys `section.NAME`."""
+    return list(dict.fromkeys(key for key, _ in KEYS if key.partition(".")[2] == name))
+
+
+def unknown_key(key: str, sections: Mapping[str, Any]) -> str:
+    """Say that `key`, such as train.epoch, is not one of a recipe with these `sections`, and what may be meant."""
+    section, _, name = key.partition(".")
+    if section not in Recipe.model_fields:
+        return _unknown_section(key)
+    tag = TAGS.get(section)
+    held = sections.get(section)
+    chosen = held.get(tag, DEFAULT_TAGS[section]) if tag and isinstance(held, Mapping) else None
+    if owners := [] if tag is None else _owners(section, tag, name):
+        return f"{key} is a key of {' and '.join(owners)}, not of the chosen {section}.{tag}={chosen}; remove it"
+    own = sorted(variant_keys(section, chosen))
+    if near := difflib.get_close_matches(name, own, n=1, cutoff=0.7):
+        return f"unknown key {key[:120]}; did you mean {section}.{near[0]}?"
+    if elsewhere := keys_named(name):
+        return f"unknown key {key[:120]}; did you mean {' or '.join(elsewhere)}?"
+    of = f"{section} ({tag}={chosen})" if tag else section
+    return f"unknown key {key[:120]}; the keys of {of} are {_listed(section, own)}"
+
+
+def _unknown_section(key: str) -> str:
+    section, dot, name = key.partition(".")
+    sections = list(Recipe.model_fields)
+    near = difflib.get_close_matches(section, sections, n=1, cutoff=0.7)
+    if near and not dot:
+        return f"unknown key {key[:120]}; did you mean {near[0]}?"
+    if near and f"{near[0]}.{name}" in keys_named(name):
+        return f"unknown key {key[:120]}; did you mean {near[0]}.{name}?"
+    if elsewhere := keys_named(name if dot else section):
+        return f"unknown key {key[:120]}; did you mean {' or '.join(elsewhere)}?"
+    return f"unknown key {key[:120]}; the sections are {', '.join(sections)}"
+
+
+def _owners(section: str, tag: str, name: str) -> list[str]:
+    """Return the choices, such as augment.crop=pad, whose variant has the key `name`."""
+    tags = [get_args(v.model_fields[tag].annotation)[0] for v in _variants(section) if name in v.model_fields]
+    return [f"{section}.{tag}={value}" for value in tags]
+
+
+def _listed(section: str, names: Iterable[str]) -> str:
+    order = list(dict.fromkeys(key.partition(".")[2] for key, _ in KEYS if key.startswith(f"{section}.")))
+    return ", ".join(sorted(names, key=order.index))
