@@ -24,7 +24,8 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
 
     Refused are
 
-    1. PATH: where it is no file, or the folder holds another run than that of PATH. The recipe may have changed.
+    1. PATH: where it is no file, nor the folder of a run with checkpoints, or the folder holds another run than that of
+       PATH. The recipe may have changed.
     2. never: where the folder already holds a run: nothing is overwritten.
     3. auto: where the folder holds a run of another recipe, except for what may change (data.root, data.workers,
        data.on_bad_image, log.*, checkpoint.*, train.max_skipped, train.patience); or where a run has saved, but its
@@ -36,9 +37,7 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
     """
     holds_run = folder.recipe.is_file()
     if resume not in _WORDS:
-        path = Path(resume)
-        if why := why_no_file(path):
-            raise InputError(f"--resume: checkpoint {path} {why}")
+        path = _named_checkpoints(resume)[0]
         if path.resolve().parent != folder.checkpoints.resolve() and (holds_run or folder.trace_of_saves()):
             raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
         return
@@ -69,6 +68,31 @@ def continued_recipe(folder: RunDir, recipe: Recipe, resume: str) -> Recipe:
     return as_continued(recipe, read_yaml(folder.recipe))
 
 
+def run_folder(path: str) -> RunDir | None:
+    """Return the run folder that `path` is, or whose checkpoints/ it is; None for anything else."""
+    if path in _WORDS or not os.path.isdir(path):  # noqa: PTH112  unlike Path.is_dir: False for any odd path
+        return None
+    folder = Path(path)
+    is_checkpoints = folder.name == RunDir(folder).checkpoints.name and not RunDir(folder).checkpoints.is_dir()
+    return RunDir(folder.parent if is_checkpoints else folder)
+
+
+def _named_checkpoints(resume: str) -> tuple[Path, ...]:
+    """Return the checkpoints that `--resume PATH` means: the file, or last.pt and previous.pt of a run folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    if folder := run_folder(resume):
+        held = tuple(path for path in (folder.last, folder.previous) if path.is_file())
+        if not held:
+            raise InputError(f"--resume: {resume} is no run folder that can be continued: it holds no {folder.last}")
+        return held
+    if why := why_no_file(resume):
+        raise InputError(f"--resume: checkpoint {resume} {why}")
+    return (Path(resume),)
+
+
 _WORDS = ("auto", "never")
 """Values of --resume that are no path."""
 
@@ -95,7 +119,7 @@ def choose_checkpoint(folder: RunDir, recipe: Recipe, resume: str) -> tuple[Path
     """
     check_resume(folder, recipe, resume)
     if resume not in _WORDS:
-        return (Path(resume),)
+        return _named_checkpoints(resume)
     return _held(folder)
 
 
@@ -112,8 +136,12 @@ def fixed_differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def describe(changed: dict[str, tuple[Any, Any]]) -> str:
     """Describe the first five differences as `key: old -> new`."""
-    shown = [f"{key}: {old} -> {new}" for key, (old, new) in list(changed.items())[:5]]
+    shown = [f"{key}: {_shown(old)} -> {_shown(new)}" for key, (old, new) in list(changed.items())[:5]]
     return ", ".join(shown) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+
+
+def _shown(value: object) -> object:
+    return "null" if value is None else value
 
 
 def branch_from(folder: RunDir, path: Path, epochs: int) -> None:

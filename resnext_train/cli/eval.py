@@ -15,7 +15,13 @@ from resnext_train.cli.requests import EvalRequest
 from resnext_train.cli.run_command import announce
 from resnext_train.compute.precision import resolve_precision
 from resnext_train.config import Recipe, recipe_from_dict
-from resnext_train.data.build_loaders import build_color_transform, build_eval_loader, build_evaluation, check_memory
+from resnext_train.data.build_loaders import (
+    build_color_transform,
+    build_eval_loader,
+    build_evaluation,
+    check_memory,
+    normalisation_text,
+)
 from resnext_train.data.build_sources import build_val
 from resnext_train.data.loader_workers import worker_deaths_explained
 from resnext_train.data.sources.class_subset import read_class_names
@@ -26,6 +32,7 @@ from resnext_train.models.architecture import title_of
 from resnext_train.models.build_model import build_model
 from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
 from resnext_train.regular_file import user_path
+from resnext_train.run_dir.console import evaluation_shown
 
 
 def evaluate(request: EvalRequest) -> None:
@@ -58,14 +65,15 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
     precision = resolve_precision(recipe.train.precision, context.device)
     started = time.perf_counter()
     with worker_deaths_explained():
+        batches = evaluation_shown(loader, len(evaluation.images), context.world_size, context.is_main)
         counts = evaluation_pass.evaluate(
-            model, loader, build_color_transform(recipe), precision, context, evaluation.outputs
+            model, batches, build_color_transform(recipe), precision, context, evaluation.outputs
         )
     seconds = time.perf_counter() - started
     return {
         **counts.to_dict(),
         "images_per_s": counts.count / seconds,
-        "protocol": f"{evaluation.protocol}, {precision.name}",
+        "protocol": f"{evaluation.protocol}, {normalisation_text(recipe.data)}, {precision.name}",
         "images": evaluation.images.storage.text,
         "checkpoint": str(path),
         "arch": title_of(recipe.model),
@@ -113,9 +121,9 @@ def _check_classes(path: Path, outputs: int | None, known: int) -> None:
 
 def _report(result: dict[str, Any], json_file: str | None) -> None:
     announce(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}")
-    for k in ("top1", "top5"):
-        print(f"{k[:3]}-{k[3:]} {result[k]:.3f} %  ({result[f'{k}_correct']} of {result['count']})")
-    print(f"loss  {result['loss']:.4f}   {result['images_per_s']:.0f} images/s")
+    for name, key in (("accuracy", "top1"), ("top-5 accuracy", "top5")):
+        print(f"{name:15s}{result[key]:.3f} %  ({result[f'{key}_correct']} of {result['count']})")
+    print(f"{'loss':15s}{result['loss']:.4f}   {result['images_per_s']:.0f} images/s")
     if result["unreadable"]:
         print(f"images left out, because they could not be read: {result['unreadable']}")
     if json_file:

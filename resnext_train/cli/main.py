@@ -10,7 +10,7 @@ from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpForm
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from resnext_train import __version__
 from resnext_train.cli import parsers
@@ -169,7 +169,10 @@ def _choose(prog: str, words: tuple[str, ...], argv: Sequence[str]) -> int:
     command = find_command(words)
     if isinstance(command, Command):
         parser = parser_of(prog, command)
-        args = parser.parse_intermixed_args(argv) if command.intermixed else parser.parse_args(argv)
+        parse = parser.parse_known_intermixed_args if command.intermixed else parser.parse_known_args
+        args, unknown = parse(argv)
+        if unknown:
+            return run_command(prog, lambda: _refuse(unknown, argv, parser))
         if command.keeps_a_log and not args.dry_run:
             lose_what_stdout_does_not_take()
         return run_command(prog, lambda: _run(command, args, [*words, *argv]), command.only_prints)
@@ -238,6 +241,11 @@ def _run(command: Command, args: Namespace, arguments: Sequence[str]) -> int | N
         join_launcher(launcher)
     code: int | None = run(request)
     return code
+
+
+def _refuse(unknown: Sequence[str], argv: Sequence[str], parser: ArgumentParser) -> NoReturn:
+    options: Any = import_module("resnext_train.cli.unknown_options")  # not before: help needs no recipe
+    raise InputError(options.refusal(unknown, argv, parser))
 
 
 def _function(place: str) -> Any:

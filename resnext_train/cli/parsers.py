@@ -5,7 +5,9 @@ Each function gives a parser its description, its arguments and its epilog, in w
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import Action, ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any
 
 from resnext_train.bench import TIERS
 from resnext_train.distributed.stop_signals import STOPPING
@@ -20,18 +22,42 @@ def train_arguments(p: ArgumentParser) -> None:
         f"{', '.join([first, *others[:-1]])} and {others[-1]} (SIGINT is Ctrl-C) make a run save itself and stop, with "
         "exit code 75; the same command resumes it."
     )
-    p.add_argument("--config", required=True, metavar="NAME|PATH", help="a shipped recipe's name, or a path")
-    p.add_argument("--out", metavar="DIR", help="run folder (default: runs/<recipe name>)")
+    p.add_argument(
+        "--config",
+        metavar="NAME|PATH",
+        help="a shipped recipe's name, or a path (default: that of the run to --resume)",
+    )
+    p.add_argument(
+        "--out",
+        "--output",
+        metavar="DIR",
+        help="run folder (default: runs/NAME; a shipped recipe's NAME has its folder in front, except imagenet/)",
+    )
     p.add_argument(
         "--resume",
+        nargs="?",
         default="auto",
+        const="auto",
         metavar="auto|never|PATH",
         help="auto: continue the run in --out if there is one (default); never: only start a new one; "
-        "PATH: continue from that checkpoint, with changes to the recipe if you override it",
+        "PATH: continue the run of that folder there, or from that checkpoint in --out, with changes to the recipe if "
+        "you override it",
     )
     _add_procs(p)
-    p.add_argument("--dry-run", action="store_true", help="find the data, print what would be done, train nothing")
-    _add_overrides(p)
+    p.add_argument(
+        "--dry-run", action="store_true", help="check all that the run needs, print what would be done, train nothing"
+    )
+    _add_overrides(
+        p,
+        {
+            ("--epochs",): "train.epochs",
+            ("-b", "--batch-size"): "train.batch_size",
+            ("--lr",): "optimizer.lr",
+            ("--seed",): "train.seed",
+            ("--data",): "data.root",
+            ("-j", "--workers"): "data.workers",
+        },
+    )
 
 
 def eval_arguments(p: ArgumentParser) -> None:
@@ -43,7 +69,6 @@ def eval_arguments(p: ArgumentParser) -> None:
         metavar="NAME|PATH",
         help="recipe for foreign weights; for our own checkpoints it replaces all sections but the model",
     )
-    p.add_argument("--data", metavar="DIR", help="folder with val/, or of classes (default: the recipe's data)")
     p.add_argument(
         "--classes",
         metavar="PATH",
@@ -52,15 +77,49 @@ def eval_arguments(p: ArgumentParser) -> None:
     )
     p.add_argument("--json", metavar="FILE", help="also write the result to this file")
     _add_procs(p)
-    _add_overrides(p)
+    _add_overrides(
+        p,
+        {
+            ("--data",): "data.root",
+            ("-b", "--batch-size"): "eval.batch_size",
+            ("-j", "--workers"): "data.workers",
+        },
+    )
 
 
 def _add_procs(p: ArgumentParser) -> None:
-    p.add_argument("--procs", type=int, default=1, metavar="N", help="processes on this host (default: 1)")
+    p.add_argument("--procs", "--gpus", type=int, default=1, metavar="N", help="processes on this host (default: 1)")
 
 
-def _add_overrides(p: ArgumentParser) -> None:
+class _Shortcut(Action):
+    """Append the override that an option stands for to the overrides by options."""
+
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, value: Any, option: str | None = None) -> None:
+        source = ["data.source=folder"] if self.const == "data.root" else []
+        namespace.shortcuts = [*namespace.shortcuts, *source, f"{self.const}={value}"]
+
+
+_SHORTCUTS = {
+    "train.epochs": "N",
+    "train.batch_size": "N",
+    "eval.batch_size": "N",
+    "optimizer.lr": "X",
+    "train.seed": "N",
+    "data.root": "DIR",
+    "data.workers": "N",
+}
+"""What stands for the value of a key that has an option of its own."""
+
+
+def _add_overrides(p: ArgumentParser, shortcuts: Mapping[tuple[str, ...], str]) -> None:
+    """Add overrides, and options that stand for some: names by which other trainers call them."""
     p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
+    p.set_defaults(shortcuts=[])
+    for options, key in shortcuts.items():
+        value = _SHORTCUTS[key]
+        p.add_argument(
+            *options, action=_Shortcut, const=key, dest="shortcuts", metavar=value, help=f"the same as {key}={value}"
+        )
 
 
 def info_arguments(p: ArgumentParser) -> None:
@@ -105,9 +164,6 @@ def bench_arguments(p: ArgumentParser) -> None:
     p.add_argument("what", choices=["data"], help="what to measure: data, the input pipeline")
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="the recipe: crop, colours, micro-batch")
     p.add_argument(
-        "--data", metavar="DIR", help="folder with train/, or of classes, or a pack (default: the recipe's data)"
-    )
-    p.add_argument(
         "--images",
         type=int,
         default=512,
@@ -121,10 +177,9 @@ def bench_arguments(p: ArgumentParser) -> None:
         metavar="TIER",
         help=f"tiers to measure for a folder: {', '.join(TIERS)}; all but the first are packed for it (default: all)",
     )
-    p.add_argument("--workers", metavar="W", help="loader processes (default: the recipe's data.workers)")
     p.add_argument("--baseline", action="store_true", help="also time torchvision's usual pipelines in turns with ours")
     p.add_argument("--json", metavar="FILE", help="also write all measurements to this file")
-    _add_overrides(p)
+    _add_overrides(p, {("--data",): "data.root", ("-j", "--workers"): "data.workers"})
 
 
 def verify_arguments(p: ArgumentParser) -> None:
@@ -137,10 +192,10 @@ def verify_arguments(p: ArgumentParser) -> None:
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="a shipped recipe's name, or a path")
     p.add_argument("--steps", type=int, default=20, metavar="N", help="steps to run, 2 at least (default: 20)")
     p.add_argument("--kills", type=int, default=3, metavar="N", help="kills of the second run, 1 at least (default: 3)")
-    p.add_argument("--procs", type=int, default=1, metavar="N", help="training processes (default: 1)")
+    p.add_argument("--procs", "--gpus", type=int, default=1, metavar="N", help="training processes (default: 1)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="decides when to kill (default: 0)")
     p.add_argument("--out", metavar="DIR", help="keep both runs there (default: they are removed)")
-    _add_overrides(p)
+    _add_overrides(p, {("--data",): "data.root", ("-b", "--batch-size"): "train.batch_size"})
 
 
 _TIERS = """tiers:

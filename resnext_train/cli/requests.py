@@ -5,13 +5,24 @@ Each `read_*` takes the parsed arguments of a command and returns what its modul
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
 from resnext_train.bench import TIERS
-from resnext_train.checkpoint.resume import check_resume, check_weights, continued_recipe
-from resnext_train.config import ModelSection, Recipe, find_recipe, load_recipe, recipe_from_dict, run_name
+from resnext_train.checkpoint.resume import check_resume, continued_recipe, run_folder
+from resnext_train.config import (
+    LoadedRecipe,
+    ModelSection,
+    Recipe,
+    find_recipe,
+    load_recipe,
+    load_recipe_with_notes,
+    read_yaml,
+    recipe_from_dict,
+    run_name,
+)
 from resnext_train.distributed.process_limits import check_socket_folder
 from resnext_train.distributed.rank import PATIENCE, this_rank
 from resnext_train.errors import InputError
@@ -28,8 +39,10 @@ class TrainRequest:
     recipe: Recipe
     folder: RunDir
     resume: str
-    """auto, never, or the path of a checkpoint."""
+    """auto, never, or the path of a checkpoint or of a run folder."""
     dry_run: bool
+    notes: tuple[str, ...]
+    """What was decided for the recipe, to be said."""
 
     @property
     def patience_seconds(self) -> float:
@@ -39,16 +52,34 @@ class TrainRequest:
 
 def read_train(args: Namespace) -> TrainRequest:
     """Read the recipe, and check that the run folder takes it."""
-    folder = RunDir(Path(args.out) if args.out else Path("runs") / run_name(args.config))
-    recipe = continued_recipe(folder, load_recipe(args.config, args.overrides), args.resume)
+    overrides = _overrides(args)
+    resume = args.resume
+    if "=" in resume and not os.path.lexists(resume):  # --resume without a value, before an override
+        resume, overrides = "auto", [*overrides, resume]
+    continued = run_folder(resume)
+    loaded = _train_recipe(args.config, continued, overrides)
+    folder = continued if continued and not args.out else RunDir(Path(args.out or Path("runs") / run_name(args.config)))
+    recipe = continued_recipe(folder, loaded.recipe, resume)
     check_model(recipe.model)
     _check_procs(args.procs)
     _check_micro_batches(recipe, max(args.procs, this_rank().world_size))
-    if args.dry_run:
-        check_weights(recipe)
-    else:
-        check_resume(folder, recipe, args.resume)
-    return TrainRequest(recipe, folder, args.resume, args.dry_run)
+    check_resume(folder, recipe, resume)
+    return TrainRequest(recipe, folder, resume, args.dry_run, loaded.notes)
+
+
+def _overrides(args: Namespace) -> list[str]:
+    """Return the overrides of a command, those by options first, so that section.key=value wins."""
+    return [*args.shortcuts, *args.overrides]
+
+
+def _train_recipe(config: str | None, continued: RunDir | None, overrides: list[str]) -> LoadedRecipe:
+    if config is not None:
+        return load_recipe_with_notes(config, overrides)
+    if continued is None:
+        raise InputError("--config: name a recipe, such as resnext50_32x4d or smoke; `resnext info` lists them")
+    if not continued.recipe.is_file():
+        raise InputError(f"--resume: {continued.path} holds no recipe.yaml; give the run's recipe by --config")
+    return LoadedRecipe(recipe_from_dict(read_yaml(continued.recipe), str(continued.recipe), overrides), ())
 
 
 def _check_procs(procs: int) -> None:
@@ -85,7 +116,7 @@ class EvalRequest:
 
 def read_eval(args: Namespace) -> EvalRequest:
     """Read the recipe, if one is given, and check that the checkpoint is there."""
-    overrides = [*args.overrides, *([] if args.data is None else ["data.source=folder", f"data.root={args.data}"])]
+    overrides = _overrides(args)
     recipe = _own_recipe(args.config, overrides)
     _check_procs(args.procs)
     checkpoint = _checkpoint(args.ckpt)
@@ -102,6 +133,12 @@ def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
 
 
 def _checkpoint(path: str) -> Path:
+    """Return a checkpoint that is given by its path or by its run folder, whose best.pt it is."""
+    if folder := run_folder(path):
+        if not folder.best.is_file():
+            last = f"; its last checkpoint is {folder.last}" if folder.last.is_file() else ""
+            raise InputError(f"--ckpt: run folder {path} holds no {folder.best.relative_to(folder.path)}{last}")
+        return folder.best
     if why := why_no_file(path):
         raise InputError(f"--ckpt: checkpoint {path} {why}")
     return Path(path)
@@ -224,6 +261,7 @@ def read_bench(args: Namespace) -> BenchRequest:
     """Read the recipe, and check the measurement's options."""
     words = args.tiers or []  # argparse gives --tiers the overrides that follow it, too
     tiers, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w] + args.overrides
+    overrides = [*args.shortcuts, *overrides]
     for option, least in (("images", 2), ("rounds", 1)):
         if getattr(args, option) < least:
             raise InputError(f"--{option} {getattr(args, option)}: must be at least {least}")
@@ -232,10 +270,6 @@ def read_bench(args: Namespace) -> BenchRequest:
             raise InputError(f"--tiers {tier}: must be among {', '.join(TIERS)}")
     if args.tiers and not tiers:
         raise InputError(f"--tiers names no tier; name some of {', '.join(TIERS)}")
-    if args.data is not None:
-        overrides += ["data.source=folder", f"data.root={args.data}"]
-    if args.workers is not None:
-        overrides.append(f"data.workers={args.workers}")
     recipe = load_recipe(args.config, overrides)
     _check_json(args.json)
     check_socket_folder()
@@ -256,7 +290,7 @@ def read_verify(args: Namespace) -> VerifyRequest:
         if getattr(args, name) < least:
             raise InputError(f"--{name} must be at least {least}")
     own = [f"train.max_steps={args.steps}", "log.every=1", "log.tensorboard=false", "checkpoint.every_steps=2"]
-    overrides = [*args.overrides, *own]
+    overrides = [*_overrides(args), *own]
     recipe = load_recipe(args.config, overrides)
     check_model(recipe.model)
     _check_micro_batches(recipe, args.procs)

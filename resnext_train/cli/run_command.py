@@ -118,3 +118,9 @@ def announce(text: str = "") -> None:
     """Print a line on rank 0 only, with control characters in it escaped (see `printable`)."""
     if this_rank().is_main:
         print(printable(text), flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning to stderr, on rank 0 only."""
+    if this_rank().is_main:
+        _print_last_line(printable(f"warning: {text}"))

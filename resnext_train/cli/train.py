@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 
 from resnext_train.cli.requests import TrainRequest
-from resnext_train.cli.run_command import announce
+from resnext_train.cli.run_command import announce, warn
+from resnext_train.data.build_loaders import normalisation_text
 from resnext_train.data.loader_workers import worker_count
 from resnext_train.data.sampler import shard_for_rank
 from resnext_train.distributed.dist_context import connect
 from resnext_train.models.architecture import title_of
 from resnext_train.models.complexity import check_training, measure
-from resnext_train.training import trainer
+from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.training import run
 from resnext_train.training.setup import Setup, set_up
 
 
@@ -20,17 +22,24 @@ def train(request: TrainRequest) -> None:
     with connect(request.patience_seconds) as context:
         setup = set_up(request.recipe, context)
         if context.is_main:
-            print(_describe(setup), flush=True)
+            for name, text in _description(setup, request.folder).items():
+                announce(f"{name:14s}{text}")
             _suggest_procs(setup)
+            for note in request.notes:
+                announce(note)
+            for warning in setup.warnings():
+                warn(warning)
         if request.dry_run:
+            run.check(setup, request.folder, request.resume)
+            announce("dry run: nothing was trained or written")
             return
-        summary = trainer.train(setup, request.folder, request.resume)
+        summary = run.train(setup, request.folder, request.resume)
     if context.is_main:
-        _report(summary, request.folder.path)
+        _report(summary, request.folder)
 
 
-def _describe(setup: Setup) -> str:
-    """Return the printed summary of the run: network, data, batch, ranks, length and learning rate."""
+def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
+    """Return the printed summary of the run: network, data, batch, ranks, length, learning rate and place."""
     recipe, plan, context = setup.recipe, setup.plan, setup.context
     size = measure(recipe.model, setup.num_classes, recipe.eval.crop)
     check_training(recipe.model, setup.num_classes, recipe.augment.size)
@@ -38,7 +47,7 @@ def _describe(setup: Setup) -> str:
     images = sorted({n * recipe.train.micro_batch for n in shards}, reverse=True)
     training, counted = len(setup.splits.train), len(setup.evaluation.images)
     storage = " and ".join(dict.fromkeys(setup.splits.storage.values()))  # once where both splits have the same
-    lines = {
+    return {
         "network": f"{title_of(recipe.model)}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
         "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images; {storage}",
@@ -46,12 +55,17 @@ def _describe(setup: Setup) -> str:
         f"{recipe.train.micro_batch}",
         "processes": f"{context.world_size} with {' or '.join(map(str, images))} images of a step each, "
         f"loader processes: {worker_count(recipe.data.workers, context.local_world_size)} each",
-        "device": f"{context.device.type}, {setup.precision.name}, {torch.get_num_threads()} threads",
+        "device": f"{context.device.type}, {setup.precision.name}, {_count(torch.get_num_threads(), 'thread')}",
         "length": f"{plan.steps_per_epoch} steps an epoch, {setup.total_steps} steps in all; {_last_batch(setup)}",
-        "evaluation": f"{setup.evaluation.protocol}, every {recipe.eval.every_epochs} epochs",
+        "evaluation": f"{setup.evaluation.protocol}, {normalisation_text(recipe.data)}, every "
+        + (f"{recipe.eval.every_epochs} epochs" if recipe.eval.every_epochs > 1 else "epoch"),
         "learning rate": _lr_table(setup),
+        "run folder": str(folder.path),
     }
-    return "\n".join(f"{name:14s}{text}" for name, text in lines.items())
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 def _last_batch(setup: Setup) -> str:
@@ -70,32 +84,34 @@ def _lr_table(setup: Setup, rows: int = 8) -> str:
     """List the learning rate by epoch: each change to a constant rate, and about `rows` points of a curve."""
     schedule, per_epoch = setup.schedule(), setup.plan.steps_per_epoch
     rates = [schedule.lr(epoch * per_epoch) for epoch in range(setup.epoch_of(setup.total_steps - 1))]
-    changes = [e for e, lr in enumerate(rates) if e == 0 or lr != rates[e - 1]]
-    kept = {e for e in changes if rates[e : e + 2] == [rates[e]] * 2} | {0, changes[-1]}
+    warmed_up = -(-schedule.warmup // per_epoch)
+    warmup = f"warm-up to {schedule.peak:.4g} in {schedule.warmup} steps" if schedule.warmup else ""
+    changes = [e for e in range(warmed_up, len(rates)) if e == warmed_up or rates[e] != rates[e - 1]]
+    if not changes:
+        return warmup
+    kept = {e for e in changes if rates[e : e + 2] == [rates[e]] * 2} | {changes[0], changes[-1]}
     stride = -(-len(changes) // rows)
     if len(kept) > 2 * rows:  # a staircase of many steps: thin it out like a curve
-        kept = {0, changes[-1]}
+        kept = {changes[0], changes[-1]}
     text = ", ".join(f"{rates[e]:.4g} at epoch {e + 1}" for i, e in enumerate(changes) if i % stride == 0 or e in kept)
     if setup.recipe.schedule.name == "plateau":
         text += f", × {setup.recipe.schedule.factor:g} on each plateau"
-    return text
+    return f"{warmup}, {text}" if warmup else text
 
 
 def _suggest_procs(setup: Setup) -> None:
     gpus = torch.cuda.device_count()
     useful = min(gpus, setup.plan.micro_batches)
     if useful > setup.context.local_world_size:
-        print(
-            f"only {setup.context.local_world_size} of {gpus} GPUs in use; for {useful}: --procs {useful}", flush=True
-        )
+        announce(f"only {setup.context.local_world_size} of {gpus} GPUs in use; for {useful}: --procs {useful}")
 
 
-def _report(summary: dict[str, object], folder: object) -> None:
+def _report(summary: dict[str, object], folder: RunDir) -> None:
     for name, result in (("final", summary["last"]), ("best", summary["best"])):
         if not isinstance(result, dict):
             continue  # no best.pt: a finished run was resumed after it was deleted
         print(
-            f"{name:6s}top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % "
+            f"{name:6s}accuracy {result['top1']:.2f} %, top-5 accuracy {result['top5']:.2f} % "
             f"({result['top1_correct']} and {result['top5_correct']} of {result['count']}), epoch {result['epoch']}"
         )
-    announce(f"run folder: {folder}")
+    announce(f"run folder: {folder.path}")

@@ -12,8 +12,8 @@ from resnext_train.config.data_sections import (
 )
 from resnext_train.config.recipe import CheckpointSection, LogSection, ModelSection, Recipe
 from resnext_train.config.recipe_catalogue import Entry, catalogue, read_entry
-from resnext_train.config.recipe_files import find_recipe, nearest_names, run_name, shipped_recipes
-from resnext_train.config.recipe_keys import keys_named
+from resnext_train.config.recipe_files import find_recipe, nearest_names, run_name, shipped_names, shipped_recipes
+from resnext_train.config.recipe_keys import all_keys, keys_named
 from resnext_train.config.recipe_loader import (
     LoadedRecipe,
     as_continued,

@@ -34,15 +34,22 @@ def find_recipe(name: str) -> Path:
     for candidate in places:
         if is_file(candidate):
             return candidate
-    known = sorted(str(p.relative_to(shipped)) for p in shipped.rglob("*.yaml") if not p.name.startswith("_"))
-    matches = [k for k in known if k.endswith("/" + file)]
+    known = shipped_names()
+    matches = [k for k in known if f"{k}.yaml".endswith("/" + file)]
     if len(matches) == 1:
-        return shipped / matches[0]
+        return shipped / f"{matches[0]}.yaml"
     if matches:
         raise InputError(f"recipe {name} is ambiguous: give one of {', '.join(matches)}")
-    near = nearest_names(file.removesuffix(".yaml"), [k.removeprefix("imagenet/").removesuffix(".yaml") for k in known])
+    near = nearest_names(file.removesuffix(".yaml"), known)
     hint = f"did you mean {' or '.join(near)}?" if near else "`resnext info` lists the shipped recipes"
     raise InputError(f"recipe {name} not found, neither as a path nor among the shipped recipes; {hint}")
+
+
+def shipped_names() -> list[str]:
+    """Return the names of all shipped recipes for `--config`: those of ImageNet-1K without a folder."""
+    shipped = shipped_recipes()
+    paths = (p.relative_to(shipped).with_suffix("") for p in shipped.rglob("*.yaml") if not p.name.startswith("_"))
+    return sorted(str(path).removeprefix("imagenet/") for path in paths)
 
 
 def find_base(name: str, recipe: Path) -> Path | None:

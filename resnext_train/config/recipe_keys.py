@@ -49,9 +49,14 @@ def variant_keys(section: str, tag: object) -> set[str]:
     return {name for v in chosen for name in v.model_fields}
 
 
+def all_keys() -> list[str]:
+    """Return all keys of all sections and variants, each once."""
+    return list(dict.fromkeys(key for key, _ in KEYS))
+
+
 def keys_named(name: str) -> list[str]:
     """Return all keys `section.NAME`."""
-    return list(dict.fromkeys(key for key, _ in KEYS if key.partition(".")[2] == name))
+    return [key for key in all_keys() if key.partition(".")[2] == name]
 
 
 def unknown_key(key: str, sections: Mapping[str, Any]) -> str:

@@ -72,7 +72,7 @@ class StepSchedule(_Schedule):
 
     name: Literal["step"] = "step"
     """Kind of schedule."""
-    milestones: tuple[Duration, ...] = (30.0, 60.0, 90.0)
+    milestones: tuple[Duration, ...] = (30.0, 60.0)
     """Epochs (or steps) after which the learning rate is multiplied."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Factor on the learning rate."""

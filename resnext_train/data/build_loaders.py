@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnext_train.config import EvalSection, FolderData, PadAugment, Recipe, ScaleAugment
+from resnext_train.config import DataSection, EvalSection, FolderData, PadAugment, Recipe, ScaleAugment
 from resnext_train.data.batch_datasets import EvalBatches, TrainBatches
 from resnext_train.data.build_sources import first_few, missing_from
 from resnext_train.data.device_loader import DeviceLoader, Loading
@@ -54,6 +54,12 @@ def build_crop_transform(recipe: Recipe) -> CropTransform:
     if isinstance(a, ScaleAugment):
         return ScaleTransform(a.size, a.interpolation, a.flip, a.short_side)
     return AreaTransform(a.size, a.interpolation, a.flip, a.area, a.aspect)
+
+
+def normalisation_text(section: DataSection) -> str:
+    """Return the mean and standard deviation with which images are normalised, for messages."""
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (section.mean, section.std))
+    return f"mean {mean}, std {std}"
 
 
 def build_train_loader(

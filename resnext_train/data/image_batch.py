@@ -43,6 +43,11 @@ class ImageBatch(NamedTuple):
     jitter: Tensor | None
     report: LoadReport = _NOTHING_REPORTED
 
+    @property
+    def asked(self) -> int:
+        """Number of images that were to be evaluated, those that could not be read included."""
+        return len(self.labels) + self.report.missing
+
     def to(self, device: torch.device) -> ImageBatch:
         """Start the copy to `device` and return the batch there, without waiting."""
         jitter = None if self.jitter is None else self.jitter.to(device, non_blocking=True)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from resnext_train.config import ModelSection
+from resnext_train.config import ModelSection, nearest_names, shipped_names
 from resnext_train.errors import InputError
 
 Block = Literal["basic", "bottleneck"]
@@ -150,10 +150,7 @@ def architecture_of(section: ModelSection) -> Architecture:
     name = section.arch
     match = _NAME.fullmatch(name)
     if not match or (match["wide"] is None) != (match["two"] is None):
-        raise InputError(
-            f"model.arch: unknown network {name[:100]!r}; use a name such as resnet50, resnext50_32x4d, plain34, "
-            "preact_resnet200, resnet110 (CIFAR) or torchvision/vgg16_bn; resnext info lists all"
-        )
+        raise InputError(f"model.arch: unknown network {name[:100]!r}; {_hint(name)}")
     if section.width > _WIDEST:
         raise InputError(f"model.width: {section.width:g} times the channels of {name} are too many; make it smaller")
     depth = section.depth or int(match["resnet"] or match["plain"] or match["grouped"])
@@ -173,6 +170,17 @@ def architecture_of(section: ModelSection) -> Architecture:
     )
     _check(name, architecture, section)
     return architecture
+
+
+def _hint(name: str) -> str:
+    """Return which network may be meant by an unknown name."""
+    near = nearest_names(name[:100], [k for k in shipped_names() if _NAME.fullmatch(k.rpartition("/")[2])])
+    if near:
+        return f"did you mean {' or '.join(k.rpartition('/')[2] for k in near)}?"
+    return (
+        "use a name such as resnet50, resnext50_32x4d, plain34, preact_resnet200, resnet110 (CIFAR), "
+        "torchvision/vgg16_bn or timm/NAME; `resnext info` lists the shipped recipes"
+    )
 
 
 def _blocks(section: ModelSection, depth: int, grouped: bool, cifar: bool) -> tuple[Block, tuple[int, ...]]:

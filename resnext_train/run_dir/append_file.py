@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from resnext_train.run_dir.console import print_line
+from resnext_train.run_dir.console import print_warning
 
 
 class AppendFile:
@@ -24,7 +24,9 @@ class AppendFile:
             self._failing = False
         except OSError as error:
             if not self._failing:
-                print_line(f"{self._path} cannot be written: {error.strerror}; it will be written when there is room")
+                print_warning(
+                    f"{self._path} cannot be written: {error.strerror}; it will be written when there is room"
+                )
             self._failing = True
         return len(data)
 
@@ -35,6 +37,6 @@ class AppendFile:
         """Try a last time to write what is missing, then close."""
         self.write(b"")
         if self._pending:
-            print_line(f"{self._path} lacks its last {len(self._pending):,} bytes, for which there was no room")
+            print_warning(f"{self._path} lacks its last {len(self._pending):,} bytes, for which there was no room")
         with contextlib.suppress(OSError):  # a network disk reports again what was reported before
             self._file.close()

@@ -1,78 +1,95 @@
-"""The console: its progress bar and its lines."""
+"""The console: progress, epochs and results go to stdout, warnings and errors to stderr.
+
+On a terminal a bar shows the progress of an epoch or an evaluation; elsewhere, as in a file, a line at most every half
+minute does. Nothing is coloured.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sys
 import time
-from typing import Any
+from collections.abc import Generator, Iterable
+from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
 from resnext_train.errors import printable
 from resnext_train.run_dir.sink import Event
 
+
+class _Counted(Protocol):
+    @property
+    def asked(self) -> int: ...
+
+
+_Batch = TypeVar("_Batch", bound=_Counted)
+
 _LINE_SECONDS = 30.0
 """Seconds between two progress lines where the console is no terminal."""
 
+_BAR, _SHORTEST_BAR, _NARROW = 10, 4, 70
+"""Columns that a bar has at least; on a terminal of at most so many, few."""
 
-def print_line(text: str) -> None:
+_FORMAT = "{desc} {percentage:3.0f}%|{bar}| "
+
+_NOTICEABLE_WAIT = 0.05
+"""Part of the time spent waiting for images from which on it is worth a place in a narrow bar."""
+
+
+def print_warning(text: str) -> None:
     """Print a line to stderr. A console that is gone or full must not end a run: the log has everything."""
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(printable(text), file=sys.stderr)
 
 
-class ConsoleSink:
-    """A tqdm bar per epoch on a terminal; elsewhere a line at most every half minute."""
+def print_progress(text: str) -> None:
+    """Print a line to stdout, at once, also where that is a file."""
+    with contextlib.suppress(OSError, ValueError):
+        tqdm.write(printable(text), file=sys.stdout)
+        sys.stdout.flush()
 
-    def __init__(self, epochs: int, steps_per_epoch: int, total_steps: int, start: int) -> None:
-        self._epochs, self._steps_per_epoch, self._total = epochs, steps_per_epoch, total_steps
-        self._start, self._started, self._printed = start, time.monotonic(), time.monotonic()
+
+class Progress:
+    """The progress of a pass over `total` steps or images: a bar on a terminal, elsewhere a line now and then.
+
+    Both show what `show` was last given: the first of several wordings, the richest first, that the width has room for.
+    """
+
+    def __init__(self, labels: tuple[str, ...], total: int, done: int = 0) -> None:
+        """Begin a pass of which `done` are done. `labels` names it, the longest wording first."""
+        self._labels, self._total, self._done = labels, total, done
         self._bar: tqdm[Any] | None = None
-        self._is_terminal = sys.stderr.isatty()
-
-    def tick(self, epoch: int, step_in_epoch: int) -> None:
-        """Advance the bar; open it at an epoch's first step."""
-        if not self._is_terminal:
-            return
-        if self._bar is None:
+        if _is_terminal():
             self._bar = tqdm(
-                total=self._steps_per_epoch,
-                initial=step_in_epoch - 1,
-                desc=f"epoch {epoch}/{self._epochs}",
-                unit="step",
+                total=total,
+                initial=done,
+                desc=labels[0],
                 leave=False,
-                dynamic_ncols=True,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}",
+                file=sys.stdout,
+                ncols=_columns(),
+                bar_format=_FORMAT,
             )
-        with contextlib.suppress(OSError):
-            self._bar.update(1)
 
-    def write(self, event: Event) -> None:
-        """Show a step in the bar, and an epoch or a warning as a line of its own."""
-        if event["event"] == "step":
-            self._step(event)
-        elif event["event"] in ("unreadable", "slow_data", "skipped", "checkpoint_failed"):
-            print_line(event["text"])
-        elif event["event"] == "epoch":
-            self.close()
-            print_line(_epoch_line(event, self._epochs))
-
-    def _step(self, event: Event) -> None:
-        done = event["step"] - self._start
-        left = (time.monotonic() - self._started) / done * (self._total - event["step"])
-        trained = (
-            "all steps skipped" if event["loss"] is None else f"loss {event['loss']:.3f}, top-1 {event['top1']:.1f} %"
-        )
-        text = (
-            f"{trained}, {event['images_per_s']:.0f} images/s, data-wait {100 * event['data_wait']:.1f} %, "
-            f"ETA {_duration(left)}"
-        )
+    def advance(self, count: int) -> None:
+        count = min(count, self._total - self._done)
+        self._done += count
         if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
-        elif not self._is_terminal and time.monotonic() - self._printed > _LINE_SECONDS:
-            self._printed = time.monotonic()
-            print_line(f"epoch {event['epoch']}/{self._epochs} step {event['step']}: {text}")
+            self._bar.ncols = _columns()  # the terminal may have another width by now
+            with contextlib.suppress(OSError):
+                self._bar.update(count)
+
+    def show(self, wordings: list[str], at_once: bool = False) -> None:
+        """Show one of the `wordings` behind the bar, see `fitting`; `at_once`, or when the bar is next drawn."""
+        if self._bar is None:
+            return
+        self._bar.desc, text = fitting(self._labels, wordings, _columns(), self._total)
+        self._bar.bar_format = _FORMAT + text  # tqdm's own place for it begins with a comma
+        if at_once:
+            with contextlib.suppress(OSError):
+                self._bar.refresh()
 
     def close(self) -> None:
         if self._bar is not None:
@@ -81,16 +98,144 @@ class ConsoleSink:
             self._bar = None
 
 
+def fitting(labels: tuple[str, ...], wordings: list[str], columns: int, total: int = 0) -> tuple[str, str]:
+    """Return the richest label and wording that leave a bar room in so many columns; else the shortest ones.
+
+    A wording may hold tqdm's {n_fmt} and {total_fmt}, what is done of the `total`.
+    """
+    fixed = len("  100%|| ")
+    least = _BAR if columns > _NARROW else _SHORTEST_BAR
+    for wording in wordings:
+        length = fixed + len(wording.format(n_fmt=total, total_fmt=total)) + least
+        for label in labels:
+            if len(label) + length <= columns:
+                return label, wording
+    return labels[-1], wordings[-1]
+
+
+class ConsoleSink:
+    """A bar for each epoch on a terminal, elsewhere a line at most every half minute; and a line for each epoch."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int, total_steps: int, start: int) -> None:
+        self._epochs, self._steps_per_epoch, self._total = epochs, steps_per_epoch, total_steps
+        self._start, self._started, self._printed = start, time.monotonic(), 0.0
+        self._progress: Progress | None = None
+        self._last: Event | None = None
+
+    def tick(self, epoch: int, step_in_epoch: int) -> None:
+        """Advance the bar; open it at an epoch's first step, and close it at the last."""
+        if self._progress is None:
+            labels = (f"epoch {epoch}/{self._epochs}", f"{epoch}/{self._epochs}")
+            self._progress = Progress(labels, self._steps_per_epoch, step_in_epoch - 1)
+        self._progress.advance(1)
+        if self._last is None:
+            self._progress.show([_STEPS])
+
+    def write(self, event: Event) -> None:
+        """Show a step in the bar, and an epoch or a warning as a line of its own."""
+        if event["event"] == "step":
+            self.show(event)
+        elif event["event"] in ("unreadable", "slow_data", "skipped", "checkpoint_failed"):
+            print_warning(event["text"])
+        elif event["event"] == "epoch":
+            self.close()
+            print_progress(_epoch_line(event, self._epochs))
+
+    def show(self, event: Event) -> None:
+        """Show the numbers of a step event."""
+        self._last = event
+        left = (time.monotonic() - self._started) / (event["step"] - self._start) * (self._total - event["step"])
+        wordings = _wordings(event, left)
+        if self._progress is not None:
+            self._progress.show(wordings, at_once=True)
+        if not _is_terminal() and (not self._printed or time.monotonic() - self._printed > _LINE_SECONDS):
+            self._printed = time.monotonic()
+            at = (event["step"] - 1) % self._steps_per_epoch + 1
+            numbers = wordings[0].format(n_fmt=at, total_fmt=self._steps_per_epoch)
+            print_progress(f"epoch {event['epoch']}/{self._epochs} {numbers}")
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
+
+
+def evaluation_shown(
+    batches: Iterable[_Batch], images: int, ranks: int, is_shown: bool
+) -> Generator[_Batch, None, None]:
+    """Yield this rank's `batches`, and show how many of the `images` all ranks have gone through.
+
+    The others are taken to be as fast as this one.
+    """
+    if not is_shown:
+        yield from batches
+        return
+    progress, done = Progress(("evaluating",), images), 0
+    started = printed = time.monotonic()
+    try:
+        for batch in batches:
+            yield batch
+            count = ranks * batch.asked
+            done = min(done + count, images)
+            progress.advance(count)
+            now = time.monotonic()
+            rate = done / max(now - started, 1e-6)
+            left = _duration((images - done) / rate) if done else "?"
+            counted, speed = f"{done:,}/{images:,} images", f"{rate:.0f} images/s"
+            progress.show([f"{counted}, {speed}, ETA {left}", f"{speed}, ETA {left}", f"ETA {left}"])
+            if not _is_terminal() and now - printed > _LINE_SECONDS:
+                printed = now
+                print_progress(f"evaluating: {counted}, {speed}, ETA {left}")
+    finally:
+        progress.close()
+
+
+_STEPS = "step {n_fmt}/{total_fmt}"
+
+
+def _wordings(event: Event, left: float) -> list[str]:
+    """Return how a step's numbers may be told, the richest wording first."""
+    rate, eta = f"{event['images_per_s']:.0f}", f"ETA {_duration(left)}"
+    waited = event["data_wait"]
+    if event["loss"] is None:
+        trained = tight = short = "all steps skipped"
+    else:
+        loss = f"loss {event['loss']:.3f}"
+        trained = f"{loss}, accuracy {event['top1']:.1f} %"
+        tight, short = f"{loss} accuracy {event['top1']:.1f}%", f"{loss} acc {event['top1']:.1f}%"
+    wait, short_wait = f"data-wait {100 * waited:.1f} %", f"wait {100 * waited:.0f}%"
+    usual = [
+        f"{trained}, {rate} images/s, {eta}",
+        f"{tight} {rate} images/s {eta}",
+        f"{short} {rate} images/s {eta}",
+        f"{short} {rate}/s {eta}",
+        f"{short} {eta}",
+        short,
+    ]
+    slow = [f"{trained}, {rate} images/s, {wait}, {eta}", f"{short} {rate}/s {short_wait} {eta}"]
+    rich = [f"{_STEPS}: {trained}, {rate} images/s, {wait}, {eta}"]
+    return [*rich, *slow, *usual] if waited > _NOTICEABLE_WAIT else [*rich, f"{_STEPS}: {usual[0]}", *usual]
+
+
 def _epoch_line(event: Event, epochs: int) -> str:
     line = f"epoch {event['epoch']}/{epochs}: "
     if event["train_loss"] is None:
         line += "all steps skipped"
     else:
-        line += f"train loss {event['train_loss']:.4f}, top-1 {event['train_top1']:.2f} %"
+        line += f"train loss {event['train_loss']:.4f}, accuracy {event['train_top1']:.2f} %"
     if event["val_count"]:
         top1, top5 = (100 * event[f"val_{k}_correct"] / event["val_count"] for k in ("top1", "top5"))
-        line += f"; val loss {event['val_loss']:.4f}, top-1 {top1:.2f} %, top-5 {top5:.2f} %"
+        line += f"; val loss {event['val_loss']:.4f}, accuracy {top1:.2f} %, top-5 accuracy {top5:.2f} %"
     return f"{line}; {event['seconds']:.1f} s"
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _columns() -> int:
+    """Return how many columns a line may have: one less than the terminal, where some begin a new line at the end."""
+    return shutil.get_terminal_size().columns - 1
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from resnext_train.atomic_file import free_name, link_atomically, write_atomically
 from resnext_train.regular_file import read_regular
 from resnext_train.run_dir.append_file import AppendFile
-from resnext_train.run_dir.console import print_line
+from resnext_train.run_dir.console import print_warning
 from resnext_train.run_dir.sink import Event, LogEnd
 
 _MAX_BYTES = 1 << 32
@@ -32,7 +32,7 @@ class JsonlSink:
         if log.damaged:
             aside = free_name(path.with_stem(f"{path.stem}.damaged"))
             link_atomically(path, aside)
-            print_line(f"{path}: {log.damaged} lines are damaged, and left out; the file as it was is {aside}")
+            print_warning(f"{path}: {log.damaged} lines are damaged, and left out; the file as it was is {aside}")
         kept = [(line, event) for line, event in zip(log.lines, log.events, strict=True) if end.holds(event)]
         write_atomically(path, lambda file: file.writelines(line for line, _ in kept))
         self._file = AppendFile(path)
@@ -44,6 +44,9 @@ class JsonlSink:
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
         """Ignore steps."""
+
+    def show(self, event: Event) -> None:
+        """Ignore what is not logged."""
 
     def close(self) -> None:
         self._file.close()

@@ -13,6 +13,19 @@ from pathlib import Path
 from typing import TextIO
 
 from resnext_train.errors import InputError
+from resnext_train.regular_file import open_regular
+
+
+def holder_of(path: Path) -> str | None:
+    """Return who has locked the file `path`, without writing to it; None if nobody has."""
+    try:
+        with os.fdopen(open_regular(path)) as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+    except (BlockingIOError, PermissionError):
+        return "another process"
+    except OSError:  # there is none, or the file system has no locks
+        return None
 
 
 class RunLock:

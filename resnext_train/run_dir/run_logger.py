@@ -42,6 +42,11 @@ class RunLogger:
         for sink in self._sinks:
             sink.tick(epoch, step_in_epoch)
 
+    def show(self, event: str, **fields: Any) -> None:
+        """Show what is not logged."""
+        for sink in self._sinks:
+            sink.show({"event": event, **fields})
+
     def close(self) -> None:
         for sink in self._sinks:
             sink.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -13,9 +14,9 @@ from typing import Any, Literal
 from resnext_train.atomic_file import write_text_atomically
 from resnext_train.errors import InputError
 from resnext_train.regular_file import read_regular
-from resnext_train.run_dir.console import print_line
+from resnext_train.run_dir.console import print_warning
 from resnext_train.run_dir.jsonl_sink import read_log, to_json
-from resnext_train.run_dir.run_lock import RunLock
+from resnext_train.run_dir.run_lock import RunLock, holder_of
 
 Status = Literal["running", "done", "preempted", "failed"]
 
@@ -60,7 +61,7 @@ class RunDir:
             try:
                 old.unlink()
             except OSError as error:
-                print_line(f"{old} cannot be removed: {error.strerror}")
+                print_warning(f"{old} cannot be removed: {error.strerror}")
 
     @property
     def recipe(self) -> Path:
@@ -109,9 +110,36 @@ class RunDir:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            return RunLock(self.path / ".lock")
+            return RunLock(self._lock)
         except OSError as error:
             raise self._cannot_be_written(error) from error
+
+    def check_usable(self) -> None:
+        """Check, without writing, that `lock` and `create` would succeed.
+
+        Raises:
+            InputError: the folder cannot be written, or another run is in it.
+        """
+        place = self._nearest()
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise self._cannot_be_written(PermissionError(errno.EACCES, f"{place} is not writable for this user"))
+        if holder := holder_of(self._lock):
+            raise InputError(f"{self.path} is in use by {holder}; stop that run first, or choose another --out")
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / ".lock"
+
+    def _nearest(self) -> Path:
+        """Return the folder, or while it is not there the nearest one above it.
+
+        Raises:
+            InputError: that is no folder.
+        """
+        place = next(p for p in (self.path, *self.path.absolute().parents) if os.path.lexists(p))
+        if not place.is_dir():
+            raise self._cannot_be_written(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        return place
 
     def check_room(self, checkpoint_bytes: int, keep: int) -> None:
         """Check that the disk has room for all checkpoints of `checkpoint_bytes` and a temporary one.
@@ -123,7 +151,7 @@ class RunDir:
         """
         here = len({path.stat().st_ino for path in self.newest_first() if path.is_file()})
         needed = max(1, 3 + keep + 1 - here) * checkpoint_bytes
-        if (free := shutil.disk_usage(self.path).free) < needed:
+        if (free := shutil.disk_usage(self._nearest()).free) < needed:
             raise InputError(
                 f"the disk of run folder {self.path} has {free / 1e6:.0f} MB free, but its checkpoints of "
                 f"{checkpoint_bytes / 1e6:.0f} MB each need {needed / 1e6:.0f} MB; make room, or choose another --out"
@@ -141,7 +169,7 @@ class RunDir:
         try:
             write_text_atomically(self.path / name, text)
         except OSError as error:
-            print_line(f"{self.path / name} cannot be written: {error.strerror}")
+            print_warning(f"{self.path / name} cannot be written: {error.strerror}")
 
     def sync_log(self) -> None:
         with contextlib.suppress(FileNotFoundError), self.log.open("rb") as file:  # its removal loses no checkpoint

@@ -31,5 +31,8 @@ class Sink(Protocol):
     def tick(self, epoch: int, step_in_epoch: int) -> None:
         """Note the end of a step. Called for each, so it must be cheap."""
 
+    def show(self, event: Event) -> None:
+        """Show the numbers of a step that is not logged, if anyone looks on."""
+
     def close(self) -> None:
         """Finish: no more events follow."""

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from resnext_train.run_dir.append_file import AppendFile
 from resnext_train.run_dir.sink import Event, LogEnd
@@ -20,7 +20,13 @@ class TensorBoardSink:
     which takes two seconds to import.
     """
 
-    _TRAIN = ("loss", "top1", "lr", "images_per_s", "data_wait")
+    _TRAIN: ClassVar = {
+        "loss": "loss",
+        "top1": "accuracy",
+        "lr": "lr",
+        "images_per_s": "images_per_s",
+        "data_wait": "data_wait",
+    }
 
     def __init__(self, folder: Path, end: LogEnd, last_step: Sequence[Event]) -> None:
         """Continue the curves in `folder` after `end`, whose last step has the events `last_step` in the log."""
@@ -45,13 +51,13 @@ class TensorBoardSink:
     def write(self, event: Event) -> None:
         """Write the scalars of a step or an epoch."""
         if event["event"] == "step":
-            scalars = {f"train/{name}": event.get(name) for name in self._TRAIN}
+            scalars = {f"train/{name}": event.get(key) for key, name in self._TRAIN.items()}
         elif event["event"] == "epoch" and event.get("val_count"):
             count = event["val_count"]
             scalars = {
                 "val/loss": event["val_loss"],
-                "val/top1": 100 * event["val_top1_correct"] / count,
-                "val/top5": 100 * event["val_top5_correct"] / count,
+                "val/accuracy": 100 * event["val_top1_correct"] / count,
+                "val/top5_accuracy": 100 * event["val_top5_correct"] / count,
             }
         else:
             return
@@ -61,6 +67,9 @@ class TensorBoardSink:
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:
         """Ignore steps."""
+
+    def show(self, event: Event) -> None:
+        """Ignore what is not logged."""
 
     def close(self) -> None:
         self._file.close()

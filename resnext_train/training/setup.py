@@ -19,6 +19,7 @@ from resnext_train.data.slow_loader import Workers
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
 from resnext_train.training.lr_schedule import Schedule, build_schedule
+from resnext_train.training.schedule_warnings import schedule_warnings
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Setup:
         r = self.recipe
         return build_schedule(r.schedule, r.optimizer, self.steps_per_epoch, self.total_steps)
 
+    def warnings(self) -> list[str]:
+        """Return what in the recipe does not come to pass in this run, a sentence each."""
+        return schedule_warnings(self.recipe, self.steps_per_epoch, self.total_steps)
+
     def workers(self) -> Workers:
         """Return how many loader processes this rank has, and could have."""
         requested, ranks = self.recipe.data.workers, self.context.local_world_size
@@ -71,6 +76,7 @@ class Setup:
             "groups": self.plan.micro_batches,
             "steps_per_epoch": self.steps_per_epoch,
             "total_steps": self.total_steps,
+            "warnings": self.warnings(),
             "last_batch": {"images": self.plan.partial, "dropped": self.plan.dropped},
         }
 

@@ -45,11 +45,15 @@ class Clock:
         self._steps += 1
         self._images += images
 
+    def peek(self) -> Lap:
+        """Return the lap so far."""
+        seconds = time.perf_counter() - self._lap
+        return Lap(seconds, self._waited, self._steps, self._images, LoadReport.sum(self._reports))
+
     def lap(self) -> Lap:
         """Return the lap that ends now, and start the next."""
-        now = time.perf_counter()
-        result = Lap(now - self._lap, self._waited, self._steps, self._images, LoadReport.sum(self._reports))
-        self._lap, self._waited, self._steps, self._images, self._reports = now, 0.0, 0, 0, []
+        result = self.peek()
+        self._lap, self._waited, self._steps, self._images, self._reports = self._lap + result.seconds, 0.0, 0, 0, []
         return result
 
 

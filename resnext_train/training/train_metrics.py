@@ -74,6 +74,12 @@ class TrainMeter:
         window, self.window = self.window, Totals()
         return window
 
+    def peek(self) -> Totals:
+        """Return the window's sums so far, of which this rank's alone since the last `read`. Changes nothing."""
+        loss, correct, seen, unreadable = self._pending.tolist()
+        w = self.window
+        return Totals(w.loss + loss, w.correct + int(correct), w.seen + int(seen), w.unreadable + int(unreadable))
+
     def end_epoch(self) -> None:
         """Begin the next epoch, and its first window."""
         self.window, self.epoch = Totals(), Totals()

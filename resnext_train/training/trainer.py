@@ -1,13 +1,12 @@
 """A training run, from its first step to its last. Read this file first.
 
-`train` is the entrance: it locks the run folder, finds the checkpoint to continue from, and builds a `Trainer`.
-`Trainer.train` is the loop: load, step, log, evaluate, save, stop.
+`Trainer.train` is the loop: load, step, log, evaluate, save, stop. `run.py` builds a `Trainer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NoReturn
 
 from resnext_train.checkpoint import checkpoint_file
@@ -22,7 +21,7 @@ from resnext_train.distributed.flag_sync import StepFlags
 from resnext_train.distributed.stop_signals import StopRequested, StopSignals
 from resnext_train.errors import InputError, Preempted
 from resnext_train.evaluation.evaluate import evaluate
-from resnext_train.run_dir.console import print_line
+from resnext_train.run_dir.console import evaluation_shown, print_warning
 from resnext_train.run_dir.environment import environment
 from resnext_train.run_dir.run_logger import RunLogger, open_sinks
 from resnext_train.run_dir.run_paths import RunDir
@@ -30,45 +29,23 @@ from resnext_train.run_dir.sink import LogEnd
 from resnext_train.training.build_step import build_train_step
 from resnext_train.training.health import check_equal_weights, check_skipped, skipped_event, weights_digest
 from resnext_train.training.progress import Progress, TorchRng
-from resnext_train.training.saved_run import SavedRun, load_saved_run
+from resnext_train.training.saved_run import SavedRun
 from resnext_train.training.setup import Setup
 from resnext_train.training.throughput import Clock, DataWait, Lap
-from resnext_train.training.train_metrics import epoch_results
+from resnext_train.training.train_metrics import Totals, epoch_results
 
-
-def train(setup: Setup, folder: RunDir, resume: str) -> dict[str, Any]:
-    """Train to the end of the recipe and return the summary. Every rank calls this.
-
-    `resume` is auto, never or the path of a checkpoint, see checkpoint/resume.py.
-
-    Raises:
-        Preempted: a signal stopped the run; it is saved.
-        InputError: the run folder cannot be written, the checkpoint does not fit, an image cannot be read, or a loader
-            process died.
-        FaultError: a rank is gone, the ranks' weights differ, too many steps in a row were not finite, or checkpoints
-            cannot be written.
-    """
-    context, section = setup.context, setup.recipe.train
-    context.start_training(section.patience_seconds)
-    with ExitStack() as stack:
-        if lock := context.run_on_all_ranks(lambda: folder.lock() if context.is_main else None):
-            stack.enter_context(closing(lock))
-        signals = stack.enter_context(StopSignals(announce=context.is_main))
-        with context.dead_ranks_named():
-            # Under the lock: no other run can be writing checkpoints in the folder.
-            saved = load_saved_run(setup, folder, resume)
-            trainer = Trainer(saved.setup if saved else setup, folder, saved, signals)
-        return trainer.train()
+_FIRST_SHOWN = 5
+"""Steps after which the console shows first numbers, if none are logged before."""
 
 
 class Trainer:
     """A run on this rank. The ranks do everything together; only rank 0 writes to the run folder."""
 
     def __init__(self, setup: Setup, folder: RunDir, saved: SavedRun | None, signals: StopSignals) -> None:
-        """Build all parts of a run, as saved or new; then prepare the run folder and log the start.
+        """Build all parts of a run, as saved or new. Nothing is written before `begin`.
 
         Raises:
-            InputError: the checkpoint holds another network, or the run folder cannot be written.
+            InputError: the checkpoint holds another network, or model.weights do not fit.
         """
         recipe, context = setup.recipe, setup.context
         self.setup, self.folder, self.signals, self.context = setup, folder, signals, context
@@ -93,13 +70,26 @@ class Trainer:
         images = setup.splits.train
         self._clock, self._data_wait = Clock(), DataWait(setup.workers(), images.storage)
         self._val_loader = build_eval_loader(recipe, setup.evaluation.images, context, self._log_unreadable)
-        context.run_on_main(lambda: self._prepare_folder(saved))
-        self.log.write("start", step=self.progress.step, **environment(), **setup.effective())
+
+    def begin(self, saved: SavedRun | None) -> None:
+        """Prepare the run folder for a run that goes on from `saved`, and log the start.
+
+        Raises:
+            InputError: the folder cannot be written, or has no room.
+        """
+        self.check_room()
+        self.context.run_on_main(lambda: self._prepare_folder(saved))
+        self.log.write("start", step=self.progress.step, **environment(), **self.setup.effective())
+
+    def check_room(self) -> None:
+        """Check that the disk has room for the checkpoints; raises InputError if not."""
+        recipe = self.setup.recipe
+        size, keep = checkpoint_file.approximate_bytes(self.state_dict()), recipe.checkpoint.keep
+        self.context.run_on_main(lambda: self.folder.check_room(size, keep))
 
     def _prepare_folder(self, saved: SavedRun | None) -> None:
         setup, recipe, folder = self.setup, self.setup.recipe, self.folder
         log, train = recipe.log, recipe.train
-        folder.check_room(checkpoint_file.approximate_bytes(self.state_dict()), recipe.checkpoint.keep)
         if saved:  # newer checkpoints of this folder are given up: they become discarded_NAME
             branch_from(folder, saved.path, epochs=setup.epoch_of(self.progress.step) - 1)
         folder.create(recipe.to_yaml())
@@ -148,11 +138,14 @@ class Trainer:
                 self._clock.lap()  # the run's time counts from here
                 if progress.epoch_is_open:  # the run ended before this epoch's evaluation did
                     self._end_epoch()
+                first = progress.step
                 while progress.step < setup.total_steps:
                     self._take_step(micro_batches)
                     at_end = progress.step == setup.total_steps
                     if at_end or progress.step % recipe.log.every == 0:
                         self._log_step()
+                    elif progress.step - first == _FIRST_SHOWN and self.context.is_main:
+                        self.log.show("step", **self._step_event(self._meter.peek(), self._clock.peek()))
                     if at_end or progress.step % setup.steps_per_epoch == 0:
                         self._end_epoch()
                     elif self.checkpointer.is_due_after_step(progress.step):
@@ -173,7 +166,7 @@ class Trainer:
         if self.context.is_main:
             self.log.write("unreadable", step=self.progress.step, text=text)
         else:
-            print_line(f"process {self.context.rank}: {text}")
+            print_warning(f"process {self.context.rank}: {text}")
 
     def _take_step(self, micro_batches: Iterator[ImageBatch]) -> None:
         """Load this rank's share of a step and take it: gradients are summed over ranks, and changes made if finite."""
@@ -188,19 +181,21 @@ class Trainer:
         """Log the mean over the steps since the last step line, or since the epoch's start."""
         self._check_health()
         window, lap = self._meter.take_window(), self._end_lap()
-        step = self.progress.step
-        self.log.write(
-            "step",
-            step=step,
-            epoch=self.setup.epoch_of(step - 1),
-            loss=window.mean_loss,
-            lr=self.schedule.lr(step - 1),
-            top1=window.top1,
-            images_per_s=lap.images / lap.seconds,
-            data_wait=lap.waited / lap.seconds,
-        )
+        self.log.write("step", **self._step_event(window, lap))
         if slow := self._data_wait.add(lap):
-            self.log.write("slow_data", step=step, **slow)
+            self.log.write("slow_data", step=self.progress.step, **slow)
+
+    def _step_event(self, window: Totals, lap: Lap) -> dict[str, Any]:
+        step = self.progress.step
+        return {
+            "step": step,
+            "epoch": self.setup.epoch_of(step - 1),
+            "loss": window.mean_loss,
+            "lr": self.schedule.lr(step - 1),
+            "top1": window.top1,
+            "images_per_s": lap.images / lap.seconds,
+            "data_wait": lap.waited / lap.seconds,
+        }
 
     def _end_lap(self) -> Lap:
         """Return the clock's lap that ends now, and add its time to the run's."""
@@ -250,9 +245,11 @@ class Trainer:
             StopRequested: a rank received a signal.
             InputError: no image can be read.
         """
-        setup, batches = self.setup, self._until_stopped(self._val_loader)
+        setup, context = self.setup, self.context
+        images, batches = len(setup.evaluation.images), self._until_stopped(self._val_loader)
+        batches = evaluation_shown(batches, images, context.world_size, context.is_main)
         normalise = build_color_transform(setup.recipe)
-        return evaluate(self._model, batches, normalise, setup.precision, self.context, setup.evaluation.outputs)
+        return evaluate(self._model, batches, normalise, setup.precision, context, setup.evaluation.outputs)
 
     def _until_stopped(self, batches: Iterable[ImageBatch]) -> Iterator[ImageBatch]:
         for batch in batches:

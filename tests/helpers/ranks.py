@@ -20,13 +20,13 @@ from resnext_train.distributed.dist_context import DistContext, connect
 from resnext_train.distributed.rank import Rank
 from resnext_train.errors import FaultError, Preempted
 from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.training.run import train
 from resnext_train.training.setup import set_up
-from resnext_train.training.trainer import train
 
 Work = Callable[..., Any]
 _LIMIT = 120.0
 """Seconds that ranks may take."""
-_PRELOADED = ["resnext_train.training.trainer", "resnext_train.models.complexity", "torch._dynamo"]
+_PRELOADED = ["resnext_train.training.run", "resnext_train.models.complexity", "torch._dynamo"]
 """What ranks find imported; the optimizers of torch import the last, which takes longest."""
 
 

@@ -84,9 +84,9 @@ def test_the_list_has_size_and_error(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr("resnext_train.cli.info.catalogue", lambda: few)
     assert info([]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
-    assert re.search(r"83,455,272\s+15.46 G\s+20.4 % top-1, 5.3 % top-5$", lines["resnext101_64x4d.yaml"])
-    assert re.search(r"34,426,698\s+5.39 G\s+3.65 % top-1$", lines["cifar/resnext29_8x64d.yaml"])
-    assert "5K-way 42.3 % top-1" in lines["imagenet5k/resnext50_32x4d.yaml"]
+    assert re.search(r"83,455,272\s+15.46 G\s+top-1 error 20.4 %, top-5 error 5.3 %$", lines["resnext101_64x4d.yaml"])
+    assert re.search(r"34,426,698\s+5.39 G\s+top-1 error 3.65 %$", lines["cifar/resnext29_8x64d.yaml"])
+    assert "5K-way top-1 error 42.3 %" in lines["imagenet5k/resnext50_32x4d.yaml"]
 
 
 def test_the_list_is_of_all_shipped_recipes() -> None:
@@ -100,7 +100,7 @@ def test_the_list_does_without_timm(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setitem(sys.modules, "timm", None)
     assert info([]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"inception_v4.yaml +needs timm +20.0 % top-1", out)
+    assert re.search(r"inception_v4.yaml +needs timm +top-1 error 20.0 %", out)
     assert "smoke.yaml" in out, "the list goes on"
 
 
@@ -118,7 +118,7 @@ def test_the_list_does_without_timm(capsys: pytest.CaptureFixture[str], monkeypa
         (["--config", "imagenet5k/resnet50"], "resnet50, 5000 classes"),
         (["imagenet5k/resnet50.yaml"], "resnet50, 5000 classes"),
         (["resnet34", "model.shortcut=C"], "resnet34, shortcut C, 1000 classes"),
-        (["resnext50_32x4d"], "resnext50_32x4d.yaml: ResNeXt paper, Table 3. 22.2 % top-1"),
+        (["resnext50_32x4d"], "resnext50_32x4d.yaml: ResNeXt paper, Table 3. top-1 error 22.2 %"),
     ],
 )
 def test_one_network(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

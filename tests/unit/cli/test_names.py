@@ -154,12 +154,12 @@ def test_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert info(["--config", str(path)]) == 0
     assert r"r\x1b[2J\n.yaml: x\u202ey z\u202e" in shown(capsys)
-    path.write_text('"mo\\e[2J\\ndel": {arch: resnet18}\n')
+    path.write_text('model: {arch: resnet18}\n"mo\\e[2J\\ndel": {arch: resnet18}\n')
     for command in (info, train):
         assert command(["--config", str(path)]) == 2
         told = shown(capsys)
         assert told.count("\n") == 1
-        assert r"r\x1b[2J\n.yaml: " in told
+        assert r"r\x1b[2J\n.yaml, line 2: " in told
         assert r" mo\x1b[2J\ndel" in told
 
 

@@ -37,14 +37,10 @@ def test_a_machine_with_idle_gpus_is_told_how_to_use_them(
     assert "--procs 4" in out, "smoke.yaml has 4 micro-batches, so 8 ranks are refused"
 
 
-def test_a_dry_run_does_not_mind_a_run_folder_that_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text("model: {arch: resnet34}\n")
-    assert train(["--config", "smoke.yaml", "--dry-run", "--out", str(tmp_path)]) == 0
-
-
 def test_the_learning_rate_table_keeps_every_drop_and_thins_ramps(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--config", "smoke.yaml", "--dry-run", "train.epochs=100"]
-    assert train([*arguments, "schedule.name=step", "schedule.warmup=20"]) == 0
+    arguments = ["--config", "smoke.yaml", "--dry-run", "train.epochs=100", "optimizer.lr=0.1"]
+    steps = ["schedule.name=step", "schedule.milestones=[30, 60, 90]", "schedule.warmup=20"]
+    assert train([*arguments, *steps]) == 0
     out = capsys.readouterr().out
     for drop in ("0.1 at epoch 21", "0.01 at epoch 31", "0.001 at epoch 61", "0.0001 at epoch 91"):
         assert drop in out

@@ -49,9 +49,12 @@ def test_every_command_refuses_in_one_sentence(
     [
         (["--config", "smoke.yaml", "train.epoch=3"], ("train.epoch;", "train.epochs?")),
         (["--config", "smoke.yaml", "train.epochs=many"], ("train.epochs: ", "integer", "'many'")),
-        (["--config", "smoke.yam"], ("smoke.yam ", "smoke.yaml")),
-        (["--config", "smoke.yaml", "train.batch_size=50"], ("train.batch_size (50) ", "train.micro_batch (")),
-        (["--config", "smoke.yaml", "model.arch=resnext50"], ("model.arch: ", "'resnext50'")),
+        (["--config", "smoke.yam"], ("smoke.yam ", "mean smoke?")),
+        (
+            ["--config", "smoke.yaml", "train.batch_size=50"],
+            ("train.batch_size (50) ", " 48 ", " 64,", "train.micro_batch"),
+        ),
+        (["--config", "smoke.yaml", "model.arch=resnext50"], ("model.arch: ", "'resnext50'", "resnext50_32x4d")),
         (["--config", "smoke.yaml", "data.train_images=7"], (" 7 ", "train.batch_size")),
         (["--config", "smoke.yaml", "model.num_classes=11"], ("model.num_classes ", " 11 ", " 10 ")),
         (["--config", "smoke.yaml", "train.precision=fp16"], ("train.precision=fp16 ", " GPU")),

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from resnext_train.run_dir.console import ConsoleSink
 from resnext_train.run_dir.jsonl_sink import JsonlSink
 from resnext_train.run_dir.sink import LogEnd
 
@@ -43,39 +42,6 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     log.write({"event": "step", "step": 1, "loss": float("nan"), "lr": float("inf")})
     log.close()
     assert lines(tmp_path / "log.jsonl") == [{"event": "step", "step": 1, "loss": None, "lr": None}]
-
-
-def test_the_bar_on_a_terminal_shows_what_a_user_looks_for(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "160")
-    console = ConsoleSink(epochs=3, steps_per_epoch=10, total_steps=30, start=0)
-    values = {"loss": 1.2345, "top1": 45.67, "images_per_s": 1234.5, "data_wait": 0.012}
-    for step in range(1, 11):
-        console.tick(1, step)
-        if step == 5:
-            console.write({"event": "step", "epoch": 1, "step": step, **values})
-    assert console._bar is not None
-    console._bar.refresh()
-    shown = capsys.readouterr().err
-    for text in (
-        "epoch 1/3",
-        "step 10/10",
-        "loss 1.23",
-        "top-1 45.7 %",
-        "1234 images/s",
-        "data-wait 1.2 %",
-        "ETA 0:00:",
-    ):
-        assert text in shown
-    counts = {"val_count": 40, "val_top1_correct": 10, "val_top5_correct": 30, "val_loss": 2.5}
-    train = {"train_loss": 1.5, "train_top1": 33.333, "seconds": 12.34}
-    console.write({"event": "epoch", "epoch": 1, "step": 10, **counts, **train})
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.endswith(
-        "epoch 1/3: train loss 1.5000, top-1 33.33 %; val loss 2.5000, top-1 25.00 %, top-5 75.00 %; 12.3 s"
-    )
 
 
 def test_the_line_of_an_epoch_that_is_open_is_cut(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ SGD = SgdSection(lr=0.1)
 
 def test_step_decay_of_the_papers() -> None:
     """0.1 · 0.1^floor(epoch / 30), epochs from 0, 5005 steps each."""
-    schedule = build_schedule(StepSchedule(), SGD, 5005, 100 * 5005)
+    schedule = build_schedule(StepSchedule(milestones=(30, 60, 90)), SGD, 5005, 100 * 5005)
     for epoch in range(100):
         for step in (0, 2500, 5004):
             assert schedule.lr(epoch * 5005 + step) == pytest.approx(0.1 * 0.1 ** (epoch // 30), rel=1e-12)

@@ -1,0 +1,51 @@
+"""The entrance to a training run: lock its folder, find the checkpoint to continue from, build a `Trainer`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from typing import Any
+
+from resnext_train.distributed.stop_signals import StopSignals
+from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.training.saved_run import load_saved_run
+from resnext_train.training.setup import Setup
+from resnext_train.training.trainer import Trainer
+
+
+def train(setup: Setup, folder: RunDir, resume: str) -> dict[str, Any]:
+    """Train to the end of the recipe and return the summary. Every rank calls this.
+
+    `resume` is auto, never or the path of a checkpoint, see checkpoint/resume.py.
+
+    Raises:
+        Preempted: a signal stopped the run; it is saved.
+        InputError: the run folder cannot be written, the checkpoint does not fit, an image cannot be read, or a loader
+            process died.
+        FaultError: a rank is gone, the ranks' weights differ, too many steps in a row were not finite, or checkpoints
+            cannot be written.
+    """
+    context, section = setup.context, setup.recipe.train
+    context.start_training(section.patience_seconds)
+    with ExitStack() as stack:
+        if lock := context.run_on_all_ranks(lambda: folder.lock() if context.is_main else None):
+            stack.enter_context(closing(lock))
+        signals = stack.enter_context(StopSignals(announce=context.is_main))
+        with context.dead_ranks_named():
+            # Under the lock: no other run can be writing checkpoints in the folder.
+            saved = load_saved_run(setup, folder, resume)
+            trainer = Trainer(saved.setup if saved else setup, folder, saved, signals)
+            trainer.begin(saved)
+        return trainer.train()
+
+
+def check(setup: Setup, folder: RunDir, resume: str) -> None:
+    """Do what `train` does before it writes: find and fit the checkpoint or the weights, and look at the run folder.
+
+    Every rank calls this.
+
+    Raises:
+        InputError: as `train` would.
+    """
+    setup.context.run_on_main(folder.check_usable)
+    saved = load_saved_run(setup, folder, resume)
+    Trainer(saved.setup if saved else setup, folder, saved, StopSignals(announce=False)).check_room()

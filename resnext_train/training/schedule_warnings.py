@@ -1,0 +1,49 @@
+"""What in a schedule does not come to pass in a run of this length. Imports no torch."""
+
+from __future__ import annotations
+
+from resnext_train.config import (
+    ExponentialSchedule,
+    PlateauSchedule,
+    Recipe,
+    StepSchedule,
+    duration_in_steps,
+)
+
+
+def schedule_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) -> list[str]:
+    """Return a sentence for each part of the schedule that the run, of `total_steps`, does not reach."""
+    section = recipe.schedule
+    ends = f"the run ends after {_length(steps_per_epoch, total_steps)}"
+    found = []
+    warmup = duration_in_steps(section.warmup, steps_per_epoch)
+    if total_steps <= warmup:
+        found.append(
+            f"{ends}, within the warm-up of {warmup} steps (schedule.warmup={section.warmup}); the learning rate "
+            f"{'only comes up to' if total_steps == warmup else 'does not reach'} {recipe.optimizer.lr:g}"
+        )
+    if isinstance(section, StepSchedule):
+        steps = {m: duration_in_steps(m, steps_per_epoch) for m in section.milestones}
+        late = [str(f"{m:g}" if isinstance(m, float) else m) for m, step in steps.items() if step >= total_steps]
+        never = "so the learning rate never falls" if len(late) == len(steps) else "so its last falls do not come"
+        if late:
+            found.append(f"{ends}, before schedule.milestones {', '.join(late)}; {never}")
+    elif isinstance(section, ExponentialSchedule):
+        every = duration_in_steps(section.every, steps_per_epoch)
+        if every >= total_steps:
+            found.append(f"{ends}, before schedule.every={section.every}; so the learning rate never falls")
+    elif isinstance(section, PlateauSchedule):
+        evaluations = -(-total_steps // (steps_per_epoch * recipe.eval.every_epochs))
+        needed = section.patience + 2  # the first one is the best so far, and patience + 1 others must be no better
+        if evaluations <= needed:
+            found.append(
+                f"{ends} and {evaluations} evaluations, but schedule.patience={section.patience} lets the learning "
+                f"rate fall after {needed} at the earliest; so it never falls"
+            )
+    return found
+
+
+def _length(steps_per_epoch: int, steps: int) -> str:
+    epochs, rest = divmod(steps, steps_per_epoch)
+    number, unit = (steps, "step") if rest else (epochs, "epoch")
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
