@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import PIL
@@ -148,3 +148,8 @@ def decode_jpeg(data: bytes | bytearray) -> Tensor | None:
 def decoder_names() -> list[str]:
     """Return the libraries that decode JPEGs, in the order in which they are tried, with their versions."""
     return list(dict.fromkeys([*(decoder.name for decoder in DECODERS), load_pillow().name]))
+
+
+def describe_decoders() -> dict[str, Any]:
+    """Return what logs hold of the choice: decoders by name, and why others are passed over, by library."""
+    return {"decoders": decoder_names(), "passed_over": dict(PASSED_OVER)}
