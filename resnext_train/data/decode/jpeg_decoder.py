@@ -22,8 +22,8 @@ from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.decode.pillow_decoder import decode_with_pillow
 from resnext_train.data.decode.silent_stderr import silent_stderr
 
-_REFUSALS = (BadImageError, RuntimeError, ValueError, MemoryError)
-"""What decoders raise on data that they cannot decode."""
+REFUSALS = (BadImageError, RuntimeError, ValueError, KeyError, MemoryError)
+"""What decoders raise on data that they do not decode; simplejpeg a KeyError for samplings that it has no name for."""
 
 _EMPTY_APP1 = b"\xff\xe1\x00\x02"
 
@@ -34,11 +34,8 @@ class JpegDecoder(NamedTuple):
     name: str
     """The library and its version."""
     decode: Callable[[bytes | bytearray], Tensor]
-    """Decode what begins as a JPEG to uint8 RGB (3, H, W), whatever EXIF says of its orientation.
-
-    Raises:
-        BadImageError, RuntimeError, ValueError, MemoryError: the decoder refuses the data.
-    """
+    """Decode what begins as a JPEG to uint8 RGB (3, H, W), whatever EXIF says of its orientation; or raise one of
+    REFUSALS."""
     complete: bool = True
     """Whether it reads all that others read, so that those that come after it are not needed."""
 
@@ -140,7 +137,7 @@ def decode_jpeg(data: bytes | bytearray) -> Tensor | None:
     EXIF orientation is ignored. Not for several threads at once: it exchanges the process's stderr.
     """
     for decoder in DECODERS:
-        with suppress(*_REFUSALS):
+        with suppress(*REFUSALS):
             return decoder.decode(data)
     return None
 
