@@ -9,10 +9,18 @@ from typing import Any
 from resnext_train.bench import TIERS
 from resnext_train.bench.image_sample import NO_JPEGTRAN, evenly, in_tiers
 from resnext_train.bench.interleaved_timing import Lap, Runner, in_turns, microseconds, rate_of
-from resnext_train.bench.timed_pipelines import Pipeline, one_thread, reference_pipelines, timed, training_pipeline
+from resnext_train.bench.timed_pipelines import (
+    NO_DECODER,
+    Pipeline,
+    one_thread,
+    reference_pipelines,
+    timed,
+    training_pipeline,
+)
 from resnext_train.config import FolderData, Recipe
 from resnext_train.data.build_loaders import build_color_transform
 from resnext_train.data.build_sources import build_train, split_folder
+from resnext_train.data.decode.jpeg_decoder import describe_decoders
 from resnext_train.data.loader_workers import check_shared_memory, worker_count, worker_deaths_explained
 from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.distributed.usable_cores import usable_cores
@@ -28,6 +36,7 @@ rates            images/s by tier and reference: of `one` loader process, or of 
                  always and tiers only there, with their colours
 microseconds     median time per image by tier: read, decode, resize and rest of `one`, and colour of `floats`
 bytes_per_image  by tier; None: in memory
+jpeg             our decoders of JPEG, and why others are passed over
 ratios           our medians over those of each reference, by tier: of `floats`, and of `all` or `one`
 notes            what could not be measured
 """
@@ -62,6 +71,7 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
         for name in ours | references
     }
     compared = ("floats", "all" if workers > 1 else "one")
+    no_decoder = baseline and "torchvision.io" not in references
     no_jpegtran = kind == "folder" and "exact" in (tiers or TIERS) and "exact" not in stored
     return {
         "measured": {
@@ -81,6 +91,7 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
         "rates": rates,
         "microseconds": {tier: _microseconds(laps[tier, "one"], laps[tier, "floats"]) for tier in ours},
         "bytes_per_image": {tier: s.bytes_per_image for tier, s in stored.items()},
+        "jpeg": describe_decoders(),
         "ratios": {
             name: {
                 scope: {tier: rates[tier][scope]["median"] / rates[name][scope]["median"] for tier in ours}
@@ -88,7 +99,7 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
             }
             for name in references
         },
-        "notes": [NO_JPEGTRAN] * no_jpegtran,
+        "notes": [*[NO_JPEGTRAN] * no_jpegtran, *[NO_DECODER] * no_decoder],
     }
 
 

@@ -32,12 +32,15 @@ def _images(result: Result) -> str:
     where = printable(f"{m['where']} ({m['storage']})") if m["where"] else "in memory"
     passes = "1 pass" if m["rounds"] == 1 else f"{m['rounds']} passes in turns"
     left_out = f"; {m['unreadable']} left out, because they cannot be read" if m["unreadable"] else ""
+    decoders = (
+        "" if m["storage"] in ("memory", "raw") else "\nour JPEG decoders: " + ", ".join(result["jpeg"]["decoders"])
+    )
     return (
         f"images: {where}\n"
         f"sample: {m['files']:,} different ones, {m['width']:.0f} × {m['height']:.0f} pixels on average{left_out}\n"
         f"a pass: {m['images']:,} images or more in micro-batches of {m['micro_batch']}; median of {passes}, "
         "lowest-highest\n"
-        f"crops: {m['crop']} × {m['crop']} pixels"
+        f"crops: {m['crop']} × {m['crop']} pixels{decoders}"
     )
 
 

@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
-from torchvision.io import ImageReadMode
 from torchvision.transforms import v2
 
 from resnext_train.bench.interleaved_timing import Lap, Runner
@@ -39,6 +38,8 @@ from resnext_train.distributed.rank import Rank
 from resnext_train.errors import InputError
 
 STAGES = ("read", "decode", "resize", "colour")
+
+NO_DECODER = "torchvision.io is left out: this torchvision decodes no images"
 
 Pipeline = Callable[[int, range], Iterable[Any]]
 """Returns a new loader with a number of processes. It yields a range of micro-batches, counted over all epochs."""
@@ -103,6 +104,8 @@ def one_thread() -> Iterator[None]:
 def reference_pipelines(recipe: Recipe, sample: ImageSubset, batch_size: int) -> dict[str, Pipeline]:
     """Return pipelines from the files of `sample` to normalised crops, with the sizes and strengths of a recipe.
 
+    Where torchvision decodes no more, only those that decode with Pillow.
+
     Raises:
         InputError: the recipe has another kind of crop.
     """
@@ -120,9 +123,10 @@ def reference_pipelines(recipe: Recipe, sample: ImageSubset, batch_size: int) ->
     of_one = {
         "Pillow": transforms.Compose([*pillow, *floats]),
         "Pillow + ColorJitter": transforms.Compose([*pillow, transforms.ColorJitter(*colours), *floats]),
-        "torchvision.io": v2.Compose([*io, *io_floats]),
-        "torchvision.io + ColorJitter": v2.Compose([*io, v2.ColorJitter(*colours), *io_floats]),
     }
+    if hasattr(torchvision.io, "decode_image"):
+        of_one["torchvision.io"] = v2.Compose([*io, *io_floats])
+        of_one["torchvision.io + ColorJitter"] = v2.Compose([*io, v2.ColorJitter(*colours), *io_floats])
     return {name: _reference(sample, transform, batch_size) for name, transform in of_one.items()}
 
 
@@ -159,7 +163,7 @@ def _open_with_torchvision(path: str) -> Tensor:
     """Decode to uint8 RGB (3, H, W); formats that torchvision does not decode, such as CMYK, with Pillow."""
     warnings.filterwarnings("ignore", "(?i).*torchcodec")  # 0.29 recommends it in every loader process
     try:
-        pixels: Tensor = torchvision.io.decode_image(path, mode=ImageReadMode.RGB)
+        pixels: Tensor = torchvision.io.decode_image(path, mode="RGB")
         return pixels
     except RuntimeError:
         return torch.from_numpy(np.array(_open_with_pillow(path))).permute(2, 0, 1)

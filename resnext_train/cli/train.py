@@ -7,6 +7,7 @@ import torch
 from resnext_train.cli.requests import TrainRequest
 from resnext_train.cli.run_command import announce, warn
 from resnext_train.data.build_loaders import normalisation_text
+from resnext_train.data.decode.jpeg_decoder import decoder_names
 from resnext_train.data.loader_workers import worker_count
 from resnext_train.data.sampler import shard_for_rank
 from resnext_train.distributed.dist_context import connect
@@ -47,6 +48,8 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
     images = sorted({n * recipe.train.micro_batch for n in shards}, reverse=True)
     training, counted = len(setup.splits.train), len(setup.evaluation.images)
     storage = " and ".join(dict.fromkeys(setup.splits.storage.values()))  # once where both splits have the same
+    no_jpegs = {setup.splits.train.storage.kind, setup.splits.val.storage.kind} <= {"memory", "raw"}
+    decoder = "" if no_jpegs else f", JPEGs decoded by {decoder_names()[0]}"
     return {
         "network": f"{title_of(recipe.model)}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
@@ -54,7 +57,7 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
         "batch": f"{plan.batch_size} images a step over all processes, in {plan.micro_batches} micro-batches of "
         f"{recipe.train.micro_batch}",
         "processes": f"{context.world_size} with {' or '.join(map(str, images))} images of a step each, "
-        f"loader processes: {worker_count(recipe.data.workers, context.local_world_size)} each",
+        f"loader processes: {worker_count(recipe.data.workers, context.local_world_size)} each{decoder}",
         "device": f"{context.device.type}, {setup.precision.name}, {_count(torch.get_num_threads(), 'thread')}",
         "length": f"{plan.steps_per_epoch} steps an epoch, {setup.total_steps} steps in all; {_last_batch(setup)}",
         "evaluation": f"{setup.evaluation.protocol}, {normalisation_text(recipe.data)}, every "

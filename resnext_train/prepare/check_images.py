@@ -8,8 +8,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from resnext_train.data.decode.image_limits import check_size
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.decode.lazy_image import check_size, decode
+from resnext_train.data.decode.lazy_image import decode
 from resnext_train.data.decode.restart_markers import find_segments
 from resnext_train.data.pack.pack_format import (
     KINDS,

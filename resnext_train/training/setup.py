@@ -13,6 +13,7 @@ from resnext_train.compute.precision import Precision, resolve_precision
 from resnext_train.config import Recipe, as_continued
 from resnext_train.data.build_loaders import Evaluation, build_evaluation, check_memory
 from resnext_train.data.build_sources import Splits, build_splits
+from resnext_train.data.decode.jpeg_decoder import describe_decoders
 from resnext_train.data.loader_workers import worker_count
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.slow_loader import Workers
@@ -72,6 +73,7 @@ class Setup:
             "precision": self.precision.name,
             "threads": torch.get_num_threads(),
             "images": self.splits.storage,
+            "jpeg": describe_decoders(),
             "batch_size": self.plan.batch_size,
             "groups": self.plan.micro_batches,
             "steps_per_epoch": self.steps_per_epoch,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +16,8 @@ import torch
 
 from fuzz import seeds
 from fuzz.mutations import mutated, mutated_pack, signed
-from resnext_train.data.decode.jpeg_header import BadImageError, read_header
+from resnext_train.data.decode import jpeg_decoder
+from resnext_train.data.decode.jpeg_header import BadImageError, is_jpeg, read_header
 from resnext_train.data.decode.lazy_image import LazyImage, decode, open_image
 from resnext_train.data.decode.restart_markers import find_segments
 from resnext_train.data.sources.packed_images import PackedImages
@@ -138,6 +143,30 @@ def _decode(case: Case, folder: Path, rng: random.Random) -> None:
         raise AssertionError(f"{image.width} × {image.height} pixels became the shape {tuple(pixels.shape)}")
 
 
+def _decoders(case: Case, folder: Path, rng: random.Random) -> None:
+    data = case.files["image"]
+    open_image(data)
+    pixels: dict[str, torch.Tensor] = {}
+    for name, decode_jpeg in _jpeg_decoders().items() if is_jpeg(data) else ():
+        with suppress(*jpeg_decoder.REFUSALS):
+            pixels[name] = decode_jpeg(data)
+    for name, other in pairwise(pixels):
+        if not torch.equal(pixels[name], pixels[other]):
+            raise AssertionError(f"{name} and {other} decode it to different pixels")
+    if not pixels:
+        raise BadImageError("no JPEG, or none that a decoder of JPEG reads")
+
+
+@functools.cache
+def _jpeg_decoders() -> dict[str, Callable[[bytes | bytearray], torch.Tensor]]:
+    """Return those that are installed, by library, whether they are used or not."""
+    return {
+        library: load().decode
+        for library, load in jpeg_decoder.LOADERS.items()
+        if find_spec({"pillow": "PIL"}.get(library, library)) is not None
+    }
+
+
 def _evaluate(case: Case, folder: Path, rng: random.Random) -> None:
     size = rng.choice((32, 224, 384))
     crop = EvalTransform(size, size, rng.choice(("bicubic", "bilinear")))(open_image(case.files["image"]))
@@ -181,6 +210,7 @@ TARGETS: dict[str, Callable[[Case, Path, random.Random], Any]] = {
     "segments": _segments,
     "region": _region,
     "decode": _decode,
+    "decoders": _decoders,
     "evaluate": _evaluate,
     "oddity": _oddity,
     "exact record": _record("exact"),
@@ -191,7 +221,7 @@ TARGETS: dict[str, Callable[[Case, Path, random.Random], Any]] = {
 }
 
 WEIGHTS = {
-    **{"header": 5, "segments": 10, "region": 20, "decode": 10, "evaluate": 5, "oddity": 2},
+    **{"header": 5, "segments": 10, "region": 20, "decode": 10, "decoders": 10, "evaluate": 5, "oddity": 2},
     **{"exact record": 3, "resized record": 3, "raw record": 3, "pack": 20, "pack check": 4},
 }
 """How often each is drawn; those that start jpegtran seldom, as it takes most of the time."""

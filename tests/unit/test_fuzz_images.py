@@ -40,7 +40,7 @@ def test_a_few_hundred_cases_have_no_finding(tmp_path: Path) -> None:
     counts = outcomes(0, 500, tmp_path / "case")
     assert {target for target, _ in counts} == {*targets.WEIGHTS, "same pixels"}
     assert counts["same pixels", "read"] > 60, "all seeds unchanged"
-    for target in ("region", "decode", "segments", "pack"):
+    for target in ("region", "decode", "decoders", "segments", "pack"):
         assert counts[target, "read"], "some changes are harmless"
         assert counts[target, "refused"], "and others are not"
 

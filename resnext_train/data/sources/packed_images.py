@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnext_train.data.decode.lazy_image import DecodedImage, LazyImage, check_size, open_image
+from resnext_train.data.decode.image_limits import check_size
+from resnext_train.data.decode.lazy_image import DecodedImage, LazyImage, open_image
 from resnext_train.data.pack.pack_format import PIXELS
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.data.sources.image_source import Storage

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from resnext_train.data.decode.lazy_image import LazyImage, check_size
+from resnext_train.data.decode.image_limits import check_size
+from resnext_train.data.decode.lazy_image import LazyImage
 from resnext_train.data.transforms.random_draws import ATTEMPTS, NO_DRAWS, CropDraws
 
 

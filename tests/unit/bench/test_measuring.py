@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from helpers.packs import needs_jpegtran
 from resnext_train.bench import TIERS
@@ -133,6 +134,13 @@ def test_references_make_normalised_batches_of_the_same_files(image_root: Path) 
         assert sorted(labels.tolist()) == sorted(sample.labels.tolist())
 
 
+def test_a_torchvision_that_decodes_no_more_is_left_out(image_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torchvision.io, "decode_image")
+    recipe = load_recipe("resnet18.yaml", ["augment.size=32"])
+    sample, _, _ = evenly(ImageFolder(image_root / "train"), 8, skip=False)
+    assert list(reference_pipelines(recipe, sample, 4)) == ["Pillow", "Pillow + ColorJitter"]
+
+
 def test_the_report_fits_into_100_columns() -> None:
     rate = {"median": 12_345.6, "lowest": 11_234.5, "highest": 13_456.7, "rounds": [12_345.6]}
     references = ("Pillow", "Pillow + ColorJitter", "torchvision.io", "torchvision.io + ColorJitter")
@@ -149,6 +157,7 @@ def test_the_report_fits_into_100_columns() -> None:
             ),
             "bytes_per_image": dict.fromkeys(TIERS, 258_033.0),
             "ratios": dict.fromkeys(references, dict.fromkeys(("floats", "all"), dict.fromkeys(TIERS, 12.34))),
+            "jpeg": {"decoders": ["simplejpeg 1.9.0", "torchvision 0.29.1+cu130", "Pillow 13.0.0"], "passed_over": {}},
             "notes": [],
         }
     ).split("\n")

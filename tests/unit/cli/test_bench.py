@@ -9,8 +9,10 @@ from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
+import PIL
 import pytest
 import torch
+import torchvision
 
 from helpers.commands import Refuses, bench
 from helpers.packs import RAW, needs_jpegtran, packed
@@ -112,6 +114,8 @@ def test_synthetic_images_without_loader_processes(tmp_path: Path, capsys: pytes
     check_rates(result, ["memory"])
     assert result["bytes_per_image"]["memory"] is None
     assert result["workers"] == 0
+    assert f"torchvision {torchvision.__version__}" in result["jpeg"]["decoders"]
+    assert f"Pillow {PIL.__version__}" == result["jpeg"]["decoders"][-1]
     out = capsys.readouterr().out
     assert "images: in memory\nsample: 10 different ones, 40 × 40 pixels" in out
     assert re.search(r"^ +training +one process,$", out, re.MULTILINE)

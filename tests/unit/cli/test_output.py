@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers.commands import train
+from resnext_train.data.decode.jpeg_decoder import decoder_names
 
 
 def test_dry_run_says_what_would_be_done_and_does_nothing(
@@ -20,7 +21,8 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(
     out = capsys.readouterr().out
     # 3 classes: 2048 · 3 + 3 weights in place of 2048 · 1000 + 1000, of 25,028,904 (ResNeXt-50 32×4d)
     assert f"resnext50_32x4d, {25_028_904 - 2_049_000 + 6_147:,} parameters, 4.23 G multiply-adds at 224" in out
-    assert "3 classes, 24 training, 9 validation images" in out
+    assert re.search(r"\b3 classes, 24 training, 9 validation images; files$", out, re.MULTILINE)
+    assert decoder_names()[0] in out
     assert re.search(r"\b16 images a step.* 8 micro-batches of 2$", out, re.MULTILINE)
     assert re.search(r"\b1 steps an epoch, 70 steps.*; the last 8 images", out)
     assert "0.1 at epoch 1, 0.01 at epoch 31, 0.001 at epoch 61" in out
@@ -33,6 +35,7 @@ def test_a_machine_with_idle_gpus_is_told_how_to_use_them(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     assert train(["--config", "smoke.yaml", "--dry-run"]) == 0
     out = capsys.readouterr().out
+    assert decoder_names()[0] not in out, "its images are no JPEGs"
     assert "1 of 8 GPUs" in out
     assert "--procs 4" in out, "smoke.yaml has 4 micro-batches, so 8 ranks are refused"
 

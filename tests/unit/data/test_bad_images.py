@@ -32,8 +32,9 @@ from resnext_train.compute.precision import Precision
 from resnext_train.config import load_recipe
 from resnext_train.data.build_loaders import build_eval_loader, build_train_loader
 from resnext_train.data.build_sources import build_splits
+from resnext_train.data.decode.image_limits import MAX_PIXELS
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.decode.lazy_image import MAX_PIXELS, LazyImage, decode, open_image
+from resnext_train.data.decode.lazy_image import LazyImage, decode, open_image
 from resnext_train.data.image_batch import ImageBatch, LoadReport
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.sources.image_folder import MAX_BYTES, ImageFolder

@@ -16,8 +16,9 @@ from PIL import Image
 from helpers.commands import Refuses, evaluate, prepare, train
 from helpers.images import save_image
 from helpers.packs import JPEGTRAN, packed
+from resnext_train.data.decode.image_limits import MAX_ASPECT, MAX_PIXELS, check_size
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.decode.lazy_image import MAX_ASPECT, MAX_PIXELS, check_size, decode, open_image
+from resnext_train.data.decode.lazy_image import decode, open_image
 from resnext_train.data.pack.pack_format import UNREADABLE
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.data.sources.packed_images import PackedImages

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from helpers.commands import train
 from helpers.runs import RUN, events
@@ -37,6 +38,9 @@ def test_a_run_that_diverges_still_ends_in_order(tmp_path: Path) -> None:
 def test_max_steps_ends_in_mid_epoch_with_an_evaluation(tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train([*RUN, "--out", str(out), "train.max_steps=4", "checkpoint.keep=1"]) == 0
+    (start,) = events(out, "start")
+    assert f"torchvision {torchvision.__version__}" in start["jpeg"]["decoders"]
+    assert start["jpeg"]["passed_over"].keys() <= {"simplejpeg"}
     assert [(e["epoch"], e["step"], e["val_count"]) for e in events(out, "epoch")] == [(1, 3, 37), (2, 4, 37)]
     names = sorted(p.name for p in (out / "checkpoints").iterdir())
     assert names == ["best.pt", "epoch_0002.pt", "last.pt", "previous.pt"]
