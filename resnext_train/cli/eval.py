@@ -14,7 +14,7 @@ from resnext_train.cli.json_file import write_json
 from resnext_train.cli.requests import EvalRequest
 from resnext_train.cli.run_command import announce
 from resnext_train.compute.precision import resolve_precision
-from resnext_train.config import Recipe, recipe_from_dict
+from resnext_train.config import FolderData, Recipe, recipe_from_dict
 from resnext_train.data.build_loaders import (
     build_color_transform,
     build_eval_loader,
@@ -22,7 +22,7 @@ from resnext_train.data.build_loaders import (
     check_memory,
     normalisation_text,
 )
-from resnext_train.data.build_sources import build_val
+from resnext_train.data.build_sources import build_val, split_folder
 from resnext_train.data.loader_workers import worker_deaths_explained
 from resnext_train.data.sources.class_subset import read_class_names
 from resnext_train.distributed.dist_context import DistContext, connect
@@ -75,6 +75,7 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
         "images_per_s": counts.count / seconds,
         "protocol": f"{evaluation.protocol}, {normalisation_text(recipe.data)}, {precision.name}",
         "images": evaluation.images.storage.text,
+        "data": str(split_folder(recipe.data, "val")) if isinstance(recipe.data, FolderData) else recipe.data.source,
         "checkpoint": str(path),
         "arch": title_of(recipe.model),
     }
@@ -120,7 +121,9 @@ def _check_classes(path: Path, outputs: int | None, known: int) -> None:
 
 
 def _report(result: dict[str, Any], json_file: str | None) -> None:
-    announce(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}")
+    announce(
+        f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}, {result['data']}"
+    )
     for name, key in (("accuracy", "top1"), ("top-5 accuracy", "top5")):
         print(f"{name:15s}{result[key]:.3f} %  ({result[f'{key}_correct']} of {result['count']})")
     print(f"{'loss':15s}{result['loss']:.4f}   {result['images_per_s']:.0f} images/s")

@@ -53,7 +53,8 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
     return {
         "network": f"{title_of(recipe.model)}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
-        "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images; {storage}",
+        "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images; {storage}"
+        + (f"; {setup.splits.note}" if setup.splits.note else ""),
         "batch": f"{plan.batch_size} images a step over all processes, in {plan.micro_batches} micro-batches of "
         f"{recipe.train.micro_batch}",
         "processes": f"{context.world_size} with {' or '.join(map(str, images))} images of a step each, "

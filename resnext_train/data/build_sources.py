@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from resnext_train.config import DataSection, FolderData, SyntheticData
 from resnext_train.data.pack.pack_format import is_pack, is_unfinished_pack
@@ -15,6 +14,7 @@ from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.sources.packed_images import PackedImages
 from resnext_train.data.sources.synthetic_images import SyntheticImages
+from resnext_train.data.split_folders import SplitName, data_root, find_split, find_splits, split_note
 from resnext_train.errors import InputError
 from resnext_train.regular_file import user_path
 
@@ -27,7 +27,7 @@ def open_images(root: Path) -> ImageSource:
     """
     if is_pack(root):
         return PackedImages(root)
-    for folder in (root, root / "train", root / "val"):
+    for folder in (root, *find_splits(root).values()) if root.is_dir() else ():
         if is_unfinished_pack(folder):
             raise InputError(
                 f"{folder} holds a pack that is not finished, or has lost its index; give the command that began it "
@@ -42,6 +42,8 @@ class Splits:
 
     train: ImageSource
     val: ImageSource
+    note: str = ""
+    """Where the images are, if that is not train/ and val/ of data.root."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -51,6 +53,9 @@ class Splits:
     def storage(self) -> dict[str, str]:
         """How the images of each split are stored, in words."""
         return {"train": self.train.storage.text, "val": self.val.storage.text}
+
+
+_SPLITS: tuple[SplitName, SplitName] = ("train", "val")
 
 
 def build_splits(section: DataSection) -> Splits:
@@ -64,11 +69,13 @@ def build_splits(section: DataSection) -> Splits:
             SyntheticImages(section.classes, section.train_images, section.size, "train"),
             SyntheticImages(section.classes, section.val_images, section.size, "val"),
         )
-    root = _root(section)
+    given = _root(section)
+    root = data_root(given)
     if cifar := find_cifar(root):
         return Splits(CifarImages(cifar, root, "train"), CifarImages(cifar, root, "val"))
-    train, val = (_restrict(open_images(root / split), section) for split in ("train", "val"))
-    splits = Splits(train, val)
+    found = find_splits(root)
+    train, val = (_restrict(open_images(found.get(name, root / name)), section) for name in _SPLITS)
+    splits = Splits(train, val, split_note(given, found))
     _check_classes(splits, root, subset=section.val_classes == "subset")
     return splits
 
@@ -114,13 +121,15 @@ def build_train(section: DataSection) -> ImageSource:
 def build_val(section: DataSection) -> ImageSource:
     """Open the images to evaluate: CIFAR's test images, root/val, or root itself if it is a pack or has class folders.
 
+    root/val may also be called valid/, validation/ or test/, see `find_split`.
+
     Raises:
         InputError: folders that are missing or empty, or damaged files.
     """
     return _build_split(section, "val")
 
 
-def _build_split(section: DataSection, split: Literal["train", "val"]) -> ImageSource:
+def _build_split(section: DataSection, split: SplitName) -> ImageSource:
     if isinstance(section, SyntheticData):
         images = section.train_images if split == "train" else section.val_images
         return SyntheticImages(section.classes, images, section.size, split)
@@ -130,10 +139,10 @@ def _build_split(section: DataSection, split: Literal["train", "val"]) -> ImageS
     return _restrict(open_images(split_folder(section, split)), section)
 
 
-def split_folder(section: FolderData, split: Literal["train", "val"]) -> Path:
-    """Return the folder of a split: root/train or root/val, or root itself if it has no such folder."""
+def split_folder(section: FolderData, split: SplitName) -> Path:
+    """Return the folder of a split, see `find_split`, or data.root itself if it has none."""
     root = _root(section)
-    return root / split if (root / split).is_dir() else root
+    return (find_split(root, split) if root.is_dir() else None) or root
 
 
 def _root(section: FolderData) -> Path:

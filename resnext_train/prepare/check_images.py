@@ -22,10 +22,11 @@ from resnext_train.data.pack.pack_format import (
     is_unfinished_pack,
 )
 from resnext_train.data.pack.pack_index import PackIndex
+from resnext_train.data.split_folders import find_splits
 from resnext_train.errors import InputError
 from resnext_train.prepare import worker_pool
 from resnext_train.prepare.file_formats import header_of, is_gray_jpeg, oddity
-from resnext_train.prepare.image_splits import Part, Split, is_plain, parts_of, split_folders, splits_of
+from resnext_train.prepare.image_splits import Part, Split, is_plain, parts_of, splits_of
 from resnext_train.prepare.pack_images import PrintLine, print_odd, progress
 from resnext_train.prepare.pack_records import check_stream, find_jpegtran
 
@@ -45,15 +46,16 @@ def check(path: Path, workers: int, print_line: PrintLine) -> bool:
     Raises:
         InputError: there is nothing to check.
     """
-    unfinished = [f for f in (path, *(path / name for name in split_folders(path))) if is_unfinished_pack(f)]
+    found = list(find_splits(path).values()) if path.is_dir() else []
+    unfinished = [folder for folder in (path, *found) if is_unfinished_pack(folder)]
     if unfinished:
         raise InputError(
             f"{unfinished[0]} holds a pack that is not finished, or has lost its index; give the command that began it "
             "again, or copy it again"
         )
-    packs = [folder for folder in (path, path / "train", path / "val") if is_pack(folder)]
+    packs = [folder for folder in (path, *found) if is_pack(folder)]
     # One split may be a pack and the other a folder.
-    folders = [path / name for name in split_folders(path) if path / name not in packs] if packs else [path]
+    folders = [folder for folder in found if folder not in packs] if packs else [path]
     splits = [split for folder in folders if folder not in packs for split in splits_of(folder).values()]
     return all(
         [  # a list, not a generator: check every split even if one is bad

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from resnext_train.data.pack.pack_format import is_pack
 from resnext_train.data.sources.image_folder import MAX_BYTES, ImageFolder
+from resnext_train.data.split_folders import find_splits
 from resnext_train.errors import InputError
 from resnext_train.regular_file import read_regular
 
@@ -163,14 +164,9 @@ def splits_of(source: Path) -> dict[str, Split]:
         )
     if cifar := next((name for name in _CIFAR if source.name == name or (source / name).is_dir()), None):
         raise InputError(f"{source} holds CIFAR's own files ({cifar}), which training reads without packing")
-    if folders := split_folders(source):
-        return {name: _folder_split(source / name) for name in folders}
+    if folders := find_splits(source):
+        return {name: _folder_split(folder) for name, folder in folders.items()}
     return {"": _folder_split(source)}
-
-
-def split_folders(root: Path) -> list[str]:
-    """Return those of train and val that are folders in `root`."""
-    return [name for name in ("train", "val") if (root / name).is_dir()]
 
 
 def _folder_split(root: Path) -> Split:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from resnext_train.data.pack.pack_format import UNREADABLE
 from resnext_train.data.pack.pack_index import PackIndex
+from resnext_train.data.split_folders import VALIDATION
 from resnext_train.errors import printable
 from resnext_train.prepare import imagenet_archives
 from resnext_train.prepare.image_splits import Split
@@ -96,6 +97,8 @@ def _print_notes(splits: dict[str, Split], tier: Tier, print_line: PrintLine) ->
         print_line(
             f"tier {tier.name} is lossy: images with a short side over {tier.size} pixels are resized, stored as {form}"
         )
+    if "val" in splits and (name := Path(splits["val"].where).name) in VALIDATION[1:]:
+        print_line(f"the images of {name}/ are packed as the validation split, val/")
     if {"train", "val"} <= splits.keys():
         train, val = set(splits["train"].classes), set(splits["val"].classes)
         if train != val:

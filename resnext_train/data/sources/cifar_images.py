@@ -13,6 +13,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from resnext_train.data.decode.lazy_image import DecodedImage, LazyImage
 from resnext_train.data.sources.image_source import MEMORY
+from resnext_train.data.split_folders import VALIDATION
 from resnext_train.errors import InputError
 
 _DATASETS = {"CIFAR-10": CIFAR10, "CIFAR-100": CIFAR100}
@@ -27,7 +28,7 @@ def find_cifar(root: Path) -> str | None:
     folders = {dataset.base_folder: title for title, dataset in _DATASETS.items()}
     if root.name in folders and (root / _DATASETS[folders[root.name]].meta["filename"]).is_file():
         raise InputError(f"{root} holds CIFAR's files themselves; set data.root to its parent folder")
-    held = [name for name in (*folders, "train", "val") if (root / name).is_dir()]
+    held = [name for name in (*folders, "train", *VALIDATION) if (root / name).is_dir()]
     titles = [folders[name] for name in held if name in folders]
     if titles and len(held) > 1:
         raise InputError(f"{root} holds {' and '.join(held)}; data.root must hold one data set, so move the others")

@@ -174,3 +174,31 @@ def test_training_images_alone_need_no_val(image_root: Path) -> None:
     for root in (image_root, image_root / "train"):
         source = build_train(FolderData(root=str(root)))
         assert (len(source), source.classes) == (24, ("cat", "dog", "emu"))
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
+def test_the_validation_split_by_its_usual_names(name: str, image_root: Path) -> None:
+    (image_root / "val").rename(image_root / name)
+    (image_root / "notes").mkdir()
+    splits = build_splits(folder(image_root, "same"))
+    assert (len(splits.train), len(splits.val)) == (24, 9)
+    assert (f"{name}/" in splits.note) == (name != "val"), "which is said"
+    assert len(build_val(folder(image_root, "same"))) == 9
+
+
+def test_val_comes_before_its_other_names(image_root: Path) -> None:
+    shutil.copytree(image_root / "train", image_root / "test")
+    assert len(build_splits(folder(image_root, "same")).val) == 9
+
+
+def test_a_class_may_be_called_like_a_split(image_root: Path) -> None:
+    (image_root / "val" / "cat").rename(image_root / "val" / "test")
+    assert build_val(folder(image_root / "val", "same")).classes == ("dog", "emu", "test")
+
+
+@pytest.mark.parametrize("given", ["train", "val"])
+def test_a_split_given_as_the_root_means_the_folder_above_it(given: str, image_root: Path) -> None:
+    splits = build_splits(folder(image_root / given, "same"))
+    assert (len(splits.train), len(splits.val)) == (24, 9)
+    assert str(image_root) in splits.note
+    assert len(build_val(folder(image_root / "train", "same"))) == 24, "what is evaluated is what was named"
