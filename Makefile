@@ -10,8 +10,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --d
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/installed ## Train a small ResNeXt on synthetic images for about a minute, on any machine
-	$(BIN)/resnext train --config smoke.yaml --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+demo: .venv/installed ## Train a small ResNeXt on synthetic images for about half a minute, on any machine
+	@out=runs/demo-$$(date +%Y%m%d-%H%M%S) && $(BIN)/resnext train --config smoke --out $$out && printf '%s\n' '' \
+		"curves           $(BIN)/tensorboard --logdir $$out" \
+		"evaluate again   $(BIN)/resnext eval --ckpt $$out" \
+		"your own images  $(BIN)/resnext train --config resnet18 --data /path/to/images --dry-run"
 
 check: lint ## Check style and types, and run the quick unit tests: under two minutes on two cores
 	$(PYTEST) tests/unit -m "not slow"

@@ -25,7 +25,8 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
     Refused are
 
     1. PATH: where it is no file, nor the folder of a run with checkpoints, or the folder holds another run than that of
-       PATH. The recipe may have changed.
+       PATH. The recipe may have changed. Where the folder holds a run that began from PATH, this is as auto: the same
+       command continues.
     2. never: where the folder already holds a run: nothing is overwritten.
     3. auto: where the folder holds a run of another recipe, except for what may change (data.root, data.workers,
        data.on_bad_image, log.*, checkpoint.*, train.max_skipped, train.patience); or where a run has saved, but its
@@ -36,7 +37,7 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
         InputError: refused.
     """
     holds_run = folder.recipe.is_file()
-    if resume not in _WORDS:
+    if resume not in _WORDS and not _is_branch(folder, resume):
         path = _named_checkpoints(resume)[0]
         if path.resolve().parent != folder.checkpoints.resolve() and (holds_run or folder.trace_of_saves()):
             raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
@@ -63,8 +64,8 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
 
 def continued_recipe(folder: RunDir, recipe: Recipe, resume: str) -> Recipe:
     """Return `recipe` as the run that the folder holds goes on, see `as_continued` in config/."""
-    if resume != "auto" or not folder.recipe.is_file():  # that of a PATH is in the checkpoint
-        return recipe
+    if not folder.recipe.is_file() or not (resume == "auto" or _is_branch(folder, resume)):
+        return recipe  # that of a PATH is in the checkpoint
     return as_continued(recipe, read_yaml(folder.recipe))
 
 
@@ -75,6 +76,14 @@ def run_folder(path: str) -> RunDir | None:
     folder = Path(path)
     is_checkpoints = folder.name == RunDir(folder).checkpoints.name and not RunDir(folder).checkpoints.is_dir()
     return RunDir(folder.parent if is_checkpoints else folder)
+
+
+def _is_branch(folder: RunDir, resume: str) -> bool:
+    """Return whether the folder holds a run that began from the checkpoint PATH of another one."""
+    if resume in _WORDS or not folder.recipe.is_file():
+        return False
+    paths = [path.resolve() for path in _named_checkpoints(resume)]
+    return folder.origin() in [str(path) for path in paths] and all(path.parent != folder.checkpoints.resolve() for path in paths)
 
 
 def _named_checkpoints(resume: str) -> tuple[Path, ...]:
@@ -118,7 +127,7 @@ def choose_checkpoint(folder: RunDir, recipe: Recipe, resume: str) -> tuple[Path
         InputError: refused, see `check_resume`.
     """
     check_resume(folder, recipe, resume)
-    if resume not in _WORDS:
+    if resume not in _WORDS and not _is_branch(folder, resume):
         return _named_checkpoints(resume)
     return _held(folder)
 

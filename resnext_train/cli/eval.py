@@ -12,7 +12,7 @@ import torch
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.cli.json_file import write_json
 from resnext_train.cli.requests import EvalRequest
-from resnext_train.cli.run_command import announce
+from resnext_train.cli.run_command import announce, warn
 from resnext_train.compute.precision import resolve_precision
 from resnext_train.config import FolderData, Recipe, recipe_from_dict
 from resnext_train.data.build_loaders import (
@@ -21,6 +21,7 @@ from resnext_train.data.build_loaders import (
     build_evaluation,
     check_memory,
     normalisation_text,
+    normalisation_warning,
 )
 from resnext_train.data.build_sources import build_val, split_folder
 from resnext_train.data.loader_workers import worker_deaths_explained
@@ -30,7 +31,7 @@ from resnext_train.errors import InputError
 from resnext_train.evaluation import evaluate as evaluation_pass
 from resnext_train.models.architecture import title_of
 from resnext_train.models.build_model import build_model
-from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
+from resnext_train.models.weight_conversion import CIFAR_PORT, classes_in, find_state_dict, load_weights
 from resnext_train.regular_file import user_path
 from resnext_train.run_dir.console import evaluation_shown
 
@@ -58,6 +59,8 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
     origin = load_weights(model, weights, str(path), recipe.model)
     if context.is_main and not checkpoint_file.is_ours(content):
         announce(f"weights: {origin}")
+        if CIFAR_PORT in origin:
+            warn(normalisation_warning(path, recipe.data))
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, source, classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=False))
@@ -121,9 +124,8 @@ def _check_classes(path: Path, outputs: int | None, known: int) -> None:
 
 
 def _report(result: dict[str, Any], json_file: str | None) -> None:
-    announce(
-        f"{result['arch']} from {result['checkpoint']}: {result['protocol']}; images: {result['images']}, {result['data']}"
-    )
+    announce(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}")
+    announce(f"{'images':15s}{result['images']}, {result['data']}")
     for name, key in (("accuracy", "top1"), ("top-5 accuracy", "top5")):
         print(f"{name:15s}{result[key]:.3f} %  ({result[f'{key}_correct']} of {result['count']})")
     print(f"{'loss':15s}{result['loss']:.4f}   {result['images_per_s']:.0f} images/s")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import select
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from resnext_train.cli.console_streams import UnwrittenOutputError, check_stdout, give_up_stdout
 from resnext_train.distributed.process_limits import exceeded_limit
@@ -29,6 +32,14 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
 
     Of several ranks, rank 0 prints faults and local rank 0 bad input, except those that only another rank has met.
     """
+    try:
+        return _run_command(name, command, only_prints)
+    except Exception:
+        _tell_torchrun(traceback.format_exc())
+        raise
+
+
+def _run_command(name: str, command: Callable[[], int | None], only_prints: bool) -> int:
     try:
         code = command()
         check_stdout()
@@ -102,6 +113,19 @@ def _is_anywhere() -> bool:
 def _print_last_line(text: str) -> None:
     with contextlib.suppress(OSError):  # with stderr closed, the exit code remains
         print(text, file=sys.stderr, flush=True)
+    _tell_torchrun(text)
+
+
+def _tell_torchrun(text: str) -> None:
+    """Write what torchrun shows as the cause in its table of failures, as torch's decorator `record` does.
+
+    That one takes only exceptions, and would need torch before the arguments are checked.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path and launcher_pid() is None:
+        cause = {"message": text, "extraInfo": {"py_callstack": text, "timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": cause}))
 
 
 def _reader_has_gone() -> bool:
@@ -123,4 +147,5 @@ def announce(text: str = "") -> None:
 def warn(text: str) -> None:
     """Print a warning to stderr, on rank 0 only."""
     if this_rank().is_main:
-        _print_last_line(printable(f"warning: {text}"))
+        with contextlib.suppress(OSError):
+            print(printable(f"warning: {text}"), file=sys.stderr, flush=True)

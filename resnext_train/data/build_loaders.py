@@ -62,6 +62,14 @@ def normalisation_text(section: DataSection) -> str:
     return f"mean {mean}, std {std}"
 
 
+def normalisation_warning(weights: Path, section: DataSection) -> str:
+    """Return what to say of weights that are widespread with several normalisations."""
+    return (
+        f"{weights} does not say how its images were normalised, which differs between CIFAR ports; here it is by "
+        f"{normalisation_text(section)}: if the accuracy is low, set data.mean and data.std as in its own code"
+    )
+
+
 def build_train_loader(
     recipe: Recipe, source: ImageSource, plan: StepPlan, context: DistContext, steps: range, report: Report
 ) -> DeviceLoader:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from resnext_train.errors import InputError, MissingLibraryError
@@ -49,6 +53,36 @@ def _timm(name: str, num_classes: int) -> nn.Module:
     if not timm.is_model(name):
         raise InputError(_unknown("timm", name, timm.list_models()))
     return timm.create_model(name, num_classes=num_classes, pretrained=False)  # type: ignore[no-any-return]
+
+
+def fitting_timm_model(weights: Mapping[str, Tensor], arch: str, where: str) -> str | None:
+    """Return the name of a network of timm whose names and shapes are those of `weights`, classifier aside; or None.
+
+    Those that the file's path `where` names come first, then ResNets of the depth that `arch` states. None as well
+    where timm is not installed.
+    """
+    try:
+        import timm
+    except ImportError:
+        return None
+    named = [name for name in timm.list_models() if name in where]
+    depth = re.search(r"\d+", arch)
+    alike = [n for n in timm.list_models(module="resnet") if depth and re.search(rf"(?<!\d){depth[0]}(?!\d)", n)]
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    for name in dict.fromkeys([*sorted(named, key=len, reverse=True)[:_NAMED], *alike]):
+        with torch.device("meta"):
+            model = timm.create_model(name, pretrained=False)
+        classifier: Any = model.get_classifier  # type: ignore[assignment]
+        head = tuple(f"{module}." for module, layer in model.named_modules() if layer is classifier())
+        own = {key: tensor.shape for key, tensor in model.state_dict().items()}
+        both = ({k: v for k, v in held.items() if not (head and k.startswith(head))} for held in (own, shapes))
+        if next(both) == next(both):
+            return name
+    return None
+
+
+_NAMED = 5
+"""How many networks whose names are in a file's path are tried, the longest names first."""
 
 
 def _unknown(library: str, name: str, known: list[str]) -> str:

@@ -23,7 +23,7 @@ from resnext_train.errors import InputError
 from resnext_train.models.bottleneck_forms import convert_form
 from resnext_train.models.build_model import build_on_meta, classifier_names
 from resnext_train.models.resnet import ResNet
-from resnext_train.models.third_party_models import AUXILIARY_MODULES
+from resnext_train.models.third_party_models import AUXILIARY_MODULES, fitting_timm_model
 
 _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -84,8 +84,9 @@ def load_weights(
     is "new", or if it is "fitting" and the numbers of classes differ. `named` replaces the description of the names.
 
     Raises:
-        InputError: names or shapes differ; with the first ones.
+        InputError: names or shapes differ; with the first ones, and with the network of timm that has them.
     """
+    given = weights
     weights, description = _translate(weights, model)
     description = named or description
     own = model.state_dict()
@@ -97,7 +98,10 @@ def load_weights(
         missing, note = _left_out(own, weights, section, classifier)
         description += note
     kept = {name: tensor for name, tensor in weights.items() if name not in missing}
-    _check_fit({name: tensor for name, tensor in own.items() if name not in missing}, kept, where)
+    if problems := _misfits({name: tensor for name, tensor in own.items() if name not in missing}, kept):
+        known = fitting_timm_model(given, section.arch, where) if section and isinstance(model, ResNet) else None
+        hint = f"; it fits model.arch=timm/{known}" if known else ""
+        raise InputError(f"{where} does not fit the network: it {problems}{hint}")
     model.load_state_dict(kept, strict=not missing)
     return f"{where}: {description}"
 
@@ -143,7 +147,7 @@ def _translate(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, 
         weights, description = _from_pycls(weights)
     elif "linear.weight" in weights:
         weights = {_CIFAR_PORT.sub(lambda m: _CIFAR_NAMES[m[0]], k): v for k, v in weights.items()}
-        description = "names of a CIFAR port"
+        description = CIFAR_PORT
     elif any(".paths." in name for name in weights):
         description = "names of resnext-train, paths of the bottleneck apart"
     architecture = model.architecture
@@ -151,6 +155,8 @@ def _translate(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, 
         weights = convert_form(weights, architecture.form, architecture.cardinality)
     return dict(weights), description
 
+
+CIFAR_PORT = "names of a CIFAR port"
 
 _CIFAR_NAMES = {"linear.": "fc.", "shortcut.": "downsample."}
 _CIFAR_PORT = re.compile(r"^linear\.|\bshortcut\.")
@@ -189,7 +195,8 @@ def _from_pycls(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     return renamed, description
 
 
-def _check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], where: str) -> None:
+def _misfits(own: dict[str, Tensor], weights: dict[str, Tensor]) -> str:
+    """Return how names, shapes or types of `weights` differ from a network's `own`, or ""."""
     missing = [k for k in own if k not in weights]
     extra = [k for k in weights if k not in own]
     shapes = [
@@ -203,9 +210,7 @@ def _check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], where: str) -
         if k in weights and own[k].is_floating_point() and not weights[k].is_floating_point()
     ]
     kinds = {"lacks": missing, "has unknown": extra, "has": [*shapes, *types]}
-    problems = [f"{kind} {', '.join(names[:3])}{_more(names)}" for kind, names in kinds.items() if names]
-    if problems:
-        raise InputError(f"{where} does not fit the network: it {'; '.join(problems)}")
+    return "; ".join(f"{kind} {', '.join(names[:3])}{_more(names)}" for kind, names in kinds.items() if names)
 
 
 def _more(names: list[str]) -> str:

@@ -18,13 +18,15 @@ from resnext_train.regular_file import open_regular
 
 def holder_of(path: Path) -> str | None:
     """Return who has locked the file `path`, without writing to it; None if nobody has."""
+    holder = ""
     try:
         with os.fdopen(open_regular(path)) as file:
+            holder = file.read(1000).strip()
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return None
     except (BlockingIOError, PermissionError):
-        return "another process"
-    except OSError:  # there is none, or the file system has no locks
+        return holder or "another process"
+    except (OSError, ValueError):  # there is none, it is not ours, or the file system has no locks
         return None
 
 

@@ -85,6 +85,15 @@ class RunDir:
             return None
         return self.log if any(event["event"] == "checkpoint" for event in events) else None
 
+    def origin(self) -> str | None:
+        """Return the checkpoint that the run in this folder began from, as its log has it; None for none."""
+        try:
+            events = read_log(self.log).events
+        except OSError:  # said when the log is opened
+            return None
+        first = next((event for event in events if event["event"] == "start"), {})
+        return first.get("continued_from")
+
     def create(self, recipe_yaml: str) -> None:
         """Make the folder and write the recipe into it.
 

@@ -9,11 +9,12 @@ from torch import nn
 
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.compute.loss import TrainingLoss
-from resnext_train.data.build_loaders import build_color_transform
+from resnext_train.data.build_loaders import build_color_transform, normalisation_warning
 from resnext_train.errors import printable
 from resnext_train.models.build_model import auxiliary_weight, build_model
-from resnext_train.models.weight_conversion import find_state_dict, load_weights
+from resnext_train.models.weight_conversion import CIFAR_PORT, find_state_dict, load_weights
 from resnext_train.regular_file import user_path
+from resnext_train.run_dir.console import print_warning
 from resnext_train.training.optimizer import FiniteOptimizer, build_optimizer
 from resnext_train.training.setup import Setup
 from resnext_train.training.train_step import ForwardPass, TrainStep
@@ -57,3 +58,5 @@ def _load_weights(model: nn.Module, setup: Setup, path: Path) -> None:
         loaded = load_weights(model, weights, str(path), section, "fitting")
     if context.is_main:
         print(printable(f"weights: {loaded}"), flush=True)
+        if CIFAR_PORT in loaded:
+            print_warning(f"warning: {normalisation_warning(path, setup.recipe.data)}")

@@ -79,7 +79,8 @@ class Trainer:
         """
         self.check_room()
         self.context.run_on_main(lambda: self._prepare_folder(saved))
-        self.log.write("start", step=self.progress.step, **environment(), **self.setup.effective())
+        origin = {"continued_from": str(saved.path.resolve())} if saved else {}
+        self.log.write("start", step=self.progress.step, **origin, **environment(), **self.setup.effective())
 
     def check_room(self) -> None:
         """Check that the disk has room for the checkpoints; raises InputError if not."""

@@ -30,6 +30,7 @@ SMALL = [
     "train.micro_batch=4",
     "train.epochs=2",
     "train.precision=fp32",
+    "optimizer.lr=0.1",
     "schedule.warmup=0",
     "log.every=2",
     "log.tensorboard=false",
@@ -40,7 +41,7 @@ LONG = ["train.epochs=400", "log.every=1", "checkpoint.every_steps=1"]
 """Overrides for a run that a test ends."""
 SIGNALS = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGHUP"
 """torchrun's option, as the README shows it."""
-_TIMES = {"images_per_s", "data_wait", "seconds", "host", "command", "world_size", "threads", "path"}
+_TIMES = {"images_per_s", "data_wait", "seconds", "host", "command", "continued_from", "world_size", "threads", "path"}
 
 
 def module(*arguments: str, torchrun: int = 0) -> list[str]:

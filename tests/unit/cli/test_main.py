@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 import resnext_train
 from resnext_train.cli import main as cli
@@ -177,3 +178,15 @@ def test_other_errors_of_torch_are_not_taken_for_it() -> None:
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         run_command("resnext eval", fail)
+
+
+@pytest.mark.parametrize("words", [["train", "--config", "smoke", "train.epoch=3"], ["eval", "--ckpt", "none.pt"]])
+def test_torchruns_table_of_failures_shows_the_sentence(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    assert main(words) == 2
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(file))
+    sentence = capsys.readouterr().err.strip()
+    assert f"traceback : {sentence}" in ChildFailedError("resnext_train", {0: failure}).format_msg()

@@ -238,6 +238,27 @@ def test_another_number_of_classes_gets_a_new_classifier(arch: str, layers: str)
         load_weights(model, weights, "file")
 
 
+@pytest.mark.parametrize(
+    ("where", "name", "classes", "told"),
+    [
+        ("/models/resnet26d_a1.pth", "resnet26d", 7, "timm/resnet26d"),
+        ("file", "resnet26t", 7, "timm/resnet26t"),
+        ("mobilenetv3_small_100.pth", "mobilenetv3_small_100", 3, "timm/mobilenetv3_small_100"),
+    ],
+)
+def test_weights_that_fit_a_network_of_timm_are_told_so(where: str, name: str, classes: int, told: str) -> None:
+    """By the file's name, or else among the ResNets of the recipe's depth."""
+    timm = pytest.importorskip("timm")
+    weights = timm.create_model(name, num_classes=classes).state_dict()
+    section = ModelSection(arch="resnet26")
+    with pytest.raises(InputError, match=rf"model\.arch={told}$"):
+        load_weights(build_model(section, 7), weights, where, section, "fitting")
+    del weights["conv1.weight" if "conv1.weight" in weights else next(iter(weights))]
+    with pytest.raises(InputError) as error:
+        load_weights(build_model(section, 7), weights, where, section, "fitting")
+    assert "timm/" not in str(error.value)
+
+
 def test_a_new_classifier_excuses_no_other_mismatch() -> None:
     weights = torchvision.models.resnet34(num_classes=9).state_dict()
     section = ModelSection(arch="resnet18")

@@ -1,0 +1,211 @@
+"""Options, folders and schedules as people type them who know other trainers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+
+from helpers.commands import Refuses, evaluate, export, train
+from helpers.runs import RUN, SMALL, events, state_of
+from helpers.shared import made_once
+from resnext_train.run_dir.run_lock import RunLock
+
+DRY = [*RUN, "--dry-run"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of RUN, which tests must not change."""
+
+    def run(folder: Path) -> None:
+        assert train([*RUN, "--out", str(folder)]) == 0
+
+    return made_once(tmp_path_factory, "finished", run)
+
+
+def recipe_of(folder: Path) -> dict[str, Any]:
+    first = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+    recipe: dict[str, Any] = first["recipe"]
+    return recipe
+
+
+def test_customary_options_are_the_overrides_they_mean(
+    image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [o for o in SMALL if not o.startswith(("data.", "train.epochs", "train.batch_size", "train.micro"))]
+    options = f"-b 8 --epochs 1 --lr 0.02 -j 0 --seed 7 --data {image_root} --output {tmp_path / 'run'} --gpus 1"
+    assert train(["--config", "smoke", *options.split(), *small, "train.micro_batch=4"]) == 0
+    recipe = recipe_of(tmp_path / "run")
+    assert [recipe["train"][key] for key in ("batch_size", "micro_batch", "epochs", "seed")] == [8, 4, 1, 7]
+    assert (recipe["optimizer"]["lr"], recipe["data"]["workers"]) == (0.1, 0), "section.key=value wins"
+    assert (recipe["data"]["source"], recipe["data"]["root"]) == ("folder", str(image_root))
+    assert "3 classes, 24 training, 9 validation images" in capsys.readouterr().out
+    long = f"--batch-size 16 --epochs 3 --lr 0.02 --workers 1 --data {image_root} --dry-run"
+    assert train(["--config", "resnet18", *long.split(), "augment.size=32", "eval.crop=32"]) == 0
+    told = capsys.readouterr().out
+    assert all(
+        fact in told for fact in ("16 images a step", "6 steps in all", "0.02 at epoch 1", "loader processes: 1")
+    )
+
+
+def test_a_micro_batch_that_was_chosen_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(["--config", "resnet18", "data.source=synthetic", "data.size=8", "-b", "100", "--dry-run"]) == 0
+    assert re.search(r"^train\.micro_batch is 25: .*=100 .*\b32$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--momentum 0.9", "optimizer.momentum=0.9"),
+        ("--weight-decay=1e-4", "optimizer.weight_decay=1e-4"),
+        ("--wd 1e-4", "optimizer.weight_decay=1e-4"),
+        ("--train.seed 3", "train.seed=3"),
+        ("--label-smoothing", "train.label_smoothing=VALUE"),
+        ("--size 3", "data.size=3 or augment.size=3"),
+        ("--num-workers 8", "data.workers=8"),
+        ("--nproc_per_node 8", "--procs"),
+        ("--model resnet50", "model.arch=resnet50"),
+        ("--dryrun", "--dry-run"),
+        ("--wombat 3", "--help"),
+    ],
+)
+def test_any_other_option_is_answered_by_what_to_write(options: str, told: str, refuses: Refuses) -> None:
+    error = refuses(train, "--config", "smoke", *options.split())
+    assert options.partition("=")[0].split()[0] in error
+    assert re.search(rf"(write|mean|use|;) {re.escape(told)}\b", error), error
+
+
+def test_a_command_without_overrides_offers_its_own_options(refuses: Refuses) -> None:
+    error = refuses(export, "--ckpt", "a.pt", "--out", "b.pth", "--confg", "smoke", "--momentum", "3")
+    assert "--config?" in error
+
+
+def test_a_run_folder_stands_for_its_checkpoints(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refuses: Refuses
+) -> None:
+    branch = tmp_path / "branch"
+    longer = ["train.epochs=3", "--resume", str(finished), "--out", str(branch)]
+    assert train([*RUN, *longer]) == 0
+    assert f"continuing from {finished / 'checkpoints' / 'last.pt'}, step 6" in capsys.readouterr().out
+    assert state_of(branch) == {"status": "done", "step": 9}
+    assert train(["--resume", str(branch / "checkpoints"), "train.epochs=4"]) == 0, "in place, with its own recipe"
+    assert state_of(branch) == {"status": "done", "step": 12}
+    assert recipe_of(branch)["train"]["epochs"] == 4
+    capsys.readouterr()
+    result = tmp_path / "result.json"
+    assert evaluate(["--ckpt", str(branch), "--json", str(result), "-j", "0", "-b", "4"]) == 0
+    told = json.loads(result.read_text())
+    assert told["checkpoint"] == str(branch / "checkpoints" / "best.pt")
+    assert told["count"] == 37
+    (branch / "checkpoints" / "best.pt").unlink()
+    assert "last.pt" in refuses(evaluate, "--ckpt", str(branch))
+    assert "checkpoints/last.pt" in refuses(train, "--config", "smoke", "--resume", str(tmp_path))
+    assert "--config" in refuses(train, "train.epochs=3")
+
+
+def test_the_command_that_branched_continues_the_branch(finished: Path, tmp_path: Path) -> None:
+    branch = [*RUN, "train.epochs=4", "--resume", str(finished), "--out", str(tmp_path / "branch")]
+    assert train([*branch, "train.max_steps=8"]) == 0
+    again = [*branch[:-4], "train.max_steps=8", *branch[-4:]]
+    assert train(again) == 0
+    assert [event["step"] for event in events(tmp_path / "branch", "start")] == [6, 8]
+
+
+def test_resume_without_a_value_is_auto(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    assert train([*RUN, *out, "--resume", "train.max_steps=2"]) == 0
+    assert train([*RUN, *out, "train.max_steps=2", "--resume"]) == 0
+    assert state_of(tmp_path / "run")["step"] == 2
+    assert recipe_of(tmp_path / "run")["train"]["max_steps"] == 2
+
+
+def test_a_dry_run_opens_what_the_run_would(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refuses: Refuses
+) -> None:
+    out = tmp_path / "run"
+    before = sorted(finished.rglob("*"))
+    assert train([*DRY, "--out", str(finished)]) == 0
+    told = capsys.readouterr().out
+    assert re.search(rf"^run folder +{finished}$", told, re.MULTILINE)
+    assert "last.pt, step 6" in told
+    assert sorted(finished.rglob("*")) == before
+    weights = tmp_path / "weights.pth"
+    torch.save(torchvision.models.resnet18(num_classes=4).state_dict(), weights)
+    assert "conv1.weight" in refuses(train, *DRY, f"model.weights={weights}", "--out", str(out))
+    assert train([*DRY, "model.arch=resnet18", "model.width=1.0", f"model.weights={weights}", "--out", str(out)]) == 0
+    assert f"weights: {weights}: names of torchvision" in capsys.readouterr().out
+    damaged = tmp_path / "damaged.pt"
+    damaged.write_bytes((finished / "checkpoints" / "last.pt").read_bytes()[:-100])
+    assert "damaged.pt" in refuses(train, *DRY, "--resume", str(damaged), "--out", str(out))
+    assert "train.epochs: 2 -> 3" in refuses(train, *DRY, "train.epochs=3", "--out", str(finished))
+    last = str(finished / "checkpoints" / "last.pt")
+    assert "another network" in refuses(train, *DRY, "model.width=0.5", "--resume", last, "--out", str(out))
+    assert not out.exists()
+
+
+def test_a_dry_run_looks_at_the_run_folder(tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in refuses(train, *DRY, "--out", str(tmp_path / "file" / "run"))
+    (tmp_path / "used").mkdir()
+    if (child := os.fork()) == 0:
+        lock = RunLock(tmp_path / "used" / ".lock")
+        (tmp_path / "ready").touch()
+        while lock:
+            pass
+    try:
+        while not (tmp_path / "ready").exists():
+            pass
+        assert f"process {child}" in refuses(train, *DRY, "--out", str(tmp_path / "used"))
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: os.terminal_size((0, 0)) and Room())
+    assert "--out" in refuses(train, *DRY, "--out", str(tmp_path / "full" / "run"))
+    assert not (tmp_path / "full").exists()
+
+
+class Room:
+    free = 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["train.max_steps=5", "schedule.warmup=2"], ("5 steps", "8 steps", "0.1")),
+        (["schedule.name=step", "schedule.milestones=[1, 5]"], ("2 epochs", " 5;")),
+        (["schedule.name=step", "schedule.milestones=[1, '8 steps']"], ("2 epochs", " 8 steps;")),
+        (["schedule.name=exponential", "schedule.every=2"], ("2 epochs", "schedule.every=2")),
+        (["schedule.name=plateau", "schedule.patience=1"], ("2 epochs", "schedule.patience=1", " 3 ")),
+        (["schedule.name=step", "schedule.milestones=[1]", "schedule.warmup=1"], ()),
+        (["schedule.name=plateau", "schedule.patience=0", "train.epochs=3"], ()),
+        (["schedule.name=exponential", "schedule.every=1"], ()),
+        ([], ()),
+    ],
+)
+def test_a_schedule_that_does_not_come_to_pass_is_warned_of(
+    options: list[str], told: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    four_steps = "data.train_images=64"
+    assert train([*DRY, four_steps, *options, "--out", str(tmp_path / "run")]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == bool(told)
+    assert all(fact in warnings[0] for fact in told)
+
+
+def test_an_unknown_normalisation_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = torchvision.models.resnet18(num_classes=4).state_dict()
+    path = tmp_path / "port.th"
+    torch.save({k.replace("fc.", "linear.").replace("downsample", "shortcut"): v for k, v in weights.items()}, path)
+    arch = ["model.arch=resnet18", "model.width=1.0", "data.mean=[0.5, 0.25, 0.125]"]
+    assert evaluate(["--ckpt", str(path), "--config", "smoke.yaml", *SMALL, *arch]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^warning: .*port\.th .*mean 0\.5 0\.25 0\.125, std 0\.229 ", err, re.MULTILINE)
+    assert "mean 0.5 0.25 0.125, std 0.229 0.224 0.225" in out.splitlines()[1]
+    assert re.search(r"^accuracy +\d", out, re.MULTILINE)
