@@ -21,6 +21,13 @@
 #SBATCH --signal=TERM@300
 set -u
 
+if [[ -z ${SLURM_JOB_ID-} ]]; then
+    sed -n '2,/^#SBATCH/s/^# \{0,1\}//p' "$0" | sed '/^SBATCH/d'
+    [[ " $* " == *" --help "* || " $* " == *" -h "* ]] && exit 0
+    echo 'slurm.sh: error: this is no Slurm job; queue it by sbatch' >&2
+    exit 2
+fi
+
 out=''
 arguments=("$@")
 for ((i = 0; i < $#; i++)); do

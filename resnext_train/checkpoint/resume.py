@@ -83,7 +83,8 @@ def _is_branch(folder: RunDir, resume: str) -> bool:
     if resume in _WORDS or not folder.recipe.is_file():
         return False
     paths = [path.resolve() for path in _named_checkpoints(resume)]
-    return folder.origin() in [str(path) for path in paths] and all(path.parent != folder.checkpoints.resolve() for path in paths)
+    elsewhere = all(path.parent != folder.checkpoints.resolve() for path in paths)
+    return elsewhere and folder.origin() in [str(path) for path in paths]
 
 
 def _named_checkpoints(resume: str) -> tuple[Path, ...]:

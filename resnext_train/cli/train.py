@@ -11,6 +11,7 @@ from resnext_train.data.decode.jpeg_decoder import decoder_names
 from resnext_train.data.loader_workers import worker_count
 from resnext_train.data.sampler import shard_for_rank
 from resnext_train.distributed.dist_context import connect
+from resnext_train.distributed.usable_cores import usable_cores
 from resnext_train.models.architecture import title_of
 from resnext_train.models.complexity import check_training, measure
 from resnext_train.run_dir.run_paths import RunDir
@@ -28,7 +29,7 @@ def train(request: TrainRequest) -> None:
             _suggest_procs(setup)
             for note in request.notes:
                 announce(note)
-            for warning in setup.warnings():
+            for warning in [*setup.warnings(), *_shared_cores(setup)]:
                 warn(warning)
         if request.dry_run:
             run.check(setup, request.folder, request.resume)
@@ -108,6 +109,14 @@ def _suggest_procs(setup: Setup) -> None:
     useful = min(gpus, setup.plan.micro_batches)
     if useful > setup.context.local_world_size:
         announce(f"only {setup.context.local_world_size} of {gpus} GPUs in use; for {useful}: --procs {useful}")
+
+
+def _shared_cores(setup: Setup) -> list[str]:
+    """Return a warning if the training processes of this host must share its cores."""
+    ranks, cores = setup.context.local_world_size, usable_cores()
+    if setup.context.device.type != "cpu" or ranks <= cores:
+        return []
+    return [f"{ranks} processes share the {_count(cores, 'core')} of this host, and so are no faster than {cores}"]
 
 
 def _report(summary: dict[str, object], folder: RunDir) -> None:

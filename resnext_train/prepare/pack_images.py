@@ -108,6 +108,10 @@ def _print_notes(splits: dict[str, Split], tier: Tier, print_line: PrintLine) ->
             )
 
 
+_LIKE_IMAGENETS = 50_000
+"""Bytes of an image on average from which on it tells how long ImageNet would take, whose images have 110,000."""
+
+
 def print_outcome(folder: Path, outcome: Outcome, report: Path, print_line: PrintLine) -> None:
     """Print what was packed, at which rate, and which images are odd or unreadable."""
     ratio = outcome.bytes_after / max(1, outcome.bytes_before)
@@ -118,12 +122,14 @@ def print_outcome(folder: Path, outcome: Outcome, report: Path, print_line: Prin
     )
     if outcome.packed_now:
         rate = outcome.packed_now / outcome.seconds
+        bytes_each = outcome.bytes_before / max(1, outcome.images)
         hours = imagenet_archives.TRAIN_IMAGES / rate / 3600
+        of_imagenet = f"; ImageNet's {imagenet_archives.TRAIN_IMAGES:,} training images would take {hours:.1f} hours"
         earlier = outcome.images - outcome.packed_now
         print_line(
             f"{outcome.packed_now:,} images packed in {outcome.seconds:.1f} s, {rate:,.1f} images/s"
             + (f", after {earlier:,} by earlier commands" if earlier else "")
-            + f"; ImageNet's {imagenet_archives.TRAIN_IMAGES:,} training images would take {hours:.1f} hours"
+            + (of_imagenet if bytes_each > _LIKE_IMAGENETS else "")
         )
     print_odd(outcome.odd, report, print_line)
     for name, why in outcome.unreadable:

@@ -162,8 +162,8 @@ class RunDir:
         needed = max(1, 3 + keep + 1 - here) * checkpoint_bytes
         if (free := shutil.disk_usage(self._nearest()).free) < needed:
             raise InputError(
-                f"the disk of run folder {self.path} has {free / 1e6:.0f} MB free, but its checkpoints of "
-                f"{checkpoint_bytes / 1e6:.0f} MB each need {needed / 1e6:.0f} MB; make room, or choose another --out"
+                f"the disk of run folder {self.path} has {free / 1e6:.1f} MB free, but its checkpoints of "
+                f"{checkpoint_bytes / 1e6:.1f} MB each need {needed / 1e6:.1f} MB; make room, or choose another --out"
             )
 
     def write_state(self, status: Status, step: int, **more: str) -> None:

@@ -6,7 +6,7 @@ Steps are counted from 0: `lr(n)` is used by the step that follows n finished on
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ def build_schedule(
 
 
 @dataclass
-class Schedule:
+class Schedule(ABC):
     """A learning rate for every step. Only plateau has state; the others ignore what they observe."""
 
     peak: float
@@ -47,13 +47,13 @@ class Schedule:
     def lr(self, step: int) -> float:
         """Return the learning rate of step `step`."""
 
-    def observe(self, error: float) -> None:
+    def observe(self, error: float) -> None:  # noqa: B027  most schedules have no use for it
         """Use a validation top-1 error in per cent."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  nor a state
         pass
 
     def _rise(self, step: int) -> float:
