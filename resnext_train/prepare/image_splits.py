@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from resnext_train.data.pack.pack_format import is_pack
+from resnext_train.data.sources.folder_scan import class_folders
 from resnext_train.data.sources.image_folder import MAX_BYTES, ImageFolder
 from resnext_train.data.split_folders import find_splits
 from resnext_train.errors import InputError
@@ -18,6 +19,9 @@ from resnext_train.regular_file import read_regular
 
 ANNOTATIONS = "val_annotations.txt"
 """Tiny-ImageNet's labels of the files in val/images."""
+
+KAGGLE_LABELS = "LOC_val_solution.csv"
+"""Labels of ImageNet's validation images at Kaggle."""
 
 _MAX_TABLE = 1_000_000_000
 """Bytes of a table of images at most; one of ImageNet has 0.1 GB."""
@@ -172,7 +176,12 @@ def splits_of(source: Path) -> dict[str, Split]:
 def _folder_split(root: Path) -> Split:
     if is_pack(root):
         raise InputError(f"{root} is a pack already; pack the original images, or unpack it first")
-    return _tiny_val(root) if (root / ANNOTATIONS).is_file() else FolderSplit(root)
+    if (root / ANNOTATIONS).is_file():
+        return _tiny_val(root)
+    table = next(
+        (above / KAGGLE_LABELS for above in root.absolute().parents if (above / KAGGLE_LABELS).is_file()), None
+    )
+    return _kaggle_val(root, table) if table and root.name == "val" and not class_folders(root) else FolderSplit(root)
 
 
 def _tiny_val(root: Path) -> Split:
@@ -186,6 +195,23 @@ def _tiny_val(root: Path) -> Split:
         if not is_plain(file) or "/" in file:
             raise InputError(f"{path}: {file!r} is not the name of a file in images/; correct that line")
     return _listed(path, [(str(root.absolute() / "images" / file), file, label) for file, label in pairs])
+
+
+def _kaggle_val(root: Path, table: Path) -> Split:
+    """Read ImageNet's val as Kaggle has it: files in one folder, and a table of image and prediction above it.
+
+    A prediction begins with the class: n03995372 85 1 499 272.
+    """
+    triples = []
+    for number, row in enumerate(_rows(table), 1):
+        if row[:1] in ([], ["ImageId"]):
+            continue
+        label = row[1].split() if len(row) > 1 else []
+        if not label or not is_plain(row[0]) or "/" in row[0]:
+            raise InputError(f"{table}, line {number}: expected ImageId,PredictionString; correct it")
+        name = f"{row[0]}.JPEG"
+        triples.append((str(root.absolute() / name), name, label[0]))
+    return _listed(table, triples)
 
 
 def csv_split(path: Path) -> Split:

@@ -262,6 +262,28 @@ def test_unpacking_does_not_overwrite(image_root: Path, tmp_path: Path, refuses:
     assert f" {image_root} " in refuses(prepare, "unpack", str(tmp_path / "pack"), str(image_root))
 
 
+def test_imagenet_as_kaggle_has_it(image_root: Path, tmp_path: Path) -> None:
+    """A flat val/, and its labels three folders above it; test/ is flat, too, and has none."""
+    data = tmp_path / "kaggle" / "ILSVRC" / "Data" / "CLS-LOC"
+    data.parent.mkdir(parents=True)
+    shutil.copytree(image_root / "train", data / "train")
+    rows = ["ImageId,PredictionString"]
+    for i, path in enumerate(sorted((image_root / "val").rglob("*.JPEG"))):
+        name = f"ILSVRC2012_val_{i:08d}"
+        (data / "val").mkdir(exist_ok=True)
+        (data / "test").mkdir(exist_ok=True)
+        shutil.copy(path, data / "val" / f"{name}.JPEG")
+        shutil.copy(path, data / "test" / f"ILSVRC2012_test_{i:08d}.JPEG")
+        rows.append(f"{name},{path.parent.name} 85 1 499 272 {path.parent.name} 1 2 3 4")
+    (tmp_path / "kaggle" / "LOC_val_solution.csv").write_text("\n".join([rows[0], *rows[:0:-1], ""]))
+    assert pack(data, tmp_path / "pack") == 0
+    val = PackIndex(tmp_path / "pack" / "val")
+    assert val.classes == ("cat", "dog", "emu")
+    assert [val.name(i) for i in range(9)] == [
+        f"{name}/ILSVRC2012_val_{i:08d}.JPEG" for i, name in enumerate(["cat"] * 3 + ["dog"] * 3 + ["emu"] * 3)
+    ]
+
+
 def test_images_like_imagenets_tell_how_long_it_would_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "root" / "cat").mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
