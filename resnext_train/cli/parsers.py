@@ -62,8 +62,13 @@ def train_arguments(p: ArgumentParser) -> None:
 
 def eval_arguments(p: ArgumentParser) -> None:
     p.description = "Evaluate a checkpoint: every image exactly once, on any number of processes."
-    p.epilog = "example:\n  {prog} --ckpt runs/resnext50_32x4d/checkpoints/best.pt --data /path/to/imagenet"
-    p.add_argument("--ckpt", required=True, metavar="PATH", help="a checkpoint of resnext-train, or foreign weights")
+    p.epilog = "example:\n  {prog} --ckpt runs/resnext50_32x4d --data /path/to/imagenet"
+    p.add_argument(
+        "--ckpt",
+        required=True,
+        metavar="PATH",
+        help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights",
+    )
     p.add_argument(
         "--config",
         metavar="NAME|PATH",
@@ -117,9 +122,8 @@ def _add_overrides(p: ArgumentParser, shortcuts: Mapping[tuple[str, ...], str]) 
     p.set_defaults(shortcuts=[])
     for options, key in shortcuts.items():
         value = _SHORTCUTS[key]
-        p.add_argument(
-            *options, action=_Shortcut, const=key, dest="shortcuts", metavar=value, help=f"the same as {key}={value}"
-        )
+        text = f"the same as {key}={value}" + ("; DIR holds train/ and val/, or is one of them" if key == "data.root" else "")
+        p.add_argument(*options, action=_Shortcut, const=key, dest="shortcuts", metavar=value, help=text)
 
 
 def info_arguments(p: ArgumentParser) -> None:
@@ -143,8 +147,13 @@ def info_arguments(p: ArgumentParser) -> None:
 
 def export_arguments(p: ArgumentParser) -> None:
     p.description = "Write a checkpoint's weights under torchvision's names, and check them by reading them back."
-    p.epilog = "example:\n  {prog} --ckpt runs/resnext50_32x4d/checkpoints/best.pt --out resnext50.safetensors"
-    p.add_argument("--ckpt", required=True, metavar="PATH", help="a checkpoint of resnext-train, or foreign weights")
+    p.epilog = "example:\n  {prog} --ckpt runs/resnext50_32x4d --out resnext50.safetensors"
+    p.add_argument(
+        "--ckpt",
+        required=True,
+        metavar="PATH",
+        help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights",
+    )
     p.add_argument("--config", metavar="NAME|PATH", help="recipe for foreign weights")
     p.add_argument(
         "--out",

@@ -75,6 +75,8 @@ def _overrides(args: Namespace) -> list[str]:
 def _train_recipe(config: str | None, continued: RunDir | None, overrides: list[str]) -> LoadedRecipe:
     if config is not None:
         return load_recipe_with_notes(config, overrides)
+    if word := next((word for word in overrides if "=" not in word), None):
+        raise InputError(f"{word}: give the recipe by --config, as in --config {word}")
     if continued is None:
         raise InputError("--config: name a recipe, such as resnext50_32x4d or smoke; `resnext info` lists them")
     if not continued.recipe.is_file():

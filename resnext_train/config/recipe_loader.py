@@ -9,6 +9,7 @@ the weaker layers' keys that the new variant lacks.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
@@ -145,7 +146,8 @@ def _override(text: str, where: str, below: Mapping[str, Any]) -> dict[str, Any]
     section, dot, name = key.partition(".")
     check_plain({key: value}, where)
     if not (equals and dot and name):
-        raise InputError("overrides are written section.key=value, such as train.epochs=10")
+        meant = f"; did you mean data.root={text}?" if os.path.isdir(text) else ""  # noqa: PTH112  for any text
+        raise InputError(f"overrides are written section.key=value, such as train.epochs=10{meant}")
     fields = [f for k, f in KEYS if k == key]
     if not fields:
         raise InputError(unknown_key(key, below))

@@ -82,6 +82,11 @@ def test_any_other_option_is_answered_by_what_to_write(options: str, told: str, 
     assert re.search(rf"(write|mean|use|;) {re.escape(told)}\b", error), error
 
 
+def test_words_without_an_option(tmp_path: Path, refuses: Refuses) -> None:
+    assert "--config smoke" in refuses(train, "smoke", "--epochs", "3")
+    assert f"mean data.root={tmp_path}?" in refuses(train, "--config", "resnet18", str(tmp_path))
+
+
 def test_a_command_without_overrides_offers_its_own_options(refuses: Refuses) -> None:
     error = refuses(export, "--ckpt", "a.pt", "--out", "b.pth", "--confg", "smoke", "--momentum", "3")
     assert "--config?" in error
