@@ -60,7 +60,10 @@ def test_meter_sums_groups_into_window_and_epoch() -> None:
     meter.end_step(torch.tensor(True))
     meter.add(torch.tensor(float("nan")), logits, torch.tensor([0, 1, 0]))
     meter.end_step(torch.tensor(False))
+    for _ in range(2):  # looking changes nothing
+        assert (meter.peek().mean_loss, meter.peek().seen, meter.window.seen) == (0.5, 3, 0)
     meter.read()
+    assert meter.peek() == meter.window
     assert meter.window.mean_loss == 0.5
     assert meter.window.top1 == pytest.approx(200 / 3)
     meter.window = type(meter.window)()
