@@ -122,7 +122,9 @@ def _add_overrides(p: ArgumentParser, shortcuts: Mapping[tuple[str, ...], str]) 
     p.set_defaults(shortcuts=[])
     for options, key in shortcuts.items():
         value = _SHORTCUTS[key]
-        text = f"the same as {key}={value}" + ("; DIR holds train/ and val/, or is one of them" if key == "data.root" else "")
+        text = f"the same as {key}={value}" + (
+            "; DIR holds train/ and val/, or is one of them" if key == "data.root" else ""
+        )
         p.add_argument(*options, action=_Shortcut, const=key, dest="shortcuts", metavar=value, help=text)
 
 

@@ -106,11 +106,11 @@ def check_curves(single: Path) -> None:
 
     board = EventAccumulator(str(single / "tensorboard"))
     board.Reload()
-    for name in ("loss", "top1", "lr"):
+    for key, name in (("loss", "loss"), ("top1", "accuracy"), ("lr", "lr")):
         scalars = board.Scalars(f"train/{name}")
         assert [s.step for s in scalars] == [e["step"] for e in events(single, "step")]
-        assert [s.value for s in scalars] == pytest.approx([e[name] for e in events(single, "step")], rel=1e-6)
-    assert [s.value for s in board.Scalars("val/top1")] == pytest.approx(
+        assert [s.value for s in scalars] == pytest.approx([e[key] for e in events(single, "step")], rel=1e-6)
+    assert [s.value for s in board.Scalars("val/accuracy")] == pytest.approx(
         [100 * e["val_top1_correct"] / 37 for e in events(single, "epoch")]
     )
 

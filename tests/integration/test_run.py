@@ -106,4 +106,4 @@ def test_evaluation_repeats_the_logged_counts(single: Path, tmp_path: Path) -> N
     assert result["loss"] == pytest.approx(best["loss"], rel=1e-6)
     assert result["arch"] == "resnext14_2x4d, width 0.25"
     measures = {"count", "top1_correct", "top5_correct", "top1", "top5", "loss", "unreadable", "images_per_s"}
-    assert set(result) == measures | {"protocol", "checkpoint", "arch", "images"}
+    assert set(result) == measures | {"protocol", "checkpoint", "arch", "images", "data"}
