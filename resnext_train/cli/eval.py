@@ -124,8 +124,9 @@ def _check_classes(path: Path, outputs: int | None, known: int) -> None:
 
 
 def _report(result: dict[str, Any], json_file: str | None) -> None:
-    announce(f"{result['arch']} from {result['checkpoint']}: {result['protocol']}")
+    announce(f"{'network':15s}{result['arch']}, {result['checkpoint']}")
     announce(f"{'images':15s}{result['images']}, {result['data']}")
+    announce(f"{'evaluation':15s}{result['protocol']}")
     for name, key in (("accuracy", "top1"), ("top-5 accuracy", "top5")):
         print(f"{name:15s}{result[key]:.3f} %  ({result[f'{key}_correct']} of {result['count']})")
     print(f"{'loss':15s}{result['loss']:.4f}   {result['images_per_s']:.0f} images/s")
