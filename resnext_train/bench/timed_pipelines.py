@@ -133,7 +133,7 @@ def _reference(sample: ImageSubset, transform: Callable[[str], Tensor], batch_si
     def load(workers: int, steps: range) -> Iterable[Any]:
         order = torch.Generator().manual_seed(steps.start)
         sampler = RandomSampler(images, num_samples=batch_size * len(steps), generator=order)
-        with starting_processes():
+        with starting_processes(workers):
             return iter(DataLoader(images, batch_size, sampler=sampler, **process_arguments(workers)))
 
     return load

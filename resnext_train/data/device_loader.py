@@ -120,7 +120,7 @@ class DeviceLoader:
         assert self._loader is not None, "it is closed"
         mapped: dict[int, UntypedStorage] = {}
         reported: set[str] = set()
-        with starting_processes():
+        with starting_processes(self._workers):
             batches = iter(self._loader)
         while (batch := self._next(batches)) is not None:
             if isinstance(batch, UnreadableImage):

@@ -63,8 +63,11 @@ _NOT_OF_SEMAPHORES = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 @contextmanager
-def starting_processes() -> Iterator[None]:
-    """While inside, `iter` of a DataLoader may start its processes: no stop signal ends one before `_init_worker`."""
+def starting_processes(workers: int) -> Iterator[None]:
+    """While inside, `iter` of a DataLoader may start `workers` processes: no stop signal ends one in its beginning."""
+    if not workers:
+        yield
+        return
     with warnings.catch_warnings(), signals_held_back():
         # Python 3.12 and newer warn of every fork beside other threads; `start_method` says why it is right here.
         warnings.filterwarnings("ignore", r".*multi-threaded, use of fork\(\)", DeprecationWarning)

@@ -51,7 +51,7 @@ def test_starting_them_beside_threads_warns_of_nothing() -> None:
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            with starting_processes():
+            with starting_processes(1):
                 batches = iter(DataLoader(numbers, batch_size=None, **process_arguments(1)))
         assert list(batches) == [1, 2]
         assert [str(warning.message) for warning in told] == []
@@ -62,7 +62,7 @@ def test_starting_them_beside_threads_warns_of_nothing() -> None:
 
 def test_a_killed_process_of_a_fork_server_is_told_as_a_child_would_be() -> None:
     process = get_context("fork").Process(target=signal.pause)
-    with starting_processes():
+    with starting_processes(1):
         process.start()
     process.kill()
     process.join()
