@@ -29,6 +29,7 @@ from resnext_train.config import AreaAugment, Recipe
 from resnext_train.data.batch_datasets import PREFETCH
 from resnext_train.data.build_loaders import build_train_loader
 from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.loader_workers import process_arguments, starting_processes
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.sources.class_subset import ImageSubset
 from resnext_train.data.sources.image_source import ImageSource
@@ -136,7 +137,8 @@ def _reference(sample: ImageSubset, transform: Callable[[str], Tensor], batch_si
     def load(workers: int, steps: range) -> Iterable[Any]:
         order = torch.Generator().manual_seed(steps.start)
         sampler = RandomSampler(images, num_samples=batch_size * len(steps), generator=order)
-        return DataLoader(images, batch_size, sampler=sampler, num_workers=workers)
+        with starting_processes(workers):
+            return iter(DataLoader(images, batch_size, sampler=sampler, **process_arguments(workers)))
 
     return load
 

@@ -9,12 +9,13 @@ import textwrap
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn
 
 from resnext_train import __version__
 from resnext_train.cli import parsers
-from resnext_train.cli.console_streams import lose_what_stdout_does_not_take, open_console
+from resnext_train.cli.console_streams import UnwrittenOutputError, lose_what_stdout_does_not_take, open_console
 from resnext_train.cli.run_command import run_command
 from resnext_train.distributed.process_limits import allow_open_files, check_process_limits
 from resnext_train.distributed.rank import launcher_pid, this_rank
@@ -153,6 +154,12 @@ def _start(prog: str, words: tuple[str, ...], argv: Sequence[str] | None) -> int
         if code := run_command(prog, lambda: None, only_prints=True):
             raise SystemExit(code) from None
         raise
+    except (BrokenPipeError, UnwrittenOutputError) as error:  # of argparse in Python 3.10; later ones keep it quiet
+        return run_command(prog, partial(_raise, error), only_prints=True)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def find_command(words: Sequence[str]) -> Command | Group:

@@ -13,7 +13,7 @@ from resnext_train.config import DataSection, EvalSection, FolderData, PadAugmen
 from resnext_train.data.batch_datasets import EvalBatches, TrainBatches
 from resnext_train.data.build_sources import first_few, missing_from
 from resnext_train.data.device_loader import DeviceLoader, Loading
-from resnext_train.data.loader_workers import check_shared_memory, worker_count
+from resnext_train.data.loader_workers import check_shared_memory, start_method, worker_count
 from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, shard_for_rank
 from resnext_train.data.sources.class_subset import ClassImages, read_class_names
 from resnext_train.data.sources.image_source import ImageSource
@@ -129,10 +129,12 @@ def check_memory(recipe: Recipe, context: DistContext, train: bool) -> None:
     """Check that this host's loader processes can pass on their batches, with `train` those of training, too.
 
     Raises:
-        InputError: /dev/shm is too small for them, or the path of the temporary files is too long.
+        InputError: /dev/shm is too small for them, the path of the temporary files is too long, or they cannot be
+            started as the environment asks.
     """
     workers = _workers(recipe, context) * context.local_world_size
     if workers:
+        start_method()
         check_socket_folder()
     pixels = recipe.eval.batch_size * recipe.eval.crop**2
     if train:

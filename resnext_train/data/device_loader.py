@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.reduction import ForkingPickler
 from types import FrameType
 from typing import NamedTuple
 
@@ -16,10 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from resnext_train.data.batch_datasets import PREFETCH
 from resnext_train.data.image_batch import ImageBatch, UnreadableImage
+from resnext_train.data.loader_workers import name_signal, process_arguments, starting_processes
 from resnext_train.data.sampler import BatchIndices
 from resnext_train.distributed.process_limits import exceeded_limit
-from resnext_train.distributed.stop_signals import outlive_stop_signals, signals_held_back
-from resnext_train.errors import FaultError, LocalInputError, printable
+from resnext_train.errors import FaultError, InputError, LocalInputError, printable
 
 Loaded = ImageBatch | UnreadableImage
 """What comes from a loader process."""
@@ -38,16 +39,38 @@ class Loading(NamedTuple):
 
 
 class _WithErrors(Dataset[Loaded]):
-    """A dataset that returns its OSErrors: raised ones would lose their numbers between two processes."""
+    """A dataset that returns its OSErrors: raised ones would lose their numbers between two processes.
+
+    So it does with those of opening its images again in a loader process that is not forked.
+    """
 
     def __init__(self, dataset: Dataset[Loaded]) -> None:
         self._dataset = dataset
+        self._not_opened: UnreadableImage | None = None
+
+    def __getstate__(self) -> bytes:
+        return bytes(ForkingPickler.dumps(self._dataset))
+
+    def __setstate__(self, state: bytes) -> None:
+        self._not_opened = None
+        try:
+            self._dataset = ForkingPickler.loads(state)
+        except InputError as error:
+            self._not_opened = UnreadableImage(str(error), error_number=0)
+        except OSError as error:
+            self._not_opened = _unreadable(error)
 
     def __getitem__(self, indices: BatchIndices) -> Loaded:
+        if self._not_opened:
+            return self._not_opened
         try:
             return self._dataset[indices]
         except OSError as error:
-            return UnreadableImage(printable(f"{error.filename} cannot be read: {error.strerror}"), error.errno)
+            return _unreadable(error)
+
+
+def _unreadable(error: OSError) -> UnreadableImage:
+    return UnreadableImage(printable(f"{error.filename} cannot be read: {error.strerror}"), error.errno)
 
 
 class DeviceLoader:
@@ -78,13 +101,12 @@ class DeviceLoader:
             _WithErrors(dataset),
             batch_size=None,
             sampler=sampler,
-            num_workers=workers,
             prefetch_factor=PREFETCH if workers else None,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
             in_order=True,  # BatchBuffers relies on it
             generator=torch.Generator(),  # or DataLoader would draw from the global one
-            worker_init_fn=_init_worker,
+            **process_arguments(workers),
         )
 
     def __iter__(self) -> Iterator[ImageBatch]:
@@ -98,8 +120,7 @@ class DeviceLoader:
         assert self._loader is not None, "it is closed"
         mapped: dict[int, UntypedStorage] = {}
         reported: set[str] = set()
-        # A stop signal must not kill a new loader process before it can ignore it in `_init_worker`.
-        with signals_held_back():
+        with starting_processes(self._workers):
             batches = iter(self._loader)
         while (batch := self._next(batches)) is not None:
             if isinstance(batch, UnreadableImage):
@@ -123,6 +144,8 @@ class DeviceLoader:
         try:
             with _alarm_after(self._patience if self._workers else None):
                 return next(batches, None)
+        except RuntimeError as error:
+            raise name_signal(error, getattr(batches, "_workers", ())) from error
         except _NothingCameError as error:
             for process in getattr(batches, "_workers", ()):
                 with suppress(ProcessLookupError):
@@ -173,10 +196,6 @@ def _error_about(image: UnreadableImage) -> Exception:
     if limit := exceeded_limit(OSError(image.error_number, image.message)):
         return FaultError(limit, report_here=True)
     return LocalInputError(image.message)
-
-
-def _init_worker(worker: int) -> None:
-    outlive_stop_signals()
 
 
 def on_device(batches: Iterable[ImageBatch], device: torch.device) -> Iterator[ImageBatch]:

@@ -1,18 +1,98 @@
-"""Loader processes: how many to start, whether /dev/shm holds their batches, and why one of them died."""
+"""Loader processes: how they are started, how many, whether /dev/shm holds their batches, and why one of them died."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
+import sys
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import forkserver, get_context, resource_tracker
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from resnext_train.data.batch_datasets import SHARED_BUFFERS
+from resnext_train.distributed.environment import environment_set
+from resnext_train.distributed.stop_signals import outlive_stop_signals, signals_held_back
 from resnext_train.distributed.usable_cores import usable_cores
 from resnext_train.errors import InputError, LocalInputError
+
+START = "RESNEXT_TRAIN_LOADER_START"
+"""Environment variable that names another way to start loader processes."""
+
+_START_METHODS = ("fork", "forkserver", "spawn") if sys.platform == "linux" else ("spawn",)
+
+
+def start_method() -> str:
+    """Return how loader processes are started: by the first of _START_METHODS, or as START says.
+
+    Forked ones begin at once and share the lists of images, and torch hears of their death at once. A lock that another
+    thread holds at that moment stays held in them, but what they call takes none of those that threads of NCCL, Gloo,
+    CUDA and checkpoints hold, and those of Python and the C library are made for it. Frameworks of macOS are not.
+
+    Raises:
+        InputError: START names none.
+    """
+    method = os.environ.get(START) or _START_METHODS[0]
+    if method not in _START_METHODS:
+        known = " or ".join(_START_METHODS)
+        raise InputError(f"{START}={method} is no way to start loader processes here; set it to {known}, or unset it")
+    return method
+
+
+def process_arguments(workers: int) -> dict[str, Any]:
+    """Return the arguments by which a DataLoader starts `workers` processes; 0: it loads in this process."""
+    if not workers:
+        return {"num_workers": 0}
+    init = partial(_init_worker, os.getpid())
+    return {"num_workers": workers, "multiprocessing_context": start_method(), "worker_init_fn": init}
+
+
+def _init_worker(trainer: int, worker: int) -> None:
+    outlive_stop_signals(trainer)
+
+
+_NOT_OF_SEMAPHORES = "ignore::UserWarning:multiprocessing.resource_tracker"
+"""After a trainer that was killed, the tracker removes the semaphores of its queues; it need not say so."""
+
+
+@contextmanager
+def starting_processes(workers: int) -> Iterator[None]:
+    """While inside, `iter` of a DataLoader may start `workers` processes: no stop signal ends one in its beginning."""
+    if not workers:
+        yield
+        return
+    with warnings.catch_warnings(), signals_held_back():
+        # Python 3.12 and newer warn of every fork beside other threads; `start_method` says why it is right here.
+        warnings.filterwarnings("ignore", r".*multi-threaded, use of fork\(\)", DeprecationWarning)
+        method = start_method()
+        if method != "fork":
+            with environment_set({"PYTHONWARNINGS": _NOT_OF_SEMAPHORES}):
+                resource_tracker.ensure_running()  # before the others: it lets SIGINT and SIGTERM through again
+        with signals_held_back():
+            if method == "forkserver":
+                get_context("forkserver").set_forkserver_preload(["resnext_train.data.device_loader"])
+                forkserver.ensure_running()  # stop signals stay held back in it
+            yield
+
+
+def name_signal(error: RuntimeError, processes: Iterable[BaseProcess]) -> RuntimeError:
+    """Return an error of torch about one of `processes` with the signal that ended it.
+
+    torch itself knows that only of its children, which those of a fork server are not.
+    """
+    if "exited unexpectedly" in str(error):
+        for process in processes:
+            if (code := process.exitcode or 0) < 0:
+                name = signal.strsignal(-code)
+                return RuntimeError(f"DataLoader worker (pid {process.pid}) is killed by signal: {name}. ")
+    return error
 
 
 @contextmanager
@@ -47,8 +127,8 @@ def _cause_of_death(message: str) -> str:
             "a loader process was killed, as the system does where memory runs out; "
             "lower data.workers, or find out with `dmesg` what killed it"
         )
-    signal = re.search(r"killed by signal: (.+?)\.", message)
-    ended = f"was ended by a signal, {signal[1]}" if signal else "exited"
+    name = re.search(r"killed by signal: (.+?)\.", message)
+    ended = f"was ended by a signal, {name[1]}" if name else "exited"
     return f"a loader process {ended}; `resnext prepare check` the images, or set data.workers=0 to see where it was"
 
 

@@ -15,7 +15,7 @@ def distribute(model: nn.Module, context: DistContext) -> nn.Module:
     if context.world_size == 1:
         return model
     devices = [context.device] if context.device.type == "cuda" else None
-    # RunningStatistics keeps the buffers equal. torch 2.15 renames the argument that leaves them to it.
+    # RunningStatistics keeps the buffers equal. torch 2.13 renamed the argument that leaves them to it.
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     own_buffers = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
     network = DistributedDataParallel(model, devices, gradient_as_bucket_view=True, **own_buffers)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +24,7 @@ from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
+from resnext_train.distributed.environment import environment_set
 from resnext_train.distributed.rank import LAUNCHER
 from resnext_train.distributed.stop_signals import APART, handled_signals, signals_held_back
 from resnext_train.distributed.usable_cores import usable_cores
@@ -152,7 +153,7 @@ class _Agent(LocalElasticAgent):
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // worker_group.spec.local_world_size))
         # A signal that comes now waits until a rank can take it.
-        with _environment({LAUNCHER: str(os.getpid()), "OMP_NUM_THREADS": threads}), signals_held_back():
+        with environment_set({LAUNCHER: str(os.getpid()), "OMP_NUM_THREADS": threads}), signals_held_back():
             pids: dict[int, Any] = super()._start_workers(worker_group)
         assert self._pcontext is not None
         close = self._pcontext.close
@@ -166,21 +167,6 @@ class _Agent(LocalElasticAgent):
 
         self._pcontext.close = close_after_first_rank  # type: ignore[method-assign]
         return pids
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that are started inside."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 class _Run(threading.Thread):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -14,8 +15,8 @@ from resnext_train.errors import InputError
 _LEAST_FILES = 128
 """Open files that a run with two loader processes needs, with a margin."""
 
-_MOST_FILES = 65_536
-"""Open files that suffice for any run."""
+_MOST_FILES = 65_536, 10_240
+"""Open files that suffice for any run; and those that macOS allows where it states no limit but refuses more."""
 
 _LEAST_ADDRESSES = 4_000_000_000
 """Bytes of address space without which torch cannot be imported; it takes 3.3 GB with the libraries of a GPU."""
@@ -30,9 +31,13 @@ _SOCKET_NAME = len("/pymp-abcdefgh/listener-abcdefgh")
 def allow_open_files() -> None:
     """Raise this process's limit of open files to what any run needs, as far as the system lets it."""
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(_number(most), _MOST_FILES)
-    if _number(files) < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    for number in _MOST_FILES:
+        wanted = min(_number(most), number)
+        if _number(files) >= wanted:
+            return
+        with contextlib.suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            return
 
 
 def check_process_limits() -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -80,10 +81,7 @@ class StopSignals:
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
-    """Block the signals of STOPPING while inside; processes forked there start with them blocked."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
+    """Block the signals of STOPPING while inside; processes started there have them blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -96,8 +94,7 @@ def join_launcher(parent: int) -> None:
 
     The latter only on Linux, where it is sent when the thread that started this rank ends.
     """
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it has ended already
@@ -108,28 +105,43 @@ _PR_SET_PDEATHSIG = 1
 """Of linux/prctl.h."""
 
 
-def outlive_stop_signals() -> None:
+def outlive_stop_signals(trainer: int) -> None:
     """In a loader process: ignore signals that stop the run, because training needs its images until it has saved.
 
-    Schedulers and launchers send signals to all processes of a job. This one ends only by a SIGTERM of its parent, or
-    when its parent is gone, which torch's loader processes check.
+    Schedulers and launchers send signals to all processes of a job. This one ends only by a SIGTERM of the process
+    `trainer`, or when that is gone. On macOS any SIGTERM ends it, and torch sees whether the trainer is gone.
     """
     for number in STOPPING:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where SIGTERM ends loader processes as it always did
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # it was blocked when this process was forked
-        try:
-            threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
-            return
-        except RuntimeError:  # no more threads may be started; its parent must be able to end this process
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-            raise
+    if not hasattr(signal, "sigtimedwait"):
+        _end_on_sigterm()
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # it was blocked when this process was started
+    try:
+        threading.Thread(target=_exit_after, args=(trainer,), daemon=True).start()
+    except RuntimeError:  # no more threads may be started; the trainer must be able to end this process
+        _end_on_sigterm()
+        raise
+
+
+def _end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
-def _exit_on_sigterm_from(parent: int) -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
-        pass
-    os._exit(0)  # in order: another code would make torch raise an error in a parent that is about to exit
+def _exit_after(trainer: int) -> None:
+    """Exit on a SIGTERM of the trainer or once it is gone.
+
+    torch looks for another parent, but that of a process of a fork server is the server, which lives as long as it.
+    """
+    parent = parent_process()
+    while parent is None or parent.is_alive():
+        received = signal.sigtimedwait([signal.SIGTERM], _EVERY)
+        if received and received.si_pid == trainer:
+            break
+    os._exit(0)  # in order: another code would make torch raise an error in a trainer that is about to exit
+
+
+_EVERY = 1.0
+"""Seconds after which a loader process looks for its trainer again."""

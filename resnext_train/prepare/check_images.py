@@ -108,7 +108,7 @@ def _check_index(index: PackIndex) -> list[tuple[str, str]]:
     file = str(index.path / "index.bin")
     try:
         intact = index.columns_digest() == index.header.digest
-    except (ValueError, KeyError, TypeError, SyntaxError, OverflowError):  # of numpy, for odd types of columns
+    except (ValueError, KeyError, TypeError, OverflowError):  # for odd types of columns
         intact = False
     if not intact:
         return [(file, "its arrays are not those that were written; copy it again, or pack the images again")]

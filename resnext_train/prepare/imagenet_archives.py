@@ -77,12 +77,12 @@ class TarHeader(tarfile.TarInfo):
 
     _EXTENSIONS = frozenset((b"x", b"g", b"X", b"L", b"K"))
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> TarHeader:
-        header = super().frombuf(buf, encoding, errors)
-        if header.type in cls._EXTENSIONS and header.size > _MAX_HEADER:
-            raise tarfile.ReadError(f"an extension of a header has {header.size:,} bytes")
-        return header
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Read the extension, if this is one. tarfile lets subclasses override this; newer ones pass by `frombuf`."""
+        if self.type in self._EXTENSIONS and self.size > _MAX_HEADER:
+            raise tarfile.ReadError(f"an extension of a header has {self.size:,} bytes")
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return member
 
 
 def entries_of(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

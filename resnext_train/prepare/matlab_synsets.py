@@ -6,6 +6,7 @@ program, so nothing of the package is imported here.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -56,7 +57,8 @@ def read_synsets(meta: bytes) -> list[Synset]:
 
 
 def _main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
+    with contextlib.suppress(ValueError):  # macOS takes no limit below the addresses that a process has already
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
     import numpy as np
     from scipy.io import loadmat
 

@@ -11,15 +11,18 @@ import torch
 import yaml
 
 from helpers.runs import RUN, check_curves, comparable, equal_runs, events, run_module, tensors
+from resnext_train.data.loader_workers import START
+from resnext_train.distributed.environment import environment_set
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on one process with one thread, in a process of its own."""
+    """A run on one process with one thread, in a process of its own, whose loader processes import all anew."""
     out = tmp_path_factory.mktemp("single") / "run"
-    output = run_module("train", *RUN, "--out", str(out), "data.workers=1", "log.tensorboard=true")
+    with environment_set({START: "spawn"}):
+        output = run_module("train", *RUN, "--out", str(out), "data.workers=1", "log.tensorboard=true")
     assert "top-5 accuracy" in output
     assert f"run folder: {out}" in output
     return out

@@ -7,7 +7,9 @@ import json
 import math
 import mmap
 import os
+import re
 import resource
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,10 @@ _MAX_RECORD = 1_000_000_000
 
 _MAX_HEADER = 100_000_000
 """Bytes of the header at most; that of 22,000 classes with titles has 2 MB."""
+
+
+_PLAIN_TYPE = re.compile(r"[<>|=]?[biufcSUV]\d{1,4}")
+"""NumPy's name of a type of numbers, text or bytes, as of the columns of this and later versions."""
 
 
 class PackIndex:
@@ -82,8 +88,8 @@ class PackIndex:
     def __len__(self) -> int:
         return self.header.images
 
-    def __reduce__(self) -> tuple[type[PackIndex], tuple[Path]]:
-        return PackIndex, (self.path,)
+    def __reduce__(self) -> tuple[Callable[[Path, str], PackIndex], tuple[Path, str]]:
+        return _open_again, (self.path, self.header.id)
 
     def name(self, i: int) -> str:
         """Return the path of image `i` relative to the packed folder, such as n01440764/n01440764_18.JPEG."""
@@ -129,12 +135,14 @@ class PackIndex:
         """Compute the blake2b-128 of the columns as they are now; reads the whole index.
 
         Raises:
-            ValueError, KeyError, TypeError, SyntaxError, OverflowError: a column is of a type that NumPy cannot read.
+            ValueError, KeyError, TypeError, OverflowError: a column is of a type that NumPy cannot read.
         """
         from hashlib import blake2b
 
         total = blake2b(digest_size=16)
-        for name in self.header.columns:
+        for name, column in self.header.columns.items():
+            if not _PLAIN_TYPE.fullmatch(str(column["dtype"])):  # NumPy 1.26 and 2.0 crash on some others
+                raise ValueError(name)
             total.update(self._column(name).data)
         return total.hexdigest()
 
@@ -240,6 +248,13 @@ class PackIndex:
     def _map_shard(self, number: int) -> mmap.mmap:
         with os.fdopen(open_regular(self.path / shard_name(number)), "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _open_again(path: Path, pack_id: str) -> PackIndex:
+    index = PackIndex(path)
+    if index.header.id != pack_id:
+        raise InputError(f"{path} was replaced by another pack while loader processes were started")
+    return index
 
 
 def _damaged_record(why: str) -> OSError:

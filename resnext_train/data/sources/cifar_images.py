@@ -53,6 +53,10 @@ class CifarImages:
         self.labels: NDArray[np.int64] = np.array(dataset.targets, np.int64)
         self._pixels: NDArray[np.uint8] = dataset.data  # (images, 32, 32, 3)
         self._title = f"{title} {'train' if split == 'train' else 'test'} image"
+        self._opened = title, root, split
+
+    def __reduce__(self) -> tuple[type[CifarImages], tuple[str, Path, Literal["train", "val"]]]:
+        return CifarImages, self._opened  # reading the files again, a second's work, instead of a copy of 150 MB
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ class ImageSubset:
         self.labels: NDArray[np.int64] = source.labels[images]
         self._source, self._images = source, images
 
+    def __reduce__(self) -> tuple[type[ImageSubset], tuple[ImageSource, Any]]:
+        return ImageSubset, (self._source, self._images)
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -45,6 +49,9 @@ class ClassImages(ImageSubset):
         labels = np.array([position.get(name, -1) for name in source.classes], np.int64)[source.labels]
         super().__init__(source, np.flatnonzero(labels >= 0))
         self.classes, self.labels = classes, labels[self._images]
+
+    def __reduce__(self) -> tuple[type[ClassImages], tuple[ImageSource, Any]]:
+        return ClassImages, (self._source, self.classes)  # the numbers and labels of all images are soon found again
 
 
 def read_class_names(path: Path, what: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Images in one folder per class, scanned once: the list of files is cached and memory-mapped.
 
 The cache is outside the data folder, which may be read-only: in $XDG_CACHE_HOME/resnext-train (or
-~/.cache/resnext-train). It is valid until a folder of the tree changes, and costs no memory per worker.
+~/.cache/resnext-train). It is valid until a folder of the tree changes, and costs no memory per loader process, however
+these are started: one that is not forked maps the same files again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from resnext_train.data.decode.lazy_image import LazyImage, open_image
 from resnext_train.data.sources.folder_scan import scan_folder
 from resnext_train.data.sources.image_source import FILES
-from resnext_train.errors import printable
+from resnext_train.errors import InputError, printable
 from resnext_train.regular_file import read_regular
 
 _VERSION = 2
@@ -50,8 +51,11 @@ class ImageFolder:
         if index.skipped:
             warnings.warn(_told_of(root, index.skipped), stacklevel=2)
         self.classes: tuple[str, ...] = tuple(index.classes)
-        self.labels: NDArray[np.int64] = index.labels
-        self._paths, self._ends = index.paths, index.ends
+        self._use(index.files)
+
+    def _use(self, files: _Files) -> None:
+        self.labels: NDArray[np.int64] = files.labels
+        self._paths, self._ends, self._files = files.paths, files.ends, files
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,16 +67,48 @@ class ImageFolder:
     def image(self, i: int) -> LazyImage:
         return open_image(read_regular(self.name(i), MAX_BYTES))
 
+    def __getstate__(self) -> tuple[Path, tuple[str, ...], _Files | _MappedFiles]:
+        return self.root, self.classes, self._files.mapped or self._files
+
+    def __setstate__(self, state: tuple[Path, tuple[str, ...], _Files | _MappedFiles]) -> None:
+        self.root, self.classes, files = state
+        self._use(files if isinstance(files, _Files) else files.map_again(self.root))
+
+
+class _MappedFiles(NamedTuple):
+    """Where a file list is mapped from: what a pickle of it holds, instead of a copy of some 50 bytes an image."""
+
+    cache: Path
+    identity: list[tuple[int, int, int]]
+    """Device, inode and modification time (ns) of the files: another process may have cached a newer list."""
+
+    def map_again(self, root: Path) -> _Files:
+        try:
+            files = _map_files(self.cache)
+        except (OSError, EOFError, ValueError):
+            files = None
+        if files is None or files.mapped != self:
+            raise InputError(f"{root} was changed, or its cached list of files, while loader processes were started")
+        return files
+
+
+class _Files(NamedTuple):
+    """The file list as arrays: the bytes of all relative paths joined, the end of each path, and the labels."""
+
+    paths: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    mapped: _MappedFiles | None = None
+    """None: they are in memory."""
+
 
 class _Index(NamedTuple):
-    """The file list as arrays: the bytes of all relative paths joined, the end of each path, and the labels."""
+    """The classes, and the images of each."""
 
     classes: list[str]
     skipped: list[str]
     """Links that `FolderScan` skipped."""
-    paths: NDArray[np.uint8]
-    ends: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    files: _Files
 
 
 def _scan_and_cache(root: Path) -> _Index:
@@ -87,6 +123,8 @@ def _scan_and_cache(root: Path) -> _Index:
                 printable(f"the list of files of {root} could not be cached ({error}); every run will rebuild it"),
                 stacklevel=2,
             )
+        else:
+            return _cached_index(root) or index  # mapped; unless a folder has just changed
     return index
 
 
@@ -96,7 +134,8 @@ def _scan(root: Path) -> tuple[_Index, dict[str, int]]:
     paths = [path for files in found.files for path in files]
     labels = np.repeat(np.arange(len(found.classes), dtype=np.int64), [len(files) for files in found.files])
     ends = np.cumsum([len(path) for path in paths], dtype=np.int64)
-    return _Index(found.classes, found.skipped, np.frombuffer(b"".join(paths), np.uint8), ends, labels), found.folders
+    files = _Files(np.frombuffer(b"".join(paths), np.uint8), ends, labels)
+    return _Index(found.classes, found.skipped, files), found.folders
 
 
 def _told_of(root: Path, skipped: list[str]) -> str:
@@ -123,11 +162,18 @@ def _cached_index(root: Path) -> _Index | None:
         for folder, stamp in meta["folders"].items():
             if (root / folder).stat().st_mtime_ns != stamp:
                 return None
-        skipped = meta["skipped"]
-        arrays = [np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("paths", "ends", "labels")]
+        return _Index(meta["classes"], meta["skipped"], _map_files(cache))
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
-    return _Index(meta["classes"], skipped, *arrays)
+
+
+def _map_files(cache: Path) -> _Files:
+    files = [cache / f"{name}.npy" for name in ("paths", "ends", "labels")]
+    paths, ends, labels = (np.load(file, mmap_mode="r") for file in files)
+    states = [
+        file.stat() for file in files
+    ]  # after the maps: files that were exchanged meanwhile are seen to be others
+    return _Files(paths, ends, labels, _MappedFiles(cache, [(s.st_dev, s.st_ino, s.st_mtime_ns) for s in states]))
 
 
 def _store(root: Path, index: _Index, folders: dict[str, int]) -> None:
@@ -135,7 +181,8 @@ def _store(root: Path, index: _Index, folders: dict[str, int]) -> None:
     cache = _cache_folder(root)
     cache.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=cache.parent, prefix="new-"))
-    for name, array in (("paths", index.paths), ("ends", index.ends), ("labels", index.labels)):
+    files = index.files
+    for name, array in (("paths", files.paths), ("ends", files.ends), ("labels", files.labels)):
         np.save(temporary / f"{name}.npy", array)
     meta = {"version": _VERSION, "root": str(root.resolve()), "classes": index.classes, "skipped": index.skipped}
     (temporary / "meta.json").write_text(json.dumps({**meta, "folders": folders}))

@@ -25,10 +25,19 @@ class PackedImages:
     """
 
     def __init__(self, root: Path) -> None:
-        self._index = PackIndex(root)
-        self.classes: tuple[str, ...] = self._index.classes
-        self.labels: NDArray[np.int64] = self._index.label
-        self.storage = _storage(self._index)
+        self._use(PackIndex(root))
+
+    def _use(self, index: PackIndex) -> None:
+        self._index = index
+        self.classes: tuple[str, ...] = index.classes
+        self.labels: NDArray[np.int64] = index.label
+        self.storage = _storage(index)
+
+    def __getstate__(self) -> PackIndex:
+        return self._index  # all else is part of it
+
+    def __setstate__(self, index: PackIndex) -> None:
+        self._use(index)
 
     def __len__(self) -> int:
         return len(self._index)

@@ -32,10 +32,13 @@ class SyntheticImages:
         width = max(4, len(str(classes - 1)))
         self.classes: tuple[str, ...] = tuple(f"class_{c:0{width}d}" for c in range(classes))
         self.labels: NDArray[np.int64] = np.arange(images, dtype=np.int64) % classes
-        self.size = size
+        self.size, self._split = size, split
         self._seed = {"train": 1, "val": 2}[split]
         y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
         self._y, self._x = y, x
+
+    def __reduce__(self) -> tuple[type[SyntheticImages], tuple[int, int, int, Literal["train", "val"]]]:
+        return SyntheticImages, (len(self.classes), len(self.labels), self.size, self._split)
 
     def __len__(self) -> int:
         return len(self.labels)

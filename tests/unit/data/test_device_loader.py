@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
+import pickle
 import time
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +16,13 @@ from resnext_train.config import load_recipe
 from resnext_train.data.batch_datasets import SHARED_BUFFERS, BatchBuffers
 from resnext_train.data.build_loaders import build_eval_loader, build_evaluation, build_train_loader
 from resnext_train.data.build_sources import build_splits
-from resnext_train.data.device_loader import DeviceLoader, Loading
+from resnext_train.data.device_loader import DeviceLoader, Loading, _WithErrors
 from resnext_train.data.image_batch import ImageBatch, UnreadableImage
 from resnext_train.data.sampler import BatchIndices, StepPlan
 from resnext_train.data.sources.synthetic_images import SyntheticImages
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
-from resnext_train.errors import LocalInputError
+from resnext_train.errors import InputError, LocalInputError
 
 ONE = DistContext(Rank(), torch.device("cpu"))
 
@@ -150,58 +146,20 @@ def test_a_loader_process_takes_no_new_memory_for_every_group() -> None:
     assert len(inodes) == SHARED_BUFFERS
 
 
-class Slow(Numbered):
-    """Each group takes 0.6 s."""
+class Lost(Numbered):
+    """Images that a loader process does not find again where it is not forked."""
 
-    def __getitem__(self, indices: BatchIndices) -> ImageBatch:
-        time.sleep(0.6)
-        return super().__getitem__(indices)
+    def __getstate__(self) -> object:
+        return {}
 
-
-def pass_on(received: Connection) -> None:
-    """Send the numbers of three slow groups, whose loader waits 2 s for each; in a process group of its own."""
-    os.setsid()
-    numbers = [BatchIndices(0, np.array([n])) for n in range(3)]
-    try:
-        for batch in DeviceLoader(Slow([1] * 3), numbers, Loading(1, 2.0), torch.device("cpu"), print):
-            received.send(int(batch.labels[0]))
-    except LocalInputError as error:
-        received.send(str(error))
+    def __setstate__(self, state: object) -> None:
+        raise InputError("the images are gone")
 
 
-def passing_on() -> tuple[ForkProcess, Connection]:
-    ours, theirs = get_context("fork").Pipe(duplex=False)
-    process = get_context("fork").Process(target=pass_on, args=(theirs,))
-    process.start()
-    assert ours.recv() == 0
-    return process, ours
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, to find the loader process")
-def test_a_loader_process_that_is_stopped_ends_the_run_and_itself() -> None:
-    """Wherever it is: it may have announced a batch, and not handed it over."""
-    process, ours = passing_on()
-    (loader,) = (int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
-    os.kill(loader, signal.SIGSTOP)
-    said = ours.recv()
-    said = said if isinstance(said, str) else ours.recv()  # it may have handed over one more
-    assert "gave no images for 2 s" in said
-    process.join(20)
-    assert process.exitcode == 0
-    assert not Path(f"/proc/{loader}").exists()
-
-
-@pytest.mark.slow
-def test_a_run_that_was_suspended_goes_on() -> None:
-    """As by Ctrl-Z or a sleeping laptop, for longer than the loader waits."""
-    process, ours = passing_on()
-    os.killpg(process.pid or 0, signal.SIGSTOP)
-    time.sleep(2.5)
-    os.killpg(process.pid or 0, signal.SIGCONT)
-    process.join(20)
-    assert process.exitcode == 0
-    assert [ours.recv(), ours.recv()] == [1, 2]
+def test_images_that_a_loader_process_cannot_open_again_end_the_run() -> None:
+    there, numbers = pickle.loads(pickle.dumps(_WithErrors(Lost([1])))), [BatchIndices(0, np.array([0]))]
+    with pytest.raises(LocalInputError, match=r"^the images are gone$"):
+        next(iter(DeviceLoader(there, numbers, Loading(0, 60), torch.device("cpu"), print)))
 
 
 def test_the_longest_patience_of_a_recipe_is_no_time_out_of_its_own(image_root: Path) -> None:

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
+import threading
+import warnings
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from torch.utils.data import DataLoader
 
-from resnext_train.data.loader_workers import check_shared_memory, worker_count, worker_deaths_explained
+from resnext_train.data.loader_workers import (
+    START,
+    check_shared_memory,
+    name_signal,
+    process_arguments,
+    start_method,
+    starting_processes,
+    worker_count,
+    worker_deaths_explained,
+)
 from resnext_train.errors import InputError, LocalInputError
 
 
@@ -15,6 +31,46 @@ def test_workers_auto_shares_the_cores_and_leaves_one_to_each_process(monkeypatc
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
     assert [worker_count("auto", local) for local in (1, 4, 8, 32)] == [15, 3, 1, 1]
     assert worker_count(3, 8) == 3
+
+
+def test_loader_processes_are_forked_on_linux_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(START, raising=False)
+    assert start_method() == ("fork" if sys.platform == "linux" else "spawn")
+    monkeypatch.setenv(START, "spawn")
+    assert start_method() == "spawn"
+    monkeypatch.setenv(START, "thread")
+    with pytest.raises(InputError, match=f"^{START}=thread "):
+        start_method()
+
+
+def test_starting_them_beside_threads_warns_of_nothing() -> None:
+    """Python 3.12 and newer warn of such a fork."""
+    end, numbers = threading.Event(), cast("Any", [1, 2])
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            with starting_processes(1):
+                batches = iter(DataLoader(numbers, batch_size=None, **process_arguments(1)))
+        assert list(batches) == [1, 2]
+        assert [str(warning.message) for warning in told] == []
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_a_killed_process_of_a_fork_server_is_told_as_a_child_would_be() -> None:
+    process = get_context("fork").Process(target=signal.pause)
+    with starting_processes(1):
+        process.start()
+    process.kill()
+    process.join()
+    error = RuntimeError(f"DataLoader worker (pid(s) {process.pid}) exited unexpectedly")
+    with pytest.raises(LocalInputError, match=r"data\.workers.*dmesg"), worker_deaths_explained():
+        raise name_signal(error, [process])
+    other = RuntimeError("Caught KeyError in DataLoader worker process 0.")
+    assert name_signal(other, [process]) is other
 
 
 def test_room_is_what_the_arithmetic_says(tmp_path: Path) -> None:

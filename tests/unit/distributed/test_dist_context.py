@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from helpers.ranks import run_ranks
+from resnext_train.distributed import dist_context
 from resnext_train.distributed.dist_context import DistContext, connect
 from resnext_train.distributed.flag_sync import FlagSync, StepFlags
 from resnext_train.distributed.heartbeat import Heartbeat
@@ -36,6 +37,23 @@ def turns(context: DistContext, log: Path) -> list[str]:
 
     context.local_rank0_first(work)
     return log.read_text().split()
+
+
+def test_fp32_means_fp32_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist_context, "pick_device", lambda local_rank: torch.device("cuda", local_rank))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    operations = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    before = [operation.fp32_precision for operation in operations]
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        with connect():
+            assert [operation.fp32_precision for operation in operations] == ["ieee", "ieee"]
+    finally:
+        for operation, precision in zip(operations, before, strict=True):
+            operation.fp32_precision = precision
+        torch.backends.cudnn.benchmark = benchmark
+    assert torch.backends.cudnn.allow_tf32, "torch raises here where the older setting was written as well"
 
 
 @pytest.mark.slow

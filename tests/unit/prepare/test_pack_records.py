@@ -28,7 +28,8 @@ def image(size: tuple[int, int] = (70, 50), mode: str = "RGB", seed: int = 0, **
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
     file = io.BytesIO()
-    coarse.resize(size, Image.Resampling.BICUBIC).convert(mode).save(file, **{"format": "JPEG", **options})
+    smooth = coarse.resize(size, Image.Resampling.BICUBIC).convert("L" if mode == "I;16" else mode)
+    smooth.convert(mode).save(file, **{"format": "JPEG", **options})
     return file.getvalue()
 
 

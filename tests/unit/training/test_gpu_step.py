@@ -14,7 +14,7 @@ from helpers.steps import NETWORK, step_images, take_steps, train_step
 from resnext_train.compute.loss import TrainingLoss
 from resnext_train.config import SgdSection
 from resnext_train.data.device_loader import on_device
-from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.dist_context import DistContext, refuse_tf32
 from resnext_train.distributed.rank import Rank
 from resnext_train.models.build_model import build_model
 from resnext_train.training.optimizer import build_optimizer
@@ -23,7 +23,7 @@ from resnext_train.training.optimizer import build_optimizer
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    refuse_tf32()
     reference = single(take_steps, torch.float64, [20])["gradients"]
     context = DistContext(Rank(), torch.device("cuda", 0))
     model = build_model(NETWORK, 4, seed=1).to(context.device).to(memory_format=torch.channels_last)

@@ -182,7 +182,7 @@ def test_a_header_that_makes_no_sense_is_refused(folder: Path, change: dict[str,
 
 @pytest.mark.parametrize("dtype", [",", "V99999999999999999999", "(2,", "i8,,", {"x": 1}, None])
 def test_a_column_of_no_type_is_damage_that_check_finds(folder: Path, dtype: object) -> None:
-    """One that this version does not know, and so does not read: NumPy raises SyntaxError for some."""
+    """One that this version does not know, and so does not read: NumPy crashes on some."""
     _change_header(folder / "index.bin", {"columns": {"more": {"dtype": dtype, "shape": [1], "offset": 64}}})
     assert prepare(["check", str(folder), "--workers", "1"]) == 1
 

@@ -55,9 +55,9 @@ def test_the_list_is_cached_memory_mapped_and_outside_the_data(image_root: Path,
     assert sorted(root.rglob("*")) == before
     second = ImageFolder(root)
     assert names(second) == names(first)
-    assert isinstance(second._paths, np.memmap)
-    assert isinstance(second.labels, np.memmap)
-    assert not isinstance(first._paths, np.memmap)
+    for folder in (first, second):
+        assert isinstance(folder._paths, np.memmap)
+        assert isinstance(folder.labels, np.memmap)
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "rename class", "add class", "add nested"])
@@ -134,7 +134,6 @@ def test_a_link_back_into_the_tree_adds_no_images(image_root: Path, from_cache: 
         assert len(told) == 1
         assert names(folder) == expected
         assert folder.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
-    assert isinstance(folder._paths, np.memmap) == from_cache
 
 
 def test_links_to_other_folders_are_followed_and_each_image_is_taken_once(image_root: Path, tmp_path: Path) -> None:
