@@ -5,6 +5,7 @@ It says `NUMBER PID` of each batch and of the loader process that made it, and w
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from typing import Any
@@ -52,6 +53,7 @@ def main() -> None:
         except LocalInputError as error:
             print(error, flush=True)
         loader.close()
+        gc.collect()  # or the next loader process would collect what the error has kept, and complain
 
 
 if __name__ == "__main__":
