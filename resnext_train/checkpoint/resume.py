@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resnext_train.atomic_file import free_name, link_atomically
-from resnext_train.config import Recipe, as_continued, differences, load_stored_recipe, read_yaml
+from resnext_train.config import Recipe, StepSchedule, as_continued, differences, load_stored_recipe, read_yaml
 from resnext_train.errors import InputError
 from resnext_train.regular_file import user_path, why_no_file
 from resnext_train.run_dir.run_paths import RunDir, epoch_of
@@ -37,9 +37,10 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
         InputError: refused.
     """
     holds_run = folder.recipe.is_file()
-    if resume not in _WORDS and not _is_branch(folder, resume):
+    if resume not in _WORDS and not _goes_on(folder, resume):
         path = _named_checkpoints(resume)[0]
-        if path.resolve().parent != folder.checkpoints.resolve() and (holds_run or folder.trace_of_saves()):
+        begins = holds_run and _is_branch(folder, resume)  # and was killed before its first save
+        if is_elsewhere(path, folder) and (folder.trace_of_saves() or (holds_run and not begins)):
             raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
         return
     trace = None if _held(folder) else folder.trace_of_saves()
@@ -64,7 +65,7 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
 
 def continued_recipe(folder: RunDir, recipe: Recipe, resume: str) -> Recipe:
     """Return `recipe` as the run that the folder holds goes on, see `as_continued` in config/."""
-    if not folder.recipe.is_file() or not (resume == "auto" or _is_branch(folder, resume)):
+    if not folder.recipe.is_file() or not (resume == "auto" or _goes_on(folder, resume)):
         return recipe  # that of a PATH is in the checkpoint
     return as_continued(recipe, read_yaml(folder.recipe))
 
@@ -78,13 +79,25 @@ def run_folder(path: str) -> RunDir | None:
     return RunDir(folder.parent if is_checkpoints else folder)
 
 
+def _goes_on(folder: RunDir, resume: str) -> bool:
+    """Return whether PATH is where the run in the folder began, and it has saved since: it continues from there."""
+    return _is_branch(folder, resume) and bool(_held(folder))
+
+
 def _is_branch(folder: RunDir, resume: str) -> bool:
-    """Return whether the folder holds a run that began from the checkpoint PATH of another one."""
+    """Return whether the folder holds a run that began from PATH of another one, which may be gone by now."""
     if resume in _WORDS or not folder.recipe.is_file():
         return False
-    paths = [path.resolve() for path in _named_checkpoints(resume)]
-    elsewhere = all(path.parent != folder.checkpoints.resolve() for path in paths)
-    return elsewhere and folder.origin() in [str(path) for path in paths]
+    named = Path(resume)
+    parent = run_folder(resume) or RunDir(named)
+    paths = (named, parent.last, parent.previous)
+    elsewhere = all(is_elsewhere(path, folder) for path in paths)
+    return elsewhere and folder.origin() in [str(path.resolve()) for path in paths]
+
+
+def is_elsewhere(path: Path, folder: RunDir) -> bool:
+    """Return whether a checkpoint is none of the run folder's own."""
+    return path.resolve().parent != folder.checkpoints.resolve()
 
 
 def _named_checkpoints(resume: str) -> tuple[Path, ...]:
@@ -128,7 +141,7 @@ def choose_checkpoint(folder: RunDir, recipe: Recipe, resume: str) -> tuple[Path
         InputError: refused, see `check_resume`.
     """
     check_resume(folder, recipe, resume)
-    if resume not in _WORDS and not _is_branch(folder, resume):
+    if resume not in _WORDS and not _goes_on(folder, resume):
         return _named_checkpoints(resume)
     return _held(folder)
 
@@ -141,7 +154,18 @@ def _held(folder: RunDir) -> tuple[Path, ...]:
 
 def fixed_differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     """Return the differences between two recipes that a resumed run does not accept silently."""
-    return {k: v for k, v in differences(old, new).items() if not k.startswith(_MAY_CHANGE)}
+    changed = {k: v for k, v in differences(old, new).items() if not k.startswith(_MAY_CHANGE)}
+    if _reached_milestones(old) == _reached_milestones(new):
+        changed.pop("schedule.milestones", None)
+    return changed
+
+
+def _reached_milestones(recipe: Recipe) -> list[float | str]:
+    """Return the milestones of a recipe without those, in epochs, that no run of it reaches."""
+    if not isinstance(recipe.schedule, StepSchedule):
+        return []
+    epochs = recipe.train.epochs
+    return [m for m in recipe.schedule.milestones if isinstance(m, str) or m < epochs]
 
 
 def describe(changed: dict[str, tuple[Any, Any]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from resnext_train.models.architecture import title_of
 from resnext_train.models.build_model import build_model
 from resnext_train.models.weight_conversion import CIFAR_PORT, classes_in, find_state_dict, load_weights
 from resnext_train.regular_file import user_path
-from resnext_train.run_dir.console import evaluation_shown
+from resnext_train.run_dir.console import evaluation_shown, print_warning
 
 
 def evaluate(request: EvalRequest) -> None:
@@ -59,12 +58,12 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
     origin = load_weights(model, weights, str(path), recipe.model)
     if context.is_main and not checkpoint_file.is_ours(content):
         announce(f"weights: {origin}")
-        if CIFAR_PORT in origin:
+        if f": {CIFAR_PORT}" in origin.removeprefix(str(path)):
             warn(normalisation_warning(path, recipe.data))
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, source, classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=False))
-    loader = build_eval_loader(recipe, evaluation.images, context, lambda text: print(text, file=sys.stderr))
+    loader = build_eval_loader(recipe, evaluation.images, context, print_warning)
     precision = resolve_precision(recipe.train.precision, context.device)
     started = time.perf_counter()
     with worker_deaths_explained():

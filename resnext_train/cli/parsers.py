@@ -122,9 +122,9 @@ def _add_overrides(p: ArgumentParser, shortcuts: Mapping[tuple[str, ...], str]) 
     p.set_defaults(shortcuts=[])
     for options, key in shortcuts.items():
         value = _SHORTCUTS[key]
-        text = f"the same as {key}={value}" + (
-            "; DIR holds train/ and val/, or is one of them" if key == "data.root" else ""
-        )
+        text = f"the same as {key}={value}"
+        if key == "data.root":
+            text = "the same as data.source=folder data.root=DIR, a folder with train/ and val/"
         p.add_argument(*options, action=_Shortcut, const=key, dest="shortcuts", metavar=value, help=text)
 
 

@@ -21,6 +21,7 @@ from resnext_train.config import (
     load_recipe_with_notes,
     read_yaml,
     recipe_from_dict,
+    recipe_from_dict_with_notes,
     run_name,
 )
 from resnext_train.distributed.process_limits import check_socket_folder
@@ -81,7 +82,7 @@ def _train_recipe(config: str | None, continued: RunDir | None, overrides: list[
         raise InputError("--config: name a recipe, such as resnext50_32x4d or smoke; `resnext info` lists them")
     if not continued.recipe.is_file():
         raise InputError(f"--resume: {continued.path} holds no recipe.yaml; give the run's recipe by --config")
-    return LoadedRecipe(recipe_from_dict(read_yaml(continued.recipe), str(continued.recipe), overrides), ())
+    return recipe_from_dict_with_notes(read_yaml(continued.recipe), str(continued.recipe), overrides)
 
 
 def _check_procs(procs: int) -> None:

@@ -15,12 +15,13 @@ _CUSTOMARY = {
     "amp": "train.precision",
     "checkpoint": "--resume",
     "ckpt": "--resume",
-    "device": "--procs",
     "learning_rate": "optimizer.lr",
+    "lr_scheduler": "schedule.name",
     "model": "model.arch",
     "nproc_per_node": "--procs",
     "num_workers": "data.workers",
     "opt": "optimizer.name",
+    "optimizer": "optimizer.name",
     "pretrained": "model.weights",
     "sched": "schedule.name",
     "scheduler": "schedule.name",
@@ -39,20 +40,22 @@ def refusal(unknown: Sequence[str], argv: Sequence[str], parser: ArgumentParser)
     if not equals:
         value = _next(options[0], argv)
     name = option.strip("-").replace("-", "_")
+    known = [known for action in parser._actions for known in action.option_strings if known.startswith("--")]
     takes_overrides = "section.key=value" in parser.format_usage()
-    if takes_overrides and (keys := _keys_meant(name)):
+    if takes_overrides and (keys := _keys_meant(name, known)):
         shown = f"{option} {value}".rstrip()[:200]
         words = [f"{key}={value or 'VALUE'}" if "." in key else key for key in keys]
         return f"there is no option {shown}; write {' or '.join(words)[:400]}"
-    known = [known for action in parser._actions for known in action.option_strings if known.startswith("--")]
-    near = difflib.get_close_matches(option, known, n=1, cutoff=0.7)
+    names = [option.strip("-").replace("-", "_") for option in known]
+    near = [known[names.index(n)] for n in difflib.get_close_matches(name, names, n=1, cutoff=0.7)]
     return f"there is no option {option[:200]}; {f'did you mean {near[0]}?' if near else '--help lists all'}"
 
 
-def _keys_meant(name: str) -> list[str]:
-    """Return the keys, or else words, that stand for an option NAME of other trainers."""
-    if name in _CUSTOMARY:
-        return [_CUSTOMARY[name]]
+def _keys_meant(name: str, options: Sequence[str]) -> list[str]:
+    """Return the keys, or else what is among our `options`, that stand for an option NAME of other trainers."""
+    customary = _CUSTOMARY.get(name, "--")
+    if customary in options or not customary.startswith("--"):
+        return [customary]
     if name in all_keys():
         return [name]
     last_parts = [key.partition(".")[2] for key in all_keys()]

@@ -22,6 +22,7 @@ from resnext_train.config.recipe_loader import (
     load_recipe_with_notes,
     load_stored_recipe,
     recipe_from_dict,
+    recipe_from_dict_with_notes,
     recipe_schema,
 )
 from resnext_train.config.train_sections import (

@@ -41,7 +41,7 @@ DEFAULT_TAGS: dict[str, str] = {
 }
 
 
-def variant_keys(section: str, tag: object) -> set[str]:
+def variant_keys(section: str, tag: object = None) -> set[str]:
     """Return the keys of the variant of `section` that the value `tag` chooses, or of all if it chooses none."""
     variants = _variants(section)
     key = TAGS.get(section)

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from resnext_train.config.micro_batches import NoMicroBatchError, fitting_micro_batch
 from resnext_train.config.recipe import Recipe
 from resnext_train.config.recipe_files import find_base, find_recipe
-from resnext_train.config.recipe_keys import DEFAULT_TAGS, KEYS, TAGS, unknown_key, variant_keys
+from resnext_train.config.recipe_keys import DEFAULT_TAGS, KEYS, TAGS, keys_named, unknown_key, variant_keys
 from resnext_train.config.recipe_mistakes import Layer, Mistake, asks_for_a_word, mistakes_in, reason, refuse
 from resnext_train.config.train_sections import TrainSection
 from resnext_train.config.yaml_reader import check_plain, parse, parse_sections, read_text, read_yaml, shown
@@ -60,10 +60,15 @@ def load_stored_recipe(path: Path) -> Recipe:
 
 def recipe_from_dict(data: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe stored as plain types in a checkpoint or run folder; `where` names the place in errors."""
+    return recipe_from_dict_with_notes(data, where, overrides).recipe
+
+
+def recipe_from_dict_with_notes(data: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """As `recipe_from_dict`, with what was decided for the recipe."""
     if not isinstance(data, Mapping):
         raise InputError(f"{where}: is not a mapping of sections such as 'model' and 'train'")
     check_plain(data, where)
-    return _validated([Layer(where, _BEFORE), Layer(where, dict(data))], overrides).recipe
+    return _validated([Layer(where, _BEFORE), Layer(where, dict(data))], overrides)
 
 
 _BEFORE: dict[str, dict[str, Any]] = {"train": {"last_batch": "keep"}}
@@ -132,7 +137,7 @@ def _override_layers(overrides: Sequence[str], below: Mapping[str, Any]) -> tupl
     """Return a layer for each override of a recipe with the sections `below`, and the mistakes in the others."""
     layers, mistakes = [], []
     for text in overrides:
-        where = f"override {shown(text)}"
+        where = _place(text)
         try:
             layers.append(Layer(where, _override(text, where, below)))
         except InputError as error:
@@ -141,13 +146,19 @@ def _override_layers(overrides: Sequence[str], below: Mapping[str, Any]) -> tupl
     return layers, mistakes
 
 
+def _place(override: str) -> str:
+    return f"override {shown(override)}"
+
+
 def _override(text: str, where: str, below: Mapping[str, Any]) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     section, dot, name = key.partition(".")
     check_plain({key: value}, where)
     if not (equals and dot and name):
-        meant = f"; did you mean data.root={text}?" if os.path.isdir(text) else ""  # noqa: PTH112  for any text
-        raise InputError(f"overrides are written section.key=value, such as train.epochs=10{meant}")
+        keys = keys_named(key) if equals and not dot else []
+        meant = [f"data.root={text}"] if os.path.isdir(text) else [f"{key}={value}" for key in keys]  # noqa: PTH112
+        hint = f"; did you mean {' or '.join(meant)[:200]}?" if meant else ""
+        raise InputError(f"overrides are written section.key=value, such as train.epochs=10{hint}")
     fields = [f for k, f in KEYS if k == key]
     if not fields:
         raise InputError(unknown_key(key, below))
@@ -193,7 +204,8 @@ def _validated(below: Sequence[Layer], overrides: Sequence[str]) -> LoadedRecipe
         recipe = Recipe.model_validate_json(_as_json(merged), strict=True)
     except ValidationError as error:
         mistakes += mistakes_in(error.errors(), merged, [*below, *above])
-    refuse(mistakes)
+    places = [*(_place(text) for text in overrides), *(layer.where for layer in reversed(below))]
+    refuse(sorted(mistakes, key=lambda mistake: (places.index(mistake.where), mistake.line or 0)))
     return LoadedRecipe(recipe, notes)
 
 
@@ -224,7 +236,8 @@ def _choose_micro_batch(
         section["micro_batch"] = fitting_micro_batch(batch, usual)
     except NoMicroBatchError as error:
         section.pop("batch_size")
-        layer = next(layer for layer in levels[ranks["batch_size"]] if "batch_size" in layer.values.get("train", {}))
+        setting = [x for x in levels[ranks["batch_size"]] if "batch_size" in x.values.get("train", {})]
+        layer = setting[-1]  # which wins
         mistakes.append(Mistake.at(layer, ("train", "batch_size"), str(error)))
         return ()
     return (f"train.micro_batch is {section['micro_batch']}: train.batch_size={batch} is no multiple of {usual}",)
@@ -245,7 +258,8 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
         tag = TAGS.get(section)
         if tag and tag in values:
             own = variant_keys(section, values[tag])
-            into[section] = {k: v for k, v in into[section].items() if k in own}
+            known = variant_keys(section)  # others are mistakes, to be told
+            into[section] = {k: v for k, v in into[section].items() if k in own or k not in known}
         into[section].update(values)
 
 

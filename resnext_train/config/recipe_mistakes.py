@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import ErrorDetails
 
-from resnext_train.config.recipe_keys import TAGS, unknown_key
+from resnext_train.config.recipe_keys import TAGS, unknown_key, variant_keys
 from resnext_train.config.yaml_reader import line_of, shown
 from resnext_train.errors import InputError
 
@@ -60,18 +60,22 @@ def refuse(mistakes: Sequence[Mistake]) -> None:
 
 
 def mistakes_in(errors: Sequence[ErrorDetails], merged: Mapping[str, Any], layers: Sequence[Layer]) -> list[Mistake]:
-    """Return the mistakes behind pydantic's `errors` in the `merged` layers, of the strongest layer first."""
+    """Return the mistakes behind pydantic's `errors` in the `merged` layers."""
+    found = []
     by_path: dict[_Path, list[ErrorDetails]] = {}
     for error in errors:
         by_path.setdefault(_path_of(error, merged), []).append(error)
-    found = []
     for path, same in by_path.items():
         error = min(same, key=asks_for_a_word)  # of the members of a union
-        text = _text(path, error, merged)
-        rank, path = _origin(path, text, layers)
-        mistake = Mistake.at(layers[rank], path, text)
-        found.append((-rank, mistake.line or 0, mistake))
-    return [mistake for *_, mistake in sorted(found, key=lambda entry: entry[:2])]
+        texts = {path: _text(path, error, merged)}
+        if error["type"] == "union_tag_invalid":  # so the section's other keys were not looked at
+            section = str(path[0])
+            unknown = [(section, key) for key in merged[section] if key not in variant_keys(section)]
+            texts |= {other: unknown_key(".".join(other), merged) for other in unknown}
+        for place, text in texts.items():
+            rank, place = _origin(place, text, layers)
+            found.append(Mistake.at(layers[rank], place, text))
+    return found
 
 
 def _path_of(error: ErrorDetails, merged: Mapping[str, Any]) -> _Path:
@@ -104,7 +108,8 @@ def _origin(path: _Path, text: str, layers: Sequence[Layer]) -> tuple[int, _Path
             for candidate in wanted:
                 if candidate and _has(layers[rank].values, candidate):
                     return rank, path if candidate == path[:2] else candidate
-    return max((rank for rank, layer in enumerate(layers) if layer.text), default=len(layers) - 1), path[:1]
+    own = [rank for rank, layer in enumerate(layers) if not layer.where.startswith("override ")]
+    return own[-1], path[:1]
 
 
 def _has(data: object, path: _Path) -> bool:

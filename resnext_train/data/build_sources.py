@@ -14,7 +14,7 @@ from resnext_train.data.sources.image_folder import ImageFolder
 from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.sources.packed_images import PackedImages
 from resnext_train.data.sources.synthetic_images import SyntheticImages
-from resnext_train.data.split_folders import SplitName, data_root, find_split, find_splits, split_note
+from resnext_train.data.split_folders import SplitName, find_splits, split_note, splits_meant
 from resnext_train.errors import InputError
 from resnext_train.regular_file import user_path
 
@@ -27,7 +27,7 @@ def open_images(root: Path) -> ImageSource:
     """
     if is_pack(root):
         return PackedImages(root)
-    for folder in (root, *find_splits(root).values()) if root.is_dir() else ():
+    for folder in (root, *find_splits(root).values()):
         if is_unfinished_pack(folder):
             raise InputError(
                 f"{folder} holds a pack that is not finished, or has lost its index; give the command that began it "
@@ -70,10 +70,9 @@ def build_splits(section: DataSection) -> Splits:
             SyntheticImages(section.classes, section.val_images, section.size, "val"),
         )
     given = _root(section)
-    root = data_root(given)
+    root, found = splits_meant(given)
     if cifar := find_cifar(root):
         return Splits(CifarImages(cifar, root, "train"), CifarImages(cifar, root, "val"))
-    found = find_splits(root)
     train, val = (_restrict(open_images(found.get(name, root / name)), section) for name in _SPLITS)
     splits = Splits(train, val, split_note(given, found))
     _check_classes(splits, root, subset=section.val_classes == "subset")
@@ -142,7 +141,7 @@ def _build_split(section: DataSection, split: SplitName) -> ImageSource:
 def split_folder(section: FolderData, split: SplitName) -> Path:
     """Return the folder of a split, see `find_split`, or data.root itself if it has none."""
     root = _root(section)
-    return (find_split(root, split) if root.is_dir() else None) or root
+    return find_splits(root).get(split, root)
 
 
 def _root(section: FolderData) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -58,20 +59,24 @@ def _timm(name: str, num_classes: int) -> nn.Module:
 def fitting_timm_model(weights: Mapping[str, Tensor], arch: str, where: str) -> str | None:
     """Return the name of a network of timm whose names and shapes are those of `weights`, classifier aside; or None.
 
-    Those that the file's path `where` names come first, then ResNets of the depth that `arch` states. None as well
-    where timm is not installed.
+    Those that the end of the file's path `where` names come first, then ResNets of the depth that `arch` states. It is
+    None as well where timm is not installed.
     """
     try:
         import timm
     except ImportError:
         return None
-    named = [name for name in timm.list_models() if name in where]
+    file = "/".join(PurePath(where).parts[-2:])  # a model of the Hugging Face hub is named by its folder
+    named = [name for name in timm.list_models() if name in file]
     depth = re.search(r"\d+", arch)
     alike = [n for n in timm.list_models(module="resnet") if depth and re.search(rf"(?<!\d){depth[0]}(?!\d)", n)]
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     for name in dict.fromkeys([*sorted(named, key=len, reverse=True)[:_NAMED], *alike]):
-        with torch.device("meta"):
-            model = timm.create_model(name, pretrained=False)
+        try:
+            with torch.device("meta"):
+                model = timm.create_model(name, pretrained=False)
+        except Exception:  # some cannot be built without memory; no hint may take the place of the error
+            continue
         classifier: Any = model.get_classifier  # type: ignore[assignment]
         head = tuple(f"{module}." for module, layer in model.named_modules() if layer is classifier())
         own = {key: tensor.shape for key, tensor in model.state_dict().items()}

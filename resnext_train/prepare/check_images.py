@@ -46,7 +46,7 @@ def check(path: Path, workers: int, print_line: PrintLine) -> bool:
     Raises:
         InputError: there is nothing to check.
     """
-    found = list(find_splits(path).values()) if path.is_dir() else []
+    found = list(find_splits(path).values())
     unfinished = [folder for folder in (path, *found) if is_unfinished_pack(folder)]
     if unfinished:
         raise InputError(

@@ -177,12 +177,12 @@ def evaluation_shown(
             yield batch
             count = ranks * batch.asked
             done = min(done + count, images)
-            progress.advance(count)
             now = time.monotonic()
             rate = done / max(now - started, 1e-6)
             left = _duration((images - done) / rate) if done else "?"
             counted, speed = f"{done:,}/{images:,} images", f"{rate:.0f} images/s"
             progress.show([f"{counted}, {speed}, ETA {left}", f"{speed}, ETA {left}", f"ETA {left}"])
+            progress.advance(count)
             if not _is_terminal() and now - printed > _LINE_SECONDS:
                 printed = now
                 print_progress(f"evaluating: {counted}, {speed}, ETA {left}")

@@ -18,16 +18,16 @@ from resnext_train.regular_file import open_regular
 
 def holder_of(path: Path) -> str | None:
     """Return who has locked the file `path`, without writing to it; None if nobody has."""
-    holder = ""
     try:
-        with os.fdopen(open_regular(path)) as file:
+        with os.fdopen(open_regular(path), errors="replace") as file:
             holder = file.read(1000).strip()
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-    except (BlockingIOError, PermissionError):
-        return holder or "another process"
-    except (OSError, ValueError):  # there is none, it is not ours, or the file system has no locks
+            try:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                return holder or "another process"
+    except OSError:  # there is none, it cannot be read, or the file system has no locks
         return None
+    return None
 
 
 class RunLock:

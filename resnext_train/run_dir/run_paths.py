@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from resnext_train.atomic_file import write_text_atomically
 from resnext_train.errors import InputError
-from resnext_train.regular_file import read_regular
+from resnext_train.regular_file import read_regular, why_no_file
 from resnext_train.run_dir.console import print_warning
 from resnext_train.run_dir.jsonl_sink import read_log, to_json
 from resnext_train.run_dir.run_lock import RunLock, holder_of
@@ -124,7 +124,7 @@ class RunDir:
             raise self._cannot_be_written(error) from error
 
     def check_usable(self) -> None:
-        """Check, without writing, that `lock` and `create` would succeed.
+        """Check, without writing, what would keep a run from this folder, as far as that can be seen.
 
         Raises:
             InputError: the folder cannot be written, or another run is in it.
@@ -132,6 +132,8 @@ class RunDir:
         place = self._nearest()
         if not os.access(place, os.W_OK | os.X_OK):
             raise self._cannot_be_written(PermissionError(errno.EACCES, f"{place} is not writable for this user"))
+        if why := os.path.lexists(self.log) and why_no_file(self.log):
+            raise InputError(f"the log in {self.path} cannot be written: {self.log.name} {why}")
         if holder := holder_of(self._lock):
             raise InputError(f"{self.path} is in use by {holder}; stop that run first, or choose another --out")
 

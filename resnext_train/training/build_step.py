@@ -58,5 +58,5 @@ def _load_weights(model: nn.Module, setup: Setup, path: Path) -> None:
         loaded = load_weights(model, weights, str(path), section, "fitting")
     if context.is_main:
         print(printable(f"weights: {loaded}"), flush=True)
-        if CIFAR_PORT in loaded:
+        if f": {CIFAR_PORT}" in loaded.removeprefix(str(path)):
             print_warning(f"warning: {normalisation_warning(path, setup.recipe.data)}")

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpointer import Checkpointer
-from resnext_train.checkpoint.resume import branch_from
+from resnext_train.checkpoint.resume import branch_from, is_elsewhere
 from resnext_train.compute.metrics import EvalCounts
 from resnext_train.data.build_loaders import build_color_transform, build_eval_loader, build_train_loader
 from resnext_train.data.device_loader import DeviceLoader
@@ -54,6 +54,7 @@ class Trainer:
         self.train_step = build_train_step(setup, fine_tune=saved is None)
         self._model, self._statistics = self.train_step.model, self.train_step.statistics
         self._meter, self._finite_watch = self.train_step.meter, self.train_step.watch
+        self._begins_branch = saved is not None and is_elsewhere(saved.path, folder)
         self.schedule = setup.schedule()
         self.progress = Progress()
         self._parts = {
@@ -136,6 +137,8 @@ class Trainer:
         ):
             try:
                 self.train_step.warm_up_ddp_buckets(recipe.train.micro_batch, recipe.augment.size)
+                if self._begins_branch:
+                    self._save()  # from here on the run needs the other one no more
                 self._clock.lap()  # the run's time counts from here
                 if progress.epoch_is_open:  # the run ended before this epoch's evaluation did
                     self._end_epoch()
@@ -145,7 +148,7 @@ class Trainer:
                     at_end = progress.step == setup.total_steps
                     if at_end or progress.step % recipe.log.every == 0:
                         self._log_step()
-                    elif progress.step - first == _FIRST_SHOWN and self.context.is_main:
+                    elif progress.step - first == _FIRST_SHOWN < recipe.log.every and self.context.is_main:
                         self.log.show("step", **self._step_event(self._meter.peek(), self._clock.peek()))
                     if at_end or progress.step % setup.steps_per_epoch == 0:
                         self._end_epoch()

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnext_train.data.decode.jpeg_header import BadImageError
+from resnext_train.data.decode.jpeg_header import BadImageError, read_header
 from resnext_train.data.decode.pillow_decoder import decode_with_pillow
 from resnext_train.data.decode.silent_stderr import silent_stderr
 
@@ -104,10 +104,14 @@ def find_decoders() -> tuple[tuple[JpegDecoder, ...], dict[str, str]]:
     """Return the decoders to try in turn, of which the last is complete, and why others are passed over, by library."""
     decoders: list[JpegDecoder] = []
     passed_over = {}
+    try:
+        torchvision: JpegDecoder | None = load_torchvision()
+    except Exception:  # told below, where it is its turn
+        torchvision = None
     for library, load in LOADERS.items():
         try:
             decoder = load()
-            _check(decoder)
+            check_decoder(decoder, torchvision)
         except Exception as error:
             passed_over[library] = str(error).partition("\n")[0] or type(error).__name__
             continue
@@ -117,8 +121,15 @@ def find_decoders() -> tuple[tuple[JpegDecoder, ...], dict[str, str]]:
     return tuple(decoders), passed_over
 
 
-def _check(decoder: JpegDecoder) -> None:
-    """Decode a black square left of a white one, which EXIF says to turn; raise ValueError if it is turned or other."""
+def check_decoder(decoder: JpegDecoder, torchvision: JpegDecoder | None) -> None:
+    """Decode two samples: a black square left of a white one, which EXIF says to turn, and colours sampled as 4:4:0.
+
+    torchvision 0.26 has an older libjpeg-turbo, which decodes the latter otherwise than newer ones. Of decoders beside
+    it, its own are the pixels.
+
+    Raises:
+        ValueError: the square is turned or has other values, or the colours are other than those of `torchvision`.
+    """
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6
     expected = np.repeat(np.array([0, 255], np.uint8), 8) + np.zeros((8, 1), np.uint8)
@@ -126,7 +137,22 @@ def _check(decoder: JpegDecoder) -> None:
     pixels = decoder.decode(file.getvalue())
     if pixels.dtype != torch.uint8 or not np.array_equal(pixels.numpy(), np.stack([expected] * 3)):
         raise ValueError("it decodes a sample to other pixels")
+    if torchvision and not torch.equal(decoder.decode(_SAMPLE_440), torchvision.decode(_SAMPLE_440)):
+        raise ValueError(f"it decodes 4:4:0 to other pixels than {torchvision.name}")
 
+
+def _sample_440() -> bytes:
+    """Return a JPEG sampled as 4:4:0, which no library writes: one of 4:2:2 whose MCUs are stated as tall, not wide."""
+    file = io.BytesIO()
+    rows, columns = np.ogrid[:16, :16]
+    pixels = np.stack([16 * rows + 0 * columns, 240 - 16 * columns + 0 * rows, 8 * (rows + columns)], axis=2)
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", subsampling="4:2:2")
+    data = bytearray(file.getvalue())
+    data[read_header(data).frame + 11] = 0x12
+    return bytes(data)
+
+
+_SAMPLE_440 = _sample_440()
 
 DECODERS, PASSED_OVER = find_decoders()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from helpers.commands import Refuses, evaluate, export, train
 from helpers.runs import RUN, SMALL, events, state_of
 from helpers.shared import made_once
 from resnext_train.run_dir.run_lock import RunLock
+from resnext_train.training.trainer import Trainer
 
 DRY = [*RUN, "--dry-run"]
 
@@ -72,13 +74,17 @@ def test_a_micro_batch_that_was_chosen_is_said(capsys: pytest.CaptureFixture[str
         ("--num-workers 8", "data.workers=8"),
         ("--nproc_per_node 8", "--procs"),
         ("--model resnet50", "model.arch=resnet50"),
+        ("--optimizer adam", "optimizer.name=adam"),
+        ("epochs=3", "train.epochs=3"),
+        ("batch_size=3", "train.batch_size=3 or eval.batch_size=3"),
+        ("--bogus", "--help"),
         ("--dryrun", "--dry-run"),
         ("--wombat 3", "--help"),
     ],
 )
 def test_any_other_option_is_answered_by_what_to_write(options: str, told: str, refuses: Refuses) -> None:
     error = refuses(train, "--config", "smoke", *options.split())
-    assert options.partition("=")[0].split()[0] in error
+    assert re.split("[ =]", options)[0] in error
     assert re.search(rf"(write|mean|use|;) {re.escape(told)}\b", error), error
 
 
@@ -115,12 +121,38 @@ def test_a_run_folder_stands_for_its_checkpoints(
     assert "--config" in refuses(train, "train.epochs=3")
 
 
-def test_the_command_that_branched_continues_the_branch(finished: Path, tmp_path: Path) -> None:
-    branch = [*RUN, "train.epochs=4", "--resume", str(finished), "--out", str(tmp_path / "branch")]
-    assert train([*branch, "train.max_steps=8"]) == 0
-    again = [*branch[:-4], "train.max_steps=8", *branch[-4:]]
-    assert train(again) == 0
-    assert [event["step"] for event in events(tmp_path / "branch", "start")] == [6, 8]
+def test_the_command_that_branched_continues_the_branch(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it was killed before its first save, and where the run that it began from is gone."""
+    parent, out = tmp_path / "parent", tmp_path / "branch"
+    shutil.copytree(finished, parent)
+    branch = [*RUN, "train.epochs=4", "train.max_steps=8", "--resume", str(parent), "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(branch)
+    assert not list((out / "checkpoints").iterdir())
+    assert train(branch) == 0
+    shutil.rmtree(parent)
+    assert train(branch) == 0
+    assert [event["step"] for event in events(out, "start")] == [6, 6, 8]
+    assert [event["step"] for event in events(out, "step")] == [8]
+
+
+def killed(*anything: object) -> None:
+    raise RuntimeError("killed")
+
+
+def test_a_branch_that_lost_its_checkpoints_is_not_begun_again(
+    finished: Path, tmp_path: Path, refuses: Refuses
+) -> None:
+    branch = [*RUN, "--resume", str(finished), "--out", str(tmp_path / "run")]
+    assert train(branch) == 0, "with nothing left to train"
+    assert train(branch) == 0
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.unlink()
+    assert str(tmp_path / "run") in refuses(train, *branch)
 
 
 def test_resume_without_a_value_is_auto(tmp_path: Path) -> None:
@@ -214,3 +246,11 @@ def test_an_unknown_normalisation_is_warned_of(tmp_path: Path, capsys: pytest.Ca
     assert re.search(r"^warning: .*port\.th .*mean 0\.5 0\.25 0\.125, std 0\.229 ", err, re.MULTILINE)
     assert re.search(r"^evaluation .*mean 0\.5 0\.25 0\.125, std 0\.229 0\.224 0\.225", out, re.MULTILINE)
     assert re.search(r"^accuracy +\d", out, re.MULTILINE)
+
+
+def test_milestones_that_no_run_reaches_make_no_other_recipe(tmp_path: Path, refuses: Refuses) -> None:
+    run = [*RUN, "--out", str(tmp_path / "run"), "schedule.name=step"]
+    assert train([*run, "train.max_steps=2", "schedule.milestones=[1, 2, 90]"]) == 0
+    assert train([*run, "train.max_steps=2", "schedule.milestones=[1]"]) == 0
+    told = refuses(train, *run, "train.max_steps=2", "schedule.milestones=['1 step']")
+    assert "schedule.milestones: [1.0, 2.0, 90.0]" in told

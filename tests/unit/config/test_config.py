@@ -209,6 +209,26 @@ def test_all_mistakes_are_listed_with_file_line_and_key_the_users_own_first(tmp_
         assert fact in line
 
 
+def test_mistakes_that_other_choices_would_hide_are_listed_too(tmp_path: Path) -> None:
+    """Keys of a section whose variant is none, or another one by an override; the override that wins is blamed."""
+    path = write(tmp_path / "r.yaml", "model: {arch: resnet18}\naugment:\n  crop: foo\n  brightnes: 1\n")
+    lines = mistakes(path, [])
+    assert [line.split(": ")[0] for line in lines] == [f"{path}, line 3", f"{path}, line 4"]
+    with pytest.raises(InputError, match=rf"^{path}, line 4: .*augment\.brightnes;"):
+        load_recipe(path, ["augment.crop=pad"])
+    with pytest.raises(InputError, match=r"^override 'train\.batch_size=37': "):
+        load_recipe("smoke", ["train.batch_size=64", "train.batch_size=37"])
+    with pytest.raises(InputError, match="^stored: model: "):
+        recipe_from_dict({"train": {"epochs": 3}}, "stored", ["train.epochs=5"])
+
+
+def test_mistakes_of_one_file_are_in_the_order_of_its_lines(tmp_path: Path) -> None:
+    text = "model: {arch: resnet18}\neval: {crop: x}\ntrain:\n  batch_size: 37\n  epochs: x\n"
+    path = write(tmp_path / "r.yaml", text)
+    lines = [line.split(": ")[0] for line in mistakes(path, ["log.every=0"])]
+    assert lines == ["override 'log.every=0'", *(f"{path}, line {n}" for n in (2, 4, 5))]
+
+
 @pytest.mark.parametrize(
     ("section", "line"),
     [

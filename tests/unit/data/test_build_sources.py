@@ -17,6 +17,7 @@ from resnext_train.data.build_loaders import build_evaluation
 from resnext_train.data.build_sources import build_splits, build_train, build_val
 from resnext_train.data.sources.class_subset import read_class_names
 from resnext_train.data.sources.image_folder import ImageFolder
+from resnext_train.data.split_folders import find_splits
 from resnext_train.errors import InputError
 
 KNOWN = ("yak", "emu", "cat", "dog")
@@ -192,12 +193,31 @@ def test_val_comes_before_its_other_names(image_root: Path) -> None:
 
 
 def test_a_class_may_be_called_like_a_split(image_root: Path) -> None:
-    (image_root / "val" / "cat").rename(image_root / "val" / "test")
-    assert build_val(folder(image_root / "val", "same")).classes == ("dog", "emu", "test")
+    for cat, name in (("cat", "test"), ("dog", "validation")):
+        (image_root / "val" / cat).rename(image_root / "val" / name)
+    assert build_val(folder(image_root / "val", "same")).classes == ("emu", "test", "validation")
+
+
+def test_images_without_labels_are_no_split(image_root: Path) -> None:
+    """As in ImageNet's test/."""
+    save_image(image_root / "test" / "1.JPEG")
+    shutil.rmtree(image_root / "val")
+    assert find_splits(image_root) == {"train": image_root / "train"}
+    with pytest.raises(InputError, match=f"{image_root}/val "):
+        build_splits(folder(image_root / "train", "same"))
+
+
+def test_the_split_that_was_named_is_taken(image_root: Path) -> None:
+    shutil.copytree(image_root / "train", image_root / "test")
+    assert len(build_splits(folder(image_root / "test", "same")).val) == 24
 
 
 @pytest.mark.parametrize("given", ["train", "val"])
-def test_a_split_given_as_the_root_means_the_folder_above_it(given: str, image_root: Path) -> None:
+def test_a_split_given_as_the_root_means_the_folder_above_it(
+    given: str, image_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(image_root / given)
+    assert len(build_splits(folder(Path(), "same")).train) == 24
     splits = build_splits(folder(image_root / given, "same"))
     assert (len(splits.train), len(splits.val)) == (24, 9)
     assert str(image_root) in splits.note

@@ -253,6 +253,9 @@ def test_weights_that_fit_a_network_of_timm_are_told_so(where: str, name: str, c
     section = ModelSection(arch="resnet26")
     with pytest.raises(InputError, match=rf"model\.arch={told}$"):
         load_weights(build_model(section, 7), weights, where, section, "fitting")
+    odd = {"stem.0.weight": torch.zeros(1)}
+    with pytest.raises(InputError, match=r"does not fit .*stem\.0\.weight$"):
+        load_weights(build_model(section, 7), odd, "convnext_tiny/levit_128.pth", section, "fitting")
     del weights["conv1.weight" if "conv1.weight" in weights else next(iter(weights))]
     with pytest.raises(InputError) as error:
         load_weights(build_model(section, 7), weights, where, section, "fitting")

@@ -18,7 +18,7 @@ from torchvision.io import ImageReadMode
 from torchvision.io import decode_jpeg as torchvision_decode
 
 from resnext_train.data.decode import jpeg_decoder
-from resnext_train.data.decode.jpeg_decoder import LOADERS, REFUSALS, JpegDecoder, find_decoders
+from resnext_train.data.decode.jpeg_decoder import LOADERS, REFUSALS, JpegDecoder, check_decoder, find_decoders
 from resnext_train.data.decode.jpeg_header import BadImageError, is_jpeg, read_header
 from resnext_train.data.decode.lazy_image import decode, open_image
 from resnext_train.data.decode.restart_markers import find_segments
@@ -31,7 +31,12 @@ SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 def load(library: str) -> JpegDecoder:
     if importlib.util.find_spec({"pillow": "PIL"}.get(library, library)) is None:
         pytest.skip(f"{library} is not installed")
-    return LOADERS[library]()
+    decoder = LOADERS[library]()
+    try:
+        check_decoder(decoder, LOADERS["torchvision"]())
+    except ValueError as error:
+        pytest.skip(f"{decoder.name} is passed over here: {error}")
+    return decoder
 
 
 @pytest.fixture(params=CHAINS)
