@@ -38,7 +38,7 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
     """
     holds_run = folder.recipe.is_file()
     if resume not in _WORDS and not _goes_on(folder, resume):
-        path = _named_checkpoints(resume)[0]
+        path = named_checkpoints(resume)[0]
         begins = holds_run and _is_branch(folder, resume)  # and was killed before its first save
         if is_elsewhere(path, folder) and (folder.trace_of_saves() or (holds_run and not begins)):
             raise InputError(f"{folder.path} already holds another run than {path}; choose another --out")
@@ -100,7 +100,7 @@ def is_elsewhere(path: Path, folder: RunDir) -> bool:
     return path.resolve().parent != folder.checkpoints.resolve()
 
 
-def _named_checkpoints(resume: str) -> tuple[Path, ...]:
+def named_checkpoints(resume: str) -> tuple[Path, ...]:
     """Return the checkpoints that `--resume PATH` means: the file, or last.pt and previous.pt of a run folder.
 
     Raises:
@@ -142,7 +142,7 @@ def choose_checkpoint(folder: RunDir, recipe: Recipe, resume: str) -> tuple[Path
     """
     check_resume(folder, recipe, resume)
     if resume not in _WORDS and not _goes_on(folder, resume):
-        return _named_checkpoints(resume)
+        return named_checkpoints(resume)
     return _held(folder)
 
 

@@ -252,7 +252,8 @@ def _run(command: Command, args: Namespace, arguments: Sequence[str]) -> int | N
 
 def _refuse(unknown: Sequence[str], argv: Sequence[str], parser: ArgumentParser) -> NoReturn:
     options: Any = import_module("resnext_train.cli.unknown_options")  # not before: help needs no recipe
-    raise InputError(options.refusal(unknown, argv, parser))
+    answers = options.refusal(unknown, argv, parser)
+    raise InputError(*(answers if len(answers) == 1 else [f"{len(answers)} options are unknown", *answers]))
 
 
 def _function(place: str) -> Any:

@@ -65,7 +65,6 @@ def eval_arguments(p: ArgumentParser) -> None:
     p.epilog = "example:\n  {prog} --ckpt runs/resnext50_32x4d --data /path/to/imagenet"
     p.add_argument(
         "--ckpt",
-        required=True,
         metavar="PATH",
         help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights",
     )
@@ -152,7 +151,6 @@ def export_arguments(p: ArgumentParser) -> None:
     p.epilog = "example:\n  {prog} --ckpt runs/resnext50_32x4d --out resnext50.safetensors"
     p.add_argument(
         "--ckpt",
-        required=True,
         metavar="PATH",
         help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights",
     )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from resnext_train.bench import TIERS
-from resnext_train.checkpoint.resume import check_resume, continued_recipe, run_folder
+from resnext_train.checkpoint.resume import check_resume, continued_recipe, named_checkpoints, run_folder
 from resnext_train.config import (
     LoadedRecipe,
     ModelSection,
@@ -58,13 +59,18 @@ def read_train(args: Namespace) -> TrainRequest:
     if "=" in resume and not os.path.lexists(resume):  # --resume without a value, before an override
         resume, overrides = "auto", [*overrides, resume]
     continued = run_folder(resume)
+    if args.config is None and resume not in ("auto", "never"):
+        checkpoint = named_checkpoints(resume)[0]  # which must be there
+        if continued is None and checkpoint.parent.name == "checkpoints":
+            continued = RunDir(checkpoint.parent.parent)
     loaded = _train_recipe(args.config, continued, overrides)
     folder = continued if continued and not args.out else RunDir(Path(args.out or Path("runs") / run_name(args.config)))
     recipe = continued_recipe(folder, loaded.recipe, resume)
     check_model(recipe.model)
     _check_procs(args.procs)
     _check_micro_batches(recipe, max(args.procs, this_rank().world_size))
-    check_resume(folder, recipe, resume)
+    if not args.dry_run:  # which checks it last, so that the rest is seen
+        check_resume(folder, recipe, resume)
     return TrainRequest(recipe, folder, resume, args.dry_run, loaded.notes)
 
 
@@ -120,9 +126,9 @@ class EvalRequest:
 def read_eval(args: Namespace) -> EvalRequest:
     """Read the recipe, if one is given, and check that the checkpoint is there."""
     overrides = _overrides(args)
-    recipe = _own_recipe(args.config, overrides)
     _check_procs(args.procs)
-    checkpoint = _checkpoint(args.ckpt)
+    checkpoint = _checkpoint(args.ckpt, args.overrides)
+    recipe = _own_recipe(args.config, overrides)
     _check_json(args.json)
     return EvalRequest(checkpoint, recipe, overrides, args.classes, args.json)
 
@@ -135,8 +141,12 @@ def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
     return recipe
 
 
-def _checkpoint(path: str) -> Path:
+def _checkpoint(path: str | None, words: Sequence[str] = ()) -> Path:
     """Return a checkpoint that is given by its path or by its run folder, whose best.pt it is."""
+    if path is None:
+        if word := next((word for word in words if "=" not in word), None):
+            raise InputError(f"{word}: give the run folder or the checkpoint by --ckpt, as in --ckpt {word}")
+        raise InputError("--ckpt: name a run folder or a checkpoint, as in --ckpt runs/resnext50_32x4d")
     if folder := run_folder(path):
         if not folder.best.is_file():
             last = f"; its last checkpoint is {folder.last}" if folder.last.is_file() else ""
@@ -148,6 +158,8 @@ def _checkpoint(path: str) -> Path:
 
 
 def _check_json(file: str | None) -> None:
+    if file and os.path.isdir(file):  # noqa: PTH112  unlike Path.is_dir: False for any odd name
+        raise InputError(f"--json: {file} is a folder; name a file")
     if file and not Path(file).absolute().parent.is_dir():
         raise InputError(f"--json: the folder of {file} does not exist; make it first")
 

@@ -54,14 +54,15 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
     return {
         "network": f"{title_of(recipe.model)}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
-        "data": f"{setup.num_classes} classes, {training:,} training, {counted:,} validation images; {storage}"
+        "data": f"{_count(setup.num_classes, 'class')}, {training:,} training, {counted:,} validation images; {storage}"
         + (f"; {setup.splits.note}" if setup.splits.note else ""),
-        "batch": f"{plan.batch_size} images a step over all processes, in {plan.micro_batches} micro-batches of "
-        f"{recipe.train.micro_batch}",
+        "batch": f"{plan.batch_size} images a step over all processes, in "
+        f"{_count(plan.micro_batches, 'micro-batch')} of {recipe.train.micro_batch}",
         "processes": f"{context.world_size} with {' or '.join(map(str, images))} images of a step each, "
         f"loader processes: {worker_count(recipe.data.workers, context.local_world_size)} each{decoder}",
         "device": f"{context.device.type}, {setup.precision.name}, {_count(torch.get_num_threads(), 'thread')}",
-        "length": f"{plan.steps_per_epoch} steps an epoch, {setup.total_steps} steps in all; {_last_batch(setup)}",
+        "length": f"{_count(plan.steps_per_epoch, 'step')} an epoch, {_count(setup.total_steps, 'step')} in all; "
+        + _last_batch(setup),
         "evaluation": f"{setup.evaluation.protocol}, {normalisation_text(recipe.data)}, every "
         + (f"{recipe.eval.every_epochs} epochs" if recipe.eval.every_epochs > 1 else "epoch"),
         "learning rate": _lr_table(setup),
@@ -70,7 +71,8 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
 
 
 def _count(number: int, name: str) -> str:
-    return f"{number} {name}" if number == 1 else f"{number} {name}s"
+    many = f"{name}es" if name.endswith(("s", "ch")) else f"{name}s"
+    return f"{number} {name if number == 1 else many}"
 
 
 def _last_batch(setup: Setup) -> str:

@@ -13,7 +13,7 @@ from resnext_train.config import all_keys, keys_named
 
 _CUSTOMARY = {
     "amp": "train.precision",
-    "checkpoint": "--resume",
+    "checkpoint": "--ckpt --resume",
     "ckpt": "--resume",
     "learning_rate": "optimizer.lr",
     "lr_scheduler": "schedule.name",
@@ -22,7 +22,6 @@ _CUSTOMARY = {
     "num_workers": "data.workers",
     "opt": "optimizer.name",
     "optimizer": "optimizer.name",
-    "pretrained": "model.weights",
     "sched": "schedule.name",
     "scheduler": "schedule.name",
     "test_only": "resnext eval",
@@ -31,21 +30,35 @@ _CUSTOMARY = {
 """What other trainers call keys, options and commands of ours that have another name."""
 
 
-def refusal(unknown: Sequence[str], argv: Sequence[str], parser: ArgumentParser) -> str:
-    """Say what to write instead of the `unknown` ones of a command's arguments, the first of them if there are more."""
+_ANSWERS = {
+    "device": "a GPU is used where there is one",
+    "gpu": "a GPU is used where there is one; --gpus N is for several",
+    "pretrained": "write model.weights=FILE, with a file of weights",
+}
+"""What is said of options that no key of ours stands for."""
+
+
+def refusal(unknown: Sequence[str], argv: Sequence[str], parser: ArgumentParser) -> list[str]:
+    """Say what to write instead of each of the `unknown` ones of a command's arguments."""
     options = [word for word in unknown if word.startswith("-")]
     if not options:
-        return f"unexpected {' '.join(unknown)[:200]!r}; --help shows what can be given"
-    option, equals, value = options[0].partition("=")
+        return [f"unexpected {' '.join(unknown)[:200]!r}; --help shows what can be given"]
+    return [_answer(option, argv, parser) for option in dict.fromkeys(options)]
+
+
+def _answer(given: str, argv: Sequence[str], parser: ArgumentParser) -> str:
+    option, equals, value = given.partition("=")
     if not equals:
-        value = _next(options[0], argv)
+        value = _next(given, argv)
     name = option.strip("-").replace("-", "_")
     known = [known for action in parser._actions for known in action.option_strings if known.startswith("--")]
-    takes_overrides = "section.key=value" in parser.format_usage()
-    if takes_overrides and (keys := _keys_meant(name, known)):
-        shown = f"{option} {value}".rstrip()[:200]
-        words = [f"{key}={value or 'VALUE'}" if "." in key else key for key in keys]
-        return f"there is no option {shown}; write {' or '.join(words)[:400]}"
+    if "section.key=value" in parser.format_usage():
+        if name in _ANSWERS:
+            return f"there is no option {option}; {_ANSWERS[name]}"
+        if keys := _keys_meant(name, known):
+            shown = f"{option} {value}".rstrip()[:200]
+            words = [f"{key}={value or 'VALUE'}" if "." in key else key for key in keys]
+            return f"there is no option {shown}; write {' or '.join(words)[:400]}"
     names = [option.strip("-").replace("-", "_") for option in known]
     near = [known[names.index(n)] for n in difflib.get_close_matches(name, names, n=1, cutoff=0.7)]
     return f"there is no option {option[:200]}; {f'did you mean {near[0]}?' if near else '--help lists all'}"
@@ -53,9 +66,10 @@ def refusal(unknown: Sequence[str], argv: Sequence[str], parser: ArgumentParser)
 
 def _keys_meant(name: str, options: Sequence[str]) -> list[str]:
     """Return the keys, or else what is among our `options`, that stand for an option NAME of other trainers."""
-    customary = _CUSTOMARY.get(name, "--")
-    if customary in options or not customary.startswith("--"):
-        return [customary]
+    customary = _CUSTOMARY.get(name, "")
+    meant = [word for word in customary.split() if word in options] or ([customary] if customary[:2] != "--" else [])
+    if customary and meant:
+        return meant[:1]
     if name in all_keys():
         return [name]
     last_parts = [key.partition(".")[2] for key in all_keys()]

@@ -41,6 +41,8 @@ def find_recipe(name: str) -> Path:
     if matches:
         raise InputError(f"recipe {name} is ambiguous: give one of {', '.join(matches)}")
     near = nearest_names(file.removesuffix(".yaml"), known)
+    if os.path.isdir(name):  # noqa: PTH112  unlike Path.is_dir: False for any odd name
+        raise InputError(f"recipe {name} is a folder; give the file of a recipe, or continue a run by --resume {name}")
     hint = f"did you mean {' or '.join(near)}?" if near else "`resnext info` lists the shipped recipes"
     raise InputError(f"recipe {name} not found, neither as a path nor among the shipped recipes; {hint}")
 

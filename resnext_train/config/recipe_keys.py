@@ -68,7 +68,8 @@ def unknown_key(key: str, sections: Mapping[str, Any]) -> str:
     held = sections.get(section)
     chosen = held.get(tag, DEFAULT_TAGS[section]) if tag and isinstance(held, Mapping) else None
     if owners := [] if tag is None else _owners(section, tag, name):
-        return f"{key} is a key of {' and '.join(owners)}, not of the chosen {section}.{tag}={chosen}; remove it"
+        belongs = f"{key} is a key of {' and '.join(owners)}, not of the chosen {section}.{tag}={chosen}"
+        return f"{belongs}; remove it, or choose {owners[0]}"
     own = sorted(variant_keys(section, chosen))
     if near := difflib.get_close_matches(name, own, n=1, cutoff=0.7):
         return f"unknown key {key[:120]}; did you mean {section}.{near[0]}?"

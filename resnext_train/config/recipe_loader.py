@@ -16,12 +16,13 @@ from typing import Annotated, Any, NamedTuple, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from resnext_train.config.micro_batches import NoMicroBatchError, fitting_micro_batch
 from resnext_train.config.recipe import Recipe
 from resnext_train.config.recipe_files import find_base, find_recipe
 from resnext_train.config.recipe_keys import DEFAULT_TAGS, KEYS, TAGS, keys_named, unknown_key, variant_keys
-from resnext_train.config.recipe_mistakes import Layer, Mistake, asks_for_a_word, mistakes_in, reason, refuse
+from resnext_train.config.recipe_mistakes import Layer, Mistake, mistakes_in, reason, refuse
 from resnext_train.config.train_sections import TrainSection
 from resnext_train.config.yaml_reader import check_plain, parse, parse_sections, read_text, read_yaml, shown
 from resnext_train.errors import InputError
@@ -179,18 +180,17 @@ def _typed(text: str, fields: list[FieldInfo], where: str, key: str) -> Any:
         check_plain({key: parsed}, where)
     except InputError:
         parsed = text
-    error: ValidationError | None = None
+    errors: list[ErrorDetails] = []
     for value in (parsed, text):
         for field in fields:
             annotation = Annotated[field.annotation, field]  # type: ignore[name-defined]
             try:
                 TypeAdapter(annotation).validate_json(_as_json(value), strict=True)
-            except ValidationError as e:
-                error = error or e
+            except ValidationError as error:
+                errors = errors or error.errors()
             else:
                 return value
-    assert error is not None
-    raise InputError(f"{key}: {reason(min(error.errors(), key=asks_for_a_word))}")
+    raise InputError(f"{key}: {reason(errors)}")
 
 
 def _validated(below: Sequence[Layer], overrides: Sequence[str]) -> LoadedRecipe:

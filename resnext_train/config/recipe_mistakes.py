@@ -67,7 +67,7 @@ def mistakes_in(errors: Sequence[ErrorDetails], merged: Mapping[str, Any], layer
         by_path.setdefault(_path_of(error, merged), []).append(error)
     for path, same in by_path.items():
         error = min(same, key=asks_for_a_word)  # of the members of a union
-        texts = {path: _text(path, error, merged)}
+        texts = {path: _text(path, same, merged)}
         if error["type"] == "union_tag_invalid":  # so the section's other keys were not looked at
             section = str(path[0])
             unknown = [(section, key) for key in merged[section] if key not in variant_keys(section)]
@@ -120,12 +120,22 @@ def _has(data: object, path: _Path) -> bool:
     return True
 
 
-def _text(path: _Path, error: ErrorDetails, merged: Mapping[str, Any]) -> str:
+def _text(path: _Path, errors: Sequence[ErrorDetails], merged: Mapping[str, Any]) -> str:
     key = ".".join(map(str, path[:2]))
-    if error["type"] == "extra_forbidden":
+    if errors[0]["type"] == "extra_forbidden":
         return unknown_key(key, merged)
-    why = reason(error)
+    why = reason(errors)
     return why if not key or why.startswith(f"{key}.") else f"{key}: {why}"
+
+
+def reason(errors: Sequence[ErrorDetails]) -> str:
+    """Describe in one clause why no member of a union takes a value, or its only type does not."""
+    error = min(errors, key=asks_for_a_word)
+    others = [other for other in errors if other["type"] != "literal_error"]
+    if error["type"] != "literal_error" or not others:
+        return _reason(error)
+    number = others[0]["msg"].removeprefix("Input ").partition(",")[0]
+    return f"input {number} or {error['ctx']['expected']}, not {shown(error.get('input'))}"
 
 
 def asks_for_a_word(error: ErrorDetails) -> bool:
@@ -133,8 +143,19 @@ def asks_for_a_word(error: ErrorDetails) -> bool:
     return error["type"] == "literal_error" and isinstance(error.get("input"), (int, float))
 
 
-def reason(error: ErrorDetails) -> str:
+_PLAIN = {
+    "model_type": "should be a section, which holds keys",
+    "model_attributes_type": "should be a section, which holds keys",
+    "dict_type": "should be a section, which holds keys",
+    "tuple_type": "should be a list, as in [1, 2]",
+}
+"""What is said in place of pydantic's words, which are JSON's."""
+
+
+def _reason(error: ErrorDetails) -> str:
     """Describe a pydantic error in one clause, with the offending value."""
+    if text := _PLAIN.get(error["type"]):
+        return f"{text}, not {shown(error.get('input'))}"
     if error["type"] == "missing":
         few = isinstance(error["loc"][-1], int)
         return "has too few values" if few else "is missing; state it in the recipe"

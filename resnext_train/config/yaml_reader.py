@@ -38,7 +38,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(None, None, f"key {shown(key)} is not text", part.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", part.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -55,8 +55,15 @@ def parse(text: str, where: str) -> Any:
     except Exception as error:  # not only YAMLError: `!!bool x` raises KeyError, `!!int ''` IndexError
         readable = isinstance(error, (yaml.YAMLError, ValueError))
         nested = isinstance(error, RecursionError)
-        why = " ".join(str(error).split()) if readable else "nested too deeply" if nested else "a value makes no sense"
+        why = _told(error) if readable else "nested too deeply" if nested else "a value makes no sense"
         raise InputError(f"{where}: not valid YAML: {why[:300]}") from error
+
+
+def _told(error: Exception) -> str:
+    """Return an error of YAML with its line, without the text around it."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return " ".join(f"{f'line {mark.line + 1}: ' if mark else ''}{problem}".split())
 
 
 def line_of(text: str, path: Sequence[str | int]) -> int | None:

@@ -15,6 +15,7 @@ from functools import partial
 from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 from resnext_train.data.batch_datasets import SHARED_BUFFERS
@@ -55,7 +56,14 @@ def process_arguments(workers: int) -> dict[str, Any]:
 
 
 def _init_worker(trainer: int, worker: int) -> None:
+    sys.excepthook = _print_unless_left
     outlive_stop_signals(trainer)
+
+
+def _print_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception of a thread that hands over batches, but none because the trainer was killed meanwhile."""
+    if not isinstance(error, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 _NOT_OF_SEMAPHORES = "ignore::UserWarning:multiprocessing.resource_tracker"

@@ -130,6 +130,8 @@ class ConsoleSink:
         self._progress.advance(1)
         if self._last is None:
             self._progress.show([_STEPS])
+        if step_in_epoch == self._steps_per_epoch:
+            self.close()  # an evaluation may have a bar of its own
 
     def write(self, event: Event) -> None:
         """Show a step in the bar, and an epoch or a warning as a line of its own."""

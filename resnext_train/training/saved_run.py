@@ -61,13 +61,19 @@ def load_saved_run(setup: Setup, folder: RunDir, resume: str) -> SavedRun | None
     if context.is_main:
         for problem in problems:
             print(problem, file=sys.stderr)
-        print(printable(f"continuing from {path}, step {progress['step']}"), flush=True)
+        finished = ", the end of the run: nothing is left to train" if _is_at_end(content, setup) else ""
+        print(printable(f"continuing from {path}, step {progress['step']}{finished}"), flush=True)
         for line in _changes(content, setup):
             print(printable(line), flush=True)
         if (kept := setup.recipe.train.last_batch) != given:
             print(f"train.last_batch={kept}, as this run was trained until now", flush=True)
     is_last = path.name == folder.last.name and path.parent.resolve() == folder.checkpoints.resolve()
     return SavedRun(path, is_last, setup, LogEnd(progress["step"], progress["epoch_is_open"]), state)
+
+
+def _is_at_end(content: dict[str, Any], setup: Setup) -> bool:
+    progress = content["progress"]
+    return bool(progress["step"] == setup.total_steps and not progress["epoch_is_open"])
 
 
 def _changes(content: dict[str, Any], setup: Setup) -> list[str]:
@@ -116,8 +122,8 @@ def _fitted_progress(content: dict[str, Any], setup: Setup) -> dict[str, Any]:
         epochs, over = divmod(progress["step"], before["steps_per_epoch"])
         if over:
             raise InputError(
-                "train.batch_size and train.last_batch can only be changed at the end of an epoch; "
-                "use another checkpoint"
+                "the steps of an epoch (train.batch_size, train.last_batch) can only change between epochs, and the "
+                f"checkpoint is {over} steps into one; leave them as they were, or start a new run in another --out"
             )
         progress["step"] = epochs * plan.steps_per_epoch
     done, total = progress["step"], setup.total_steps

@@ -48,7 +48,8 @@ def scan_folder(root: Path) -> FolderScan:
             read.
     """
     if not root.is_dir():
-        raise InputError(f"data folder {root} not found; set data.root to a folder that holds train/ and val/")
+        there = f"; {root.parent} holds {_first(root.parent)}" if root.parent.is_dir() else ""
+        raise InputError(f"data folder {root} not found{there}; set data.root to a folder that holds train/ and val/")
     classes = class_folders(root)
     if not classes:
         loose = sum(_is_image(entry.name) for entry in _entries(root))
@@ -151,6 +152,13 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError as error:
         raise InputError(f"folder {folder} cannot be read: {error.strerror}; make it readable, or remove it") from error
+
+
+def _first(folder: Path, most: int = 4) -> str:
+    """Return the first names in a folder."""
+    names = sorted(entry.name for entry in _entries(folder))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}" if names else "nothing"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

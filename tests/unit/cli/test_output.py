@@ -24,7 +24,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(
     assert re.search(r"\b3 classes, 24 training, 9 validation images; files$", out, re.MULTILINE)
     assert decoder_names()[0] in out
     assert re.search(r"\b16 images a step.* 8 micro-batches of 2$", out, re.MULTILINE)
-    assert re.search(r"\b1 steps an epoch, 70 steps.*; the last 8 images", out)
+    assert re.search(r"\b1 step an epoch, 70 steps.*; the last 8 images", out)
     assert "0.1 at epoch 1, 0.01 at epoch 31, 0.001 at epoch 61" in out
     assert not (tmp_path / "runs").exists()
 

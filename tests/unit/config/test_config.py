@@ -157,10 +157,11 @@ def test_a_bad_override_is_refused_with_its_key_and_a_hint(
         ("model: {archh: resnet18, arch: resnet18}", ("model.archh;", "model.arch?")),
         ("train: {epochs: 5}", ("model: ", "missing")),
         ('model: {arch: resnet18}\ntrain: {epochs: "5"}', ("train.epochs: ", "integer", "'5'")),
-        ("model: resnet18", ("model: ", "'resnet18'")),
+        ("model: resnet18", ("model: ", "section", "'resnet18'")),
         ("- model", ("mapping",)),
         ("model: {arch: [}", ("YAML",)),
-        ("model: {arch: resnet18}\nmodel: {arch: resnet34}", ("'model'", "twice")),
+        ("model: {arch: resnet18}\nmodel: {arch: resnet34}", ("line 2: ", "'model'", "twice")),
+        ("model:\n  arch: resnet18\n bad: 1\n", ("line 3: ",)),
         ("model: {arch: !!python/object/apply:os.system [ls]}", ("YAML", "os.system")),
         ("base: none.yaml", ("base: none.yaml ",)),
         (
@@ -218,7 +219,7 @@ def test_mistakes_that_other_choices_would_hide_are_listed_too(tmp_path: Path) -
         load_recipe(path, ["augment.crop=pad"])
     with pytest.raises(InputError, match=r"^override 'train\.batch_size=37': "):
         load_recipe("smoke", ["train.batch_size=64", "train.batch_size=37"])
-    with pytest.raises(InputError, match="^stored: model: "):
+    with pytest.raises(InputError, match=r"^stored: model: "):
         recipe_from_dict({"train": {"epochs": 3}}, "stored", ["train.epochs=5"])
 
 

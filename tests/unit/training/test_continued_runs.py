@@ -105,7 +105,7 @@ def test_a_finished_run_is_left_as_it_is(whole: Path, tmp_path: Path, capsys: py
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     assert train([*RUN, "--out", str(out), "log.every=1"]) == 0
-    assert f"{out / 'checkpoints' / 'last.pt'}, step 6\n" in capsys.readouterr().out
+    assert f"{out / 'checkpoints' / 'last.pt'}, step 6, the end of the run" in capsys.readouterr().out
     assert equal_runs(out, whole)
     assert len(events(out, "epoch")) == 2
 
