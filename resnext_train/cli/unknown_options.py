@@ -11,31 +11,35 @@ from collections.abc import Sequence
 
 from resnext_train.config import all_keys, keys_named
 
-_CUSTOMARY = {
+_KEYS = {
     "amp": "train.precision",
-    "checkpoint": "--ckpt --resume",
-    "ckpt": "--resume",
     "learning_rate": "optimizer.lr",
     "lr_scheduler": "schedule.name",
     "model": "model.arch",
-    "nproc_per_node": "--procs",
     "num_workers": "data.workers",
     "opt": "optimizer.name",
     "optimizer": "optimizer.name",
     "sched": "schedule.name",
     "scheduler": "schedule.name",
-    "test_only": "resnext eval",
     "wd": "optimizer.weight_decay",
 }
-"""What other trainers call keys, options and commands of ours that have another name."""
+"""What other trainers call keys of ours that have another name."""
 
+_OPTIONS = {
+    "checkpoint": ("--ckpt", "--resume"),
+    "ckpt": ("--resume",),
+    "nproc_per_node": ("--procs",),
+    "world_size": ("--procs",),
+}
+"""What they call options of ours; the first that the command has is meant."""
 
 _ANSWERS = {
     "device": "a GPU is used where there is one",
     "gpu": "a GPU is used where there is one; --gpus N is for several",
     "pretrained": "write model.weights=FILE, with a file of weights",
+    "test_only": "use resnext eval",
 }
-"""What is said of options that no key of ours stands for."""
+"""What is said of options that stand for neither."""
 
 
 def refusal(unknown: Sequence[str], argv: Sequence[str], parser: ArgumentParser) -> list[str]:
@@ -65,11 +69,11 @@ def _answer(given: str, argv: Sequence[str], parser: ArgumentParser) -> str:
 
 
 def _keys_meant(name: str, options: Sequence[str]) -> list[str]:
-    """Return the keys, or else what is among our `options`, that stand for an option NAME of other trainers."""
-    customary = _CUSTOMARY.get(name, "")
-    meant = [word for word in customary.split() if word in options] or ([customary] if customary[:2] != "--" else [])
-    if customary and meant:
+    """Return the keys, or else the one of our `options`, that stand for an option NAME of other trainers."""
+    if meant := [option for option in _OPTIONS.get(name, ()) if option in options]:
         return meant[:1]
+    if name in _KEYS:
+        return [_KEYS[name]]
     if name in all_keys():
         return [name]
     last_parts = [key.partition(".")[2] for key in all_keys()]
