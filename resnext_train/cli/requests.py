@@ -6,6 +6,7 @@ Each `read_*` takes the parsed arguments of a command and returns what its modul
 from __future__ import annotations
 
 import os
+import re
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,12 +67,21 @@ def read_train(args: Namespace) -> TrainRequest:
     loaded = _train_recipe(args.config, continued, overrides)
     folder = continued if continued and not args.out else RunDir(Path(args.out or Path("runs") / run_name(args.config)))
     recipe = continued_recipe(folder, loaded.recipe, resume)
-    check_model(recipe.model)
+    _check_model(loaded)
     _check_procs(args.procs)
     _check_micro_batches(recipe, max(args.procs, this_rank().world_size))
     if not args.dry_run:  # which checks it last, so that the rest is seen
         check_resume(folder, recipe, resume)
     return TrainRequest(recipe, folder, resume, args.dry_run, loaded.notes)
+
+
+def _check_model(loaded: LoadedRecipe) -> None:
+    """Check the network; a mistake gets the place in the recipe that it is in."""
+    try:
+        check_model(loaded.recipe.model)
+    except InputError as error:
+        key = re.match(r"model\.\w+(?=: )", str(error))
+        raise InputError(f"{loaded.place(key[0])}: {error}" if key else str(error)) from error
 
 
 def _overrides(args: Namespace) -> list[str]:
@@ -136,9 +146,9 @@ def read_eval(args: Namespace) -> EvalRequest:
 def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
     if config is None:
         return None
-    recipe = load_recipe(config, overrides)
-    check_model(recipe.model)
-    return recipe
+    loaded = load_recipe_with_notes(config, overrides)
+    _check_model(loaded)
+    return loaded.recipe
 
 
 def _checkpoint(path: str | None, words: Sequence[str] = ()) -> Path:
@@ -306,9 +316,9 @@ def read_verify(args: Namespace) -> VerifyRequest:
             raise InputError(f"--{name} must be at least {least}")
     own = [f"train.max_steps={args.steps}", "log.every=1", "log.tensorboard=false", "checkpoint.every_steps=2"]
     overrides = [*_overrides(args), *own]
-    recipe = load_recipe(args.config, overrides)
-    check_model(recipe.model)
-    _check_micro_batches(recipe, args.procs)
+    loaded = load_recipe_with_notes(args.config, overrides)
+    _check_model(loaded)
+    _check_micro_batches(loaded.recipe, args.procs)
     out = Path(args.out) if args.out else None
     if out and out.exists() and any(out.iterdir()):
         raise InputError(f"--out {out} is not empty; choose another folder")

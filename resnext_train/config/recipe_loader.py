@@ -22,7 +22,7 @@ from resnext_train.config.micro_batches import NoMicroBatchError, fitting_micro_
 from resnext_train.config.recipe import Recipe
 from resnext_train.config.recipe_files import find_base, find_recipe
 from resnext_train.config.recipe_keys import DEFAULT_TAGS, KEYS, TAGS, keys_named, unknown_key, variant_keys
-from resnext_train.config.recipe_mistakes import Layer, Mistake, mistakes_in, reason, refuse
+from resnext_train.config.recipe_mistakes import Layer, Mistake, mistake_at, mistakes_in, reason, refuse
 from resnext_train.config.train_sections import TrainSection
 from resnext_train.config.yaml_reader import check_plain, parse, parse_sections, read_text, read_yaml, shown
 from resnext_train.errors import InputError
@@ -34,6 +34,12 @@ class LoadedRecipe(NamedTuple):
     recipe: Recipe
     notes: tuple[str, ...]
     """A sentence for each decision."""
+    layers: tuple[Layer, ...]
+    """What the recipe was made of, weakest first."""
+
+    def place(self, key: str) -> str:
+        """Return the file and line, or the override, that sets `section.key`; the recipe's file if none does."""
+        return str(mistake_at(key, self.layers)).removesuffix(": ")
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -206,7 +212,7 @@ def _validated(below: Sequence[Layer], overrides: Sequence[str]) -> LoadedRecipe
         mistakes += mistakes_in(error.errors(), merged, [*below, *above])
     places = [*(_place(text) for text in overrides), *(layer.where for layer in reversed(below))]
     refuse(sorted(mistakes, key=lambda mistake: (places.index(mistake.where), mistake.line or 0)))
-    return LoadedRecipe(recipe, notes)
+    return LoadedRecipe(recipe, notes, (*below, *above))
 
 
 def _merged(layers: Sequence[Layer]) -> dict[str, Any]:

@@ -78,6 +78,12 @@ def mistakes_in(errors: Sequence[ErrorDetails], merged: Mapping[str, Any], layer
     return found
 
 
+def mistake_at(key: str, layers: Sequence[Layer], text: str = "") -> Mistake:
+    """Return the mistake `text` about `section.key`, in the strongest layer that sets it."""
+    rank, path = _origin(tuple(key.split(".")), text, layers)
+    return Mistake.at(layers[rank], path, text)
+
+
 def _path_of(error: ErrorDetails, merged: Mapping[str, Any]) -> _Path:
     """Return the place in a recipe that an error is about, without the names of union members in its location."""
     section, *rest = error["loc"] or ("",)

@@ -57,6 +57,13 @@ def test_customary_options_are_the_overrides_they_mean(
     )
 
 
+def test_a_network_that_is_none_is_told_with_its_place(tmp_path: Path, refuses: Refuses) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("base: imagenet/_paper.yaml\nmodel:\n  arch: resnet50\n  depth: 3\n")
+    assert f"{path}, line 3: model.arch: " in refuses(train, "--config", str(path), "--data", "x")
+    assert "override 'model.arch=resnext50': " in refuses(train, "--config", str(path), "model.arch=resnext50")
+
+
 def test_devices_are_no_option(refuses: Refuses) -> None:
     assert "where there is one" in refuses(train, "--config", "smoke", "--device", "cuda")
 

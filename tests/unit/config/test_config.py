@@ -289,7 +289,7 @@ def test_only_what_is_close_is_offered_else_all_keys(key: str, told: str, tmp_pa
 def test_a_batch_size_alone_brings_a_micro_batch_that_divides_it(
     own: str, overrides: list[str], micro_batch: int, tmp_path: Path
 ) -> None:
-    recipe, notes = load_recipe_with_notes(
+    recipe, notes, _ = load_recipe_with_notes(
         write(tmp_path / "r.yaml", f"base: imagenet/_paper.yaml\nmodel: {{arch: resnet18}}\n{own}\n"), overrides
     )
     assert recipe.train.micro_batch == micro_batch
