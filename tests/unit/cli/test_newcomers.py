@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -16,7 +18,6 @@ import torchvision
 from helpers.commands import Refuses, evaluate, export, train
 from helpers.runs import RUN, SMALL, events, state_of
 from helpers.shared import made_once
-from resnext_train.run_dir.run_lock import RunLock
 from resnext_train.training.trainer import Trainer
 
 DRY = [*RUN, "--dry-run"]
@@ -233,19 +234,13 @@ def test_a_dry_run_opens_what_the_run_would(
 def test_a_dry_run_looks_at_the_run_folder(tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     assert "Not a directory" in refuses(train, *DRY, "--out", str(tmp_path / "file" / "run"))
-    (tmp_path / "used").mkdir()
-    if (child := os.fork()) == 0:
-        lock = RunLock(tmp_path / "used" / ".lock")
-        (tmp_path / "ready").touch()
-        while lock:
-            pass
-    try:
-        while not (tmp_path / "ready").exists():
-            pass
-        assert f"process {child}" in refuses(train, *DRY, "--out", str(tmp_path / "used"))
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
+    code = "from pathlib import Path; from resnext_train.run_dir.run_paths import RunDir\n"
+    code += f"lock = RunDir(Path({str(tmp_path / 'used')!r})).lock(); print('held', flush=True); input()"
+    with Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"held\n"
+        assert f"process {other.pid} " in refuses(train, *DRY, "--out", str(tmp_path / "used"))
+        other.kill()
     monkeypatch.setattr("shutil.disk_usage", lambda path: os.terminal_size((0, 0)) and Room())
     assert "--out" in refuses(train, *DRY, "--out", str(tmp_path / "full" / "run"))
     assert not (tmp_path / "full").exists()
