@@ -188,10 +188,16 @@ def _choose(prog: str, words: tuple[str, ...], argv: Sequence[str]) -> int:
         group_parser.print_help(sys.stderr)
         return 2
     name, *rest = argv
+    if name == "help":
+        group_parser.print_help()
+        return 0
     if name in command.commands:
         return _choose(f"{prog} {name}", (*words, name), rest)
-    group_parser.parse_args([name])  # ends here for --help, --version and unknown options
-    near = difflib.get_close_matches(name, command.commands, n=1)
+    if name.startswith("-") and name not in ("-h", "--help", "--version"):
+        return run_command(prog, lambda: _refuse_without_command(prog, argv, command))
+    group_parser.parse_args([name])  # ends here for --help and --version
+    near = [_SYNONYMS[name]] if _SYNONYMS.get(name) in command.commands else []
+    near = near or difflib.get_close_matches(name, command.commands, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(command.commands)}"
     print(f"{prog}: error: no command {name!r}; {hint}", file=sys.stderr)
     return 2
@@ -254,6 +260,21 @@ def _refuse(unknown: Sequence[str], argv: Sequence[str], parser: ArgumentParser)
     options: Any = import_module("resnext_train.cli.unknown_options")  # not before: help needs no recipe
     answers = options.refusal(unknown, argv, parser)
     raise InputError(*(answers if len(answers) == 1 else [f"{len(answers)} options are unknown", *answers]))
+
+
+_SYNONYMS = {
+    **dict.fromkeys(("evaluate", "test", "val", "validate"), "eval"),
+    **dict.fromkeys(("fit", "run"), "train"),
+    **dict.fromkeys(("list", "show", "models", "recipes"), "info"),
+}
+"""What other tools call commands of ours."""
+
+
+def _refuse_without_command(prog: str, argv: Sequence[str], group: Group) -> NoReturn:
+    first = next(iter(group.commands))
+    raise InputError(
+        f"a command comes first, one of {', '.join(group.commands)}: {prog} {first} {' '.join(argv)[:200]}"
+    )
 
 
 def _function(place: str) -> Any:

@@ -170,7 +170,7 @@ def bench_arguments(p: ArgumentParser) -> None:
         "loader process and with all, and as normalised floats with colours in one process."
     )
     p.epilog = "example:\n  {prog} data --config resnext50_32x4d --data /path/to/imagenet --baseline"
-    p.add_argument("what", choices=["data"], help="what to measure: data, the input pipeline")
+    p.add_argument("what", nargs="?", choices=["data"], help="what to measure: data, the input pipeline")
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="the recipe: crop, colours, micro-batch")
     p.add_argument(
         "--images",

@@ -284,6 +284,8 @@ class BenchRequest:
 
 def read_bench(args: Namespace) -> BenchRequest:
     """Read the recipe, and check the measurement's options."""
+    if args.what is None:
+        raise InputError(f"say what to measure: data, as in resnext bench data --config {args.config}")
     words = args.tiers or []  # argparse gives --tiers the overrides that follow it, too
     tiers, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w] + args.overrides
     overrides = [*args.shortcuts, *overrides]

@@ -13,22 +13,35 @@ from resnext_train.config import all_keys, keys_named
 
 _KEYS = {
     "amp": "train.precision",
+    "data_dir": "data.root",
+    "data_path": "data.root",
+    "gamma": "schedule.factor",
+    "image_size": "augment.size",
+    "img_size": "augment.size",
     "learning_rate": "optimizer.lr",
+    "lr_gamma": "schedule.factor",
     "lr_scheduler": "schedule.name",
+    "max_epochs": "train.epochs",
     "model": "model.arch",
+    "num_epochs": "train.epochs",
     "num_workers": "data.workers",
     "opt": "optimizer.name",
     "optimizer": "optimizer.name",
+    "print_freq": "log.every",
     "sched": "schedule.name",
     "scheduler": "schedule.name",
+    "warmup_epochs": "schedule.warmup",
     "wd": "optimizer.weight_decay",
 }
 """What other trainers call keys of ours that have another name."""
 
 _OPTIONS = {
+    "c": ("--config",),
+    "cfg": ("--config",),
     "checkpoint": ("--ckpt", "--resume"),
     "ckpt": ("--resume",),
     "nproc_per_node": ("--procs",),
+    "output_dir": ("--out",),
     "world_size": ("--procs",),
 }
 """What they call options of ours; the first that the command has is meant."""
@@ -37,6 +50,7 @@ _ANSWERS = {
     "device": "a GPU is used where there is one",
     "gpu": "a GPU is used where there is one; --gpus N is for several",
     "pretrained": "write model.weights=FILE, with a file of weights",
+    "evaluate": "use resnext eval",
     "test_only": "use resnext eval",
 }
 """What is said of options that stand for neither."""
@@ -61,7 +75,7 @@ def _answer(given: str, argv: Sequence[str], parser: ArgumentParser) -> str:
             return f"there is no option {option}; {_ANSWERS[name]}"
         if keys := _keys_meant(name, known):
             shown = f"{option} {value}".rstrip()[:200]
-            words = [f"{key}={value or 'VALUE'}" if "." in key else key for key in keys]
+            words = [f"{key}={value or 'VALUE'}" if "." in key else f"{key} {value}".rstrip() for key in keys]
             return f"there is no option {shown}; write {' or '.join(words)[:400]}"
     names = [option.strip("-").replace("-", "_") for option in known]
     near = [known[names.index(n)] for n in difflib.get_close_matches(name, names, n=1, cutoff=0.7)]

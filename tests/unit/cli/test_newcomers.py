@@ -17,6 +17,7 @@ import torchvision
 from helpers.commands import Refuses, evaluate, export, train
 from helpers.runs import RUN, SMALL, events, state_of
 from helpers.shared import made_once
+from resnext_train.cli.main import main
 from resnext_train.training.trainer import Trainer
 
 DRY = [*RUN, "--dry-run"]
@@ -64,6 +65,17 @@ def test_a_network_that_is_none_is_told_with_its_place(tmp_path: Path, refuses: 
     assert "override 'model.arch=resnext50': " in refuses(train, "--config", str(path), "model.arch=resnext50")
 
 
+def test_commands_by_other_names(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, told in (
+        ("validate --ckpt x", "did you mean eval?"),
+        ("fit", "did you mean train?"),
+        ("--config smoke", "resnext train --config smoke"),
+        ("bench --config smoke", "bench data --config smoke"),
+    ):
+        assert main(words.split()) == 2
+        assert told in capsys.readouterr().err
+
+
 def test_devices_are_no_option(refuses: Refuses) -> None:
     assert "where there is one" in refuses(train, "--config", "smoke", "--device", "cuda")
 
@@ -102,10 +114,14 @@ def test_a_micro_batch_that_was_chosen_is_said(capsys: pytest.CaptureFixture[str
         ("--label-smoothing", "train.label_smoothing=VALUE"),
         ("--size 3", "data.size=3 or augment.size=3"),
         ("--num-workers 8", "data.workers=8"),
-        ("--nproc_per_node 8", "--procs"),
+        ("--nproc_per_node 8", "--procs 8"),
         ("--model resnet50", "model.arch=resnet50"),
         ("--optimizer adam", "optimizer.name=adam"),
-        ("--checkpoint x", "--resume"),
+        ("--checkpoint x", "--resume x"),
+        ("--data-path /x", "data.root=/x"),
+        ("--print-freq 10", "log.every=10"),
+        ("-c smoke", "--config smoke"),
+        ("--evaluate", "resnext eval"),
         ("data.root=/x", "data.source=folder"),
         ("data.workers=many", "integer or 'auto'"),
         ("schedule.warmup=[1]", "[1]"),
