@@ -103,7 +103,7 @@ class _Shortcut(Action):
         namespace.shortcuts = [*namespace.shortcuts, *source, f"{self.const}={value}"]
 
 
-_SHORTCUTS = {
+_METAVARS = {
     "train.epochs": "N",
     "train.batch_size": "N",
     "eval.batch_size": "N",
@@ -120,7 +120,7 @@ def _add_overrides(p: ArgumentParser, shortcuts: Mapping[tuple[str, ...], str]) 
     p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
     p.set_defaults(shortcuts=[])
     for options, key in shortcuts.items():
-        value = _SHORTCUTS[key]
+        value = _METAVARS[key]
         text = f"the same as {key}={value}"
         if key == "data.root":
             text = "the same as data.source=folder data.root=DIR, a folder with train/ and val/"

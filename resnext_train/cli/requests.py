@@ -61,9 +61,7 @@ def read_train(args: Namespace) -> TrainRequest:
         resume, overrides = "auto", [*overrides, resume]
     continued = run_folder(resume)
     if args.config is None and resume not in ("auto", "never"):
-        checkpoint = named_checkpoints(resume)[0]  # which must be there
-        if continued is None and checkpoint.parent.name == "checkpoints":
-            continued = RunDir(checkpoint.parent.parent)
+        continued = run_folder(str(named_checkpoints(resume)[0].parent))
     loaded = _train_recipe(args.config, continued, overrides)
     folder = continued if continued and not args.out else RunDir(Path(args.out or Path("runs") / run_name(args.config)))
     recipe = continued_recipe(folder, loaded.recipe, resume)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
-from pathlib import PurePath
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision import models as torchvision_models
 
 from resnext_train.errors import InputError, MissingLibraryError
@@ -56,38 +52,23 @@ def _timm(name: str, num_classes: int) -> nn.Module:
     return timm.create_model(name, num_classes=num_classes, pretrained=False)  # type: ignore[no-any-return]
 
 
-def fitting_timm_model(weights: Mapping[str, Tensor], arch: str, where: str) -> str | None:
-    """Return the name of a network of timm whose names and shapes are those of `weights`, classifier aside; or None.
+def timm_models_like(arch: str, file: str) -> list[str]:
+    """Return the networks of timm that weights may be of: those named in `file`, then ResNets of `arch`'s depth.
 
-    Those that the end of the file's path `where` names come first, then ResNets of the depth that `arch` states. It is
-    None as well where timm is not installed.
+    None where timm is not installed.
     """
     try:
         import timm
     except ImportError:
-        return None
-    file = "/".join(PurePath(where).parts[-2:])  # a model of the Hugging Face hub is named by its folder
-    named = [name for name in timm.list_models() if name in file]
+        return []
+    named = sorted((name for name in timm.list_models() if name in file), key=len, reverse=True)
     depth = re.search(r"\d+", arch)
     alike = [n for n in timm.list_models(module="resnet") if depth and re.search(rf"(?<!\d){depth[0]}(?!\d)", n)]
-    shapes = {name: tensor.shape for name, tensor in weights.items()}
-    for name in dict.fromkeys([*sorted(named, key=len, reverse=True)[:_NAMED], *alike]):
-        try:
-            with torch.device("meta"):
-                model = timm.create_model(name, pretrained=False)
-        except Exception:  # some cannot be built without memory; no hint may take the place of the error
-            continue
-        classifier: Any = model.get_classifier  # type: ignore[assignment]
-        head = tuple(f"{module}." for module, layer in model.named_modules() if layer is classifier())
-        own = {key: tensor.shape for key, tensor in model.state_dict().items()}
-        both = ({k: v for k, v in held.items() if not (head and k.startswith(head))} for held in (own, shapes))
-        if next(both) == next(both):
-            return name
-    return None
+    return list(dict.fromkeys([*named[:_NAMED], *alike]))
 
 
 _NAMED = 5
-"""How many networks whose names are in a file's path are tried, the longest names first."""
+"""How many networks are taken that a file's path names, the longest names first: each is built to see its shapes."""
 
 
 def _unknown(library: str, name: str, known: list[str]) -> str:

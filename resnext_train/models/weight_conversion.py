@@ -13,6 +13,7 @@ Recognised by their keys and shapes:
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import Any, Literal
 
 import torch
@@ -23,7 +24,7 @@ from resnext_train.errors import InputError
 from resnext_train.models.bottleneck_forms import convert_form
 from resnext_train.models.build_model import build_on_meta, classifier_names
 from resnext_train.models.resnet import ResNet
-from resnext_train.models.third_party_models import AUXILIARY_MODULES, fitting_timm_model
+from resnext_train.models.third_party_models import AUXILIARY_MODULES, timm_models_like
 
 _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -99,7 +100,7 @@ def load_weights(
         description += note
     kept = {name: tensor for name, tensor in weights.items() if name not in missing}
     if problems := _misfits({name: tensor for name, tensor in own.items() if name not in missing}, kept):
-        known = fitting_timm_model(given, section.arch, where) if section and isinstance(model, ResNet) else None
+        known = _fitting_timm_model(given, section.arch, where) if section and isinstance(model, ResNet) else None
         hint = f"; it fits model.arch=timm/{known}" if known else ""
         raise InputError(f"{where} does not fit the network: it {problems}{hint}")
     model.load_state_dict(kept, strict=not missing)
@@ -193,6 +194,23 @@ def _from_pycls(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
         renamed["conv1.weight"] = first.flip(1)
         description += ", first convolution flipped from blue, green, red to red, green, blue"
     return renamed, description
+
+
+def _fitting_timm_model(weights: dict[str, Tensor], arch: str, where: str) -> str | None:
+    """Return a network of timm with the names and shapes of `weights`, whatever the number of classes; or None."""
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    file = "/".join(PurePath(where).parts[-2:])  # a file of the Hugging Face hub is named by its folder
+    for name in timm_models_like(arch, file):
+        section = ModelSection(arch=f"timm/{name}")
+        try:
+            own = {key: tensor.shape for key, tensor in build_on_meta(section, 1000).state_dict().items()}
+        except RuntimeError:  # one that needs memory; a hint must not take the place of the error
+            continue
+        if own.keys() == shapes.keys():
+            different = {key for key in own if own[key] != shapes[key]}
+            if not different or different <= set(classifier_names(section)):
+                return name
+    return None
 
 
 def _misfits(own: dict[str, Tensor], weights: dict[str, Tensor]) -> str:

@@ -15,7 +15,7 @@ from resnext_train.training.trainer import Trainer
 def train(setup: Setup, folder: RunDir, resume: str) -> dict[str, Any]:
     """Train to the end of the recipe and return the summary. Every rank calls this.
 
-    `resume` is auto, never or the path of a checkpoint, see checkpoint/resume.py.
+    `resume` is auto, never or the path of a checkpoint or of a run folder, see checkpoint/resume.py.
 
     Raises:
         Preempted: a signal stopped the run; it is saved.
