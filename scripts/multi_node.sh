@@ -174,7 +174,7 @@ while [[ -z $stop ]]; do
     forwarded=''
     setsid "${command[@]}" &
     child=$!
-    [[ -z $stop ]] || kill "$child" # arrived between the last look and now
+    [[ -z $stop$forwarded ]] || kill -s "${forwarded:-TERM}" "$child" # arrived before this shell knew whom to tell
     while wait "$child"; code=$?; ((code > 128)) && kill -0 "$child" 2> /dev/null; do :; done # a signal ends wait early
     wait "$child"
     code=$?

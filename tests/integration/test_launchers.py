@@ -217,7 +217,12 @@ def test_told_to_stop_it_stops_torchrun_once_and_ends_with_75(stand_in: StandIn,
     assert len(stand_in.starts()) == 1
 
 
-def test_told_to_save_it_starts_again(stand_in: StandIn) -> None:
+@pytest.mark.parametrize("slow", [False, True])
+def test_told_to_save_it_starts_again(stand_in: StandIn, tmp_path: Path, slow: bool) -> None:
+    """Also where the signal comes before a busy machine lets the script note what it has started."""
+    if slow:
+        (tmp_path / "slow.sh").write_text("""trap '[[ $BASH_COMMAND != "child=\\$!" ]] || sleep 1' DEBUG""")
+        stand_in.env["BASH_ENV"] = str(tmp_path / "slow.sh")
     launcher = stand_in.start()
     stand_in.until((stand_in.out / "state.json").exists)
     launcher.send_signal(signal.SIGUSR1)
