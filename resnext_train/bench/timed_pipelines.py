@@ -84,7 +84,7 @@ def timed(pipeline: Pipeline, workers: int, micro_batches: int, colours: ColorTr
                 stages["resize"] += batch.report.resize
             if colours:
                 before = time.perf_counter()
-                colours(batch.images, batch.jitter)
+                colours(batch.images, batch.color_maps)
                 stages["colour"] += time.perf_counter() - before
         return Lap(images, time.perf_counter() - started, stages)
 

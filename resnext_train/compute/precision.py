@@ -10,6 +10,8 @@ import torch
 
 from resnext_train.errors import InputError
 
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -20,10 +22,13 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of a forward pass."""
-        types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         if self.name == "fp32":
             return torch.autocast(self.device_type, enabled=False)
-        return torch.autocast(self.device_type, dtype=types[self.name])
+        return torch.autocast(self.device_type, dtype=_TYPES[self.name])
+
+    def compute_dtype(self, weights: torch.dtype) -> torch.dtype:
+        """Return the type that the network takes images in, which autocast would otherwise convert, with `weights`."""
+        return weights if self.name == "fp32" else _TYPES[self.name]
 
     def scaler(self) -> torch.amp.GradScaler:
         """Return the loss scaler of fp16; for other types it does nothing."""

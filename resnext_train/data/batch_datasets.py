@@ -71,8 +71,10 @@ class TrainBatches(Dataset[ImageBatch | UnreadableImage]):
                 return maker.failure()
             images[slot] = loaded
         missing = int((images != indices.images).sum())
-        jitter = torch.from_numpy(self.color_transform.draw_jitter(color_draws))
-        return ImageBatch(maker.batch, torch.from_numpy(self.source.labels[images]), jitter, maker.report(missing))
+        maps = self.color_transform.draw_maps(color_draws)
+        color_maps = None if maps is None else torch.from_numpy(maps)
+        labels = torch.from_numpy(self.source.labels[images])
+        return ImageBatch(maker.batch, labels, color_maps, maker.report(missing))
 
 
 class EvalBatches(Dataset[ImageBatch | UnreadableImage]):

@@ -212,7 +212,7 @@ def on_device(batches: Iterable[ImageBatch], device: torch.device) -> Iterator[I
         with torch.cuda.stream(copies):
             copied = batch.to(device)
         current.wait_stream(copies)
-        for tensor in (copied.images, copied.labels, copied.jitter):
+        for tensor in (copied.images, copied.labels, copied.color_maps):
             if tensor is not None:
                 tensor.record_stream(current)  # or its memory could be reused while the step still reads it
         yield copied

@@ -36,11 +36,14 @@ _NOTHING_REPORTED = LoadReport(0.0, 0.0, 0.0, 0, ())
 
 
 class ImageBatch(NamedTuple):
-    """A micro-batch or evaluation batch: uint8 images (n, 3, S, S), labels (n,), colour jitter (n, JITTER_FIELDS)."""
+    """A micro-batch or evaluation batch: uint8 images (n, 3, S, S), labels (n,), colour maps (n, MAP_ROWS, 3) or None.
+
+    Where there are none, as in evaluation, images are only normalised.
+    """
 
     images: Tensor
     labels: Tensor
-    jitter: Tensor | None
+    color_maps: Tensor | None
     report: LoadReport = _NOTHING_REPORTED
 
     @property
@@ -50,9 +53,9 @@ class ImageBatch(NamedTuple):
 
     def to(self, device: torch.device) -> ImageBatch:
         """Start the copy to `device` and return the batch there, without waiting."""
-        jitter = None if self.jitter is None else self.jitter.to(device, non_blocking=True)
+        color_maps = None if self.color_maps is None else self.color_maps.to(device, non_blocking=True)
         images, labels = self.images.to(device, non_blocking=True), self.labels.to(device, non_blocking=True)
-        return ImageBatch(images, labels, jitter, self.report)
+        return ImageBatch(images, labels, color_maps, self.report)
 
 
 class UnreadableImage(NamedTuple):

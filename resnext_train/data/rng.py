@@ -56,4 +56,13 @@ def noise(seed: int, image: int, count: int) -> NDArray[np.uint8]:
 
 def micro_batch_seed(seed: int, step: int, micro_batch: int) -> int:
     """Return the seed, below 2^63, of torch's generator for the forward pass of one micro-batch."""
-    return int(_streams(_MICRO_BATCH, seed, step, np.array([micro_batch]))[0, 0] >> np.uint64(1))
+    state = 0
+    for word in (_MICRO_BATCH, seed, step, micro_batch):  # as _streams does, but a tenth of the time for one number
+        state = _mix_int((state + int(_GAMMA) + word) % 2**64)
+    return state >> 1
+
+
+def _mix_int(state: int) -> int:
+    state = (state ^ (state >> 30)) * int(_MIX_1) % 2**64
+    state = (state ^ (state >> 27)) * int(_MIX_2) % 2**64
+    return state ^ (state >> 31)

@@ -37,6 +37,7 @@ def evaluate(
     """
     class_outputs = None if outputs is None else outputs.to(context.device)
     was_training = model.training
+    dtype = precision.compute_dtype(torch.float32)
     model.eval()
     totals = torch.zeros(3, dtype=torch.int64, device=context.device)
     unreadable = torch.zeros(1, dtype=torch.int64, device=context.device)
@@ -47,7 +48,7 @@ def evaluate(
                 unreadable += batch.report.missing
                 if not len(batch.labels):
                     continue
-                pixels = normalise(batch.images, None)  # outside autocast, which would round the colours
+                pixels = normalise(batch.images, None, dtype)  # outside autocast, which would compute in fewer bits
                 with precision.autocast():
                     logits = model(pixels) if class_outputs is None else model(pixels)[:, class_outputs]
                 rank = target_rank(logits, batch.labels)

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import SGD, Optimizer, RMSprop
 
+from resnext_train.compute.step_parts import part
 from resnext_train.config import OptimizerSection, RmspropSection, SgdSection
 from resnext_train.errors import InputError
 
@@ -38,6 +39,10 @@ def _start_state(optimizer: Optimizer) -> None:
                 optimizer.state[parameter].setdefault("step", torch.zeros(()))
 
 
+Gradients = list[Tensor | None]
+"""The gradient of each parameter, in their order."""
+
+
 class FiniteOptimizer:
     """An optimizer that takes a step only where its gradient is finite, and clips the gradient's norm first.
 
@@ -49,27 +54,34 @@ class FiniteOptimizer:
     ) -> None:
         self._parameters = list(model.parameters())
         self.optimizer, self.scaler, self._clip_norm = optimizer, scaler, clip_norm
+        self._skips = torch.zeros((), device=self._parameters[0].device)
 
-    def gradients(self) -> list[Tensor]:
-        return [p.grad for p in self._parameters if p.grad is not None]
+    def gradients(self) -> Gradients:
+        """Return the gradients that the parameters hold."""
+        return [p.grad for p in self._parameters]
 
-    def zero_grad(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+    def hold(self, gradients: Gradients | None) -> None:
+        """Let the parameters hold `gradients`; None: no gradients."""
+        for parameter, gradient in zip(self._parameters, gradients or [None] * len(self._parameters), strict=True):
+            parameter.grad = gradient
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss`, scaled for fp16."""
+        """Add the gradient of `loss`, scaled for fp16, to what the parameters hold."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, lr: float, finite: Tensor) -> Tensor:
-        """Take a step where `finite` (bool) and the gradient's norm is; return whether (bool)."""
+    def step(self, lr: float, largest: Tensor) -> Tensor:
+        """Take a step where `largest`, a scalar, and the gradient's norm are finite; return whether (bool)."""
         for settings in self.optimizer.param_groups:
             settings["lr"] = lr
         self.scaler.unscale_(self.optimizer)
-        norm = get_total_norm(self.gradients())
-        all_finite = finite & norm.isfinite()
+        held = [p.grad for p in self._parameters if p.grad is not None]
+        # As torch's get_total_norm, in three calls whatever their number.
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(held)))
+        all_finite = torch.maximum(largest, norm) < torch.inf  # NaN is not
         if self._clip_norm is not None:
             clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
-        self._step_where(all_finite)
+        with part("optimizer"):
+            self._step_where(all_finite)
         self.scaler.update()
         return all_finite
 
@@ -77,7 +89,7 @@ class FiniteOptimizer:
         """Take the step where `all_finite` is true, else leave weights and momentum as they are."""
         optimizer = self.optimizer
         if optimizer.defaults.get("fused"):  # a fused update skips by itself on this flag, as for loss scaling
-            optimizer.found_inf = (~all_finite).float()  # type: ignore[attr-defined]
+            optimizer.found_inf = torch.eq(all_finite, 0, out=self._skips)  # type: ignore[attr-defined]
             optimizer.step()
             del optimizer.found_inf  # type: ignore[attr-defined]
             return
@@ -134,3 +146,12 @@ def _sgd(section: SgdSection, groups: list[dict[str, object]]) -> Optimizer:
 
 def _rmsprop(section: RmspropSection, groups: list[dict[str, object]]) -> Optimizer:
     return RMSprop(groups, section.lr, section.decay, section.epsilon, momentum=section.momentum, foreach=True)
+
+
+def add_gradients(total: Gradients | None, more: Gradients) -> Gradients:
+    """Return the sum of two gradients, of which `total` is None or is overwritten."""
+    if total is None:
+        return more
+    both = [(t, m) for t, m in zip(total, more, strict=True) if t is not None and m is not None]
+    torch._foreach_add_([t for t, _ in both], [m for _, m in both])
+    return [m if t is None else t for t, m in zip(total, more, strict=True)]

@@ -1,8 +1,9 @@
-"""Metrics of training: sums on the device, read at log lines; divided only when shown."""
+"""Metrics of training: on the device until a log line, then summed on the host; divided only when shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +23,15 @@ class Totals:
     unreadable: int = 0
     """Images that could not be read and were replaced by others."""
 
+    def add(self, results: Iterable[StepResult]) -> None:
+        """Count the steps that were not skipped."""
+        for result in results:
+            if result.finite:
+                self.loss += math.fsum(result.losses)
+                self.correct += int(sum(result.correct))
+                self.seen += result.images
+                self.unreadable += int(result.unreadable)
+
     @property
     def mean_loss(self) -> float | None:
         """Loss per image, or None where nothing was seen."""
@@ -33,52 +43,69 @@ class Totals:
         return 100 * self.correct / self.seen if self.seen else None
 
 
+class StepResult(NamedTuple):
+    """What a step of all ranks came to, on the host; steps are counted from 0."""
+
+    step: int
+    images: int
+    finite: bool
+    """Whether it changed anything."""
+    losses: list[float]
+    """Of each micro-batch, summed over its images."""
+    correct: list[float]
+    """Correct predictions of each micro-batch."""
+    unreadable: float
+
+
+class StepResults:
+    """The results of steps, kept on the device until `read`, the only place where the host waits for it."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[int, int]] = []
+        self._rows: list[Tensor] = []
+
+    def add(self, step: int, images: int, row: Tensor) -> None:
+        """Add a step's `row`, see StepSums.take_results. It is the same on all ranks."""
+        self._steps.append((step, images))
+        self._rows.append(row)
+
+    def peek(self) -> list[StepResult]:
+        """Wait for the device, and return the results since the last `read`."""
+        results = []
+        rows = torch.stack(self._rows).tolist() if self._rows else []
+        for (step, images), row in zip(self._steps, rows, strict=True):
+            *of_micro_batches, unreadable, finite = row
+            half = len(of_micro_batches) // 2
+            losses, correct = of_micro_batches[:half], of_micro_batches[half:]
+            results.append(StepResult(step, images, bool(finite), losses, correct, unreadable))
+        return results
+
+    def read(self) -> list[StepResult]:
+        """Return what `peek` does, and forget it."""
+        results = self.peek()
+        self._steps, self._rows = [], []
+        return results
+
+
 class TrainMeter:
     """Training loss and accuracy since the last log line (`window`), over the running epoch (`epoch`) and the run.
 
-    Sums stay on the device until `read`, the only place where the host waits for it. They have 64 bits, so that the
-    same steps give the same sums on any number of ranks.
+    A step that was skipped does not count. Losses are summed in fp64 in the order of micro-batches, so that the same
+    steps give the same sums on any number of ranks.
     """
 
-    def __init__(self, device: torch.device, sum_over_ranks: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self) -> None:
         self.window, self.epoch, self.run = Totals(), Totals(), Totals()
-        self._pending = torch.zeros(4, dtype=torch.float64, device=device)
-        self._step = torch.zeros_like(self._pending)
-        self._sum = sum_over_ranks
 
-    def add(self, loss_sum: Tensor, logits: Tensor, labels: Tensor, unreadable: int = 0) -> None:
-        """Count one micro-batch without waiting for the device."""
-        correct = (logits.argmax(1) == labels).sum()
-        self._step[0] += loss_sum
-        self._step[1] += correct
-        self._step[2] += len(labels)
-        self._step[3] += unreadable
-
-    def end_step(self, counted: Tensor) -> None:
-        """End a step. Where `counted` (bool) is false its micro-batches do not count, whatever their loss was."""
-        self._pending += torch.where(counted, self._step, 0.0)
-        self._step.zero_()
-
-    def read(self) -> None:
-        """Add the pending sums of all ranks to `window`, `epoch` and `run`."""
-        loss, correct, seen, unreadable = self._sum(self._pending).tolist()
-        self._pending.zero_()
+    def add(self, results: list[StepResult]) -> None:
+        """Count steps in `window`, `epoch` and `run`."""
         for totals in (self.window, self.epoch, self.run):
-            totals.loss += loss
-            totals.correct += int(correct)
-            totals.seen += int(seen)
-            totals.unreadable += int(unreadable)
+            totals.add(results)
 
     def take_window(self) -> Totals:
         """Return the sums since the last log line, and begin the next window."""
         window, self.window = self.window, Totals()
         return window
-
-    def peek(self) -> Totals:
-        """Return the window's sums so far, of which this rank's alone since the last `read`. Changes nothing."""
-        loss, correct, seen, unreadable = self._pending.tolist()
-        w = self.window
-        return Totals(w.loss + loss, w.correct + int(correct), w.seen + int(seen), w.unreadable + int(unreadable))
 
     def end_epoch(self) -> None:
         """Begin the next epoch, and its first window."""
@@ -122,30 +149,20 @@ class Skipped(NamedTuple):
 
 
 class FiniteWatch:
-    """Which steps were finite, kept on the device until `read` like TrainMeter's sums."""
+    """Counts the steps that were skipped."""
 
     def __init__(self) -> None:
         self.total, self.in_a_row = 0, 0
-        self._steps: list[int] = []
-        self._rows: list[Tensor] = []
 
-    def add(self, step: int, finite: Tensor, losses: Tensor) -> None:
-        """Add step `step`: whether it was `finite` (bool), and whether each micro-batch's loss was (bool)."""
-        self._steps.append(step)
-        self._rows.append(torch.cat((finite.unsqueeze(0), losses)))
-
-    def read(self) -> list[Skipped]:
-        """Return the steps skipped since the last call, and update `total` and `in_a_row`."""
-        rows = torch.stack(self._rows).tolist() if self._rows else []
+    def add(self, results: Iterable[StepResult]) -> list[Skipped]:
+        """Return the skipped ones of the next steps, and update `total` and `in_a_row`."""
         skipped = []
-        for step, (finite, *losses) in zip(self._steps, rows, strict=True):
-            self.in_a_row = 0 if finite else self.in_a_row + 1
-            if not finite:
+        for result in results:
+            self.in_a_row = 0 if result.finite else self.in_a_row + 1
+            if not result.finite:
                 self.total += 1
-                skipped.append(
-                    Skipped(step, [micro_batch for micro_batch, fine in enumerate(losses) if not fine], self.in_a_row)
-                )
-        self._steps, self._rows = [], []
+                at_fault = [number for number, loss in enumerate(result.losses) if not math.isfinite(loss)]
+                skipped.append(Skipped(result.step, at_fault, self.in_a_row))
         return skipped
 
     def state_dict(self) -> dict[str, int]:

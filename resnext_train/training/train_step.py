@@ -14,8 +14,9 @@ the running statistics, which one such step would spoil for good. The device dec
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from resnext_train.compute.loss import TrainingLoss, main_logits
 from resnext_train.compute.precision import Precision
+from resnext_train.compute.step_parts import part
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.rng import micro_batch_seed
 from resnext_train.data.sampler import shard_for_rank
@@ -31,8 +33,9 @@ from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.gradients import distribute
 from resnext_train.training.batch_norm import RunningStatistics
-from resnext_train.training.optimizer import FiniteOptimizer
-from resnext_train.training.train_metrics import FiniteWatch, Skipped, TrainMeter
+from resnext_train.training.optimizer import FiniteOptimizer, Gradients, add_gradients
+from resnext_train.training.step_sums import StepSums
+from resnext_train.training.train_metrics import FiniteWatch, Skipped, StepResults, Totals, TrainMeter
 
 
 class ForwardPass:
@@ -49,20 +52,21 @@ class ForwardPass:
         self.model = model
         self._network = distribute(model, context)
         self._color_transform, self._precision, self._loss = color_transform, precision, loss
-        self._dtype = next(model.parameters()).dtype
+        self._dtype = precision.compute_dtype(next(model.parameters()).dtype)
 
     def __call__(self, micro_batch: ImageBatch) -> tuple[Tensor, Tensor]:
         """Return the loss, summed over the micro-batch's n images, and the logits (n, classes)."""
-        # Outside autocast, which would round the colours.
-        pixels = self._color_transform(micro_batch.images, micro_batch.jitter, self._dtype)
-        with self._precision.autocast():
+        with part("color"):  # outside autocast, which would compute colours in fewer bits
+            pixels = self._color_transform(micro_batch.images, micro_batch.color_maps, self._dtype)
+        with part("forward"), self._precision.autocast():
             outputs = self._network(pixels)
-        return self._loss(outputs, micro_batch.labels), main_logits(outputs)
+        with part("loss"):
+            return self._loss(outputs, micro_batch.labels), main_logits(outputs)
 
-    def no_sync(self) -> contextlib.AbstractContextManager[None]:
+    def no_sync(self) -> AbstractContextManager[None]:
         """Return a context in which backward passes only accumulate gradients on this rank."""
         network = self._network
-        return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
+        return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 class TrainStep:
@@ -73,8 +77,7 @@ class TrainStep:
     ) -> None:
         self.model = forward.model
         self.optimizer = optimizer
-        self.statistics = RunningStatistics(self.model, context, micro_batches)
-        self.meter = TrainMeter(context.device, context.all_reduce_sum)
+        self.meter = TrainMeter()
         self.watch = FiniteWatch()
         self._forward, self._context = forward, context
         self._micro_batches, self._seed = micro_batches, seed
@@ -84,40 +87,57 @@ class TrainStep:
             if single
             else [shard_for_rank(micro_batches, context.world_size, context.rank)]
         )
+        self.statistics = RunningStatistics(self.model, context.device)
+        shards, statistics = len(self._shards), self.statistics
+        self._sums = StepSums(statistics.size, micro_batches, shards, statistics.dtype, context)
+        self._statistics_of_shards = [statistics.parts(of_shard) for of_shard in self._sums.of_shards]
+        self._results = StepResults()
 
     def __call__(self, micro_batches: Iterator[ImageBatch], step: int, size: int, lr: float) -> None:
         """Take step number `step` over `size` images. `micro_batches` are this rank's, on its device."""
-        self.statistics.begin()
         self.compute_gradients(micro_batches, step, size)
-        statistics_finite, losses_finite = self.statistics.are_finite()
-        all_finite = self.optimizer.step(lr, statistics_finite & losses_finite.all())
-        self.statistics.commit(all_finite)
-        self.meter.end_step(all_finite)
-        self.watch.add(step, all_finite, losses_finite)
-        torch.manual_seed(micro_batch_seed(self._seed, step, self._micro_batches))  # the same state on all ranks
+        all_finite = self.optimizer.step(lr, self._sums.largest())
+        self.statistics.commit(self._sums.statistics / self._micro_batches, all_finite)
+        self._results.add(step, size, self._sums.take_results(all_finite))
+        self._seed_generators(step, self._micro_batches)  # the same state on all ranks
 
     def compute_gradients(self, micro_batches: Iterator[ImageBatch], step: int, size: int) -> None:
-        """Leave the step's gradient in the parameters, and its statistics ready to commit."""
-        self.optimizer.zero_grad()
-        first_shard: list[Tensor] = []
+        """Leave the step's gradient in the parameters, and its sums ready to commit."""
+        self._sums.begin()
+        self.statistics.begin()
+        total: Gradients | None = None
         for i, shard in enumerate(self._shards):
-            last_shard = i == len(self._shards) - 1
+            of_shard: Gradients | None = None
             for number in shard:
                 last = number == shard[-1]
-                with self._forward.no_sync() if not last else contextlib.nullcontext():
-                    torch.manual_seed(micro_batch_seed(self._seed, step, number))  # for dropout
-                    micro_batch = next(micro_batches)
+                summed_over_ranks = last and self._context.world_size > 1
+                # The pass that sums over ranks adds to what the parameters hold; from others it is quicker to take all
+                # gradients and to add them at once.
+                self.optimizer.hold(of_shard if summed_over_ranks else None)
+                with nullcontext() if summed_over_ranks else self._forward.no_sync():
+                    self._seed_generators(step, number)  # for dropout
+                    with part("input"):
+                        micro_batch = next(micro_batches)
                     loss, logits = self._forward(micro_batch)
-                    self.statistics.accumulate(number, loss.detach())
-                    if last:
-                        self.statistics.end_shard(last_shard)
-                    self.meter.add(loss.detach(), logits.detach(), micro_batch.labels, micro_batch.report.missing)
-                    self.optimizer.backward(loss / size)
-            if not last_shard:
-                first_shard = self.optimizer.gradients()
-                self.optimizer.zero_grad()
-        if first_shard:  # a single rank adds two shards as an all-reduce of two ranks would
-            torch._foreach_add_(self.optimizer.gradients(), first_shard)
+                    self._add(i, number, loss, logits, micro_batch)
+                    if last and i == len(self._shards) - 1:
+                        self._sums.begin_reduce()
+                    with part("backward"):
+                        self.optimizer.backward(loss / size)
+                gradients = self.optimizer.gradients()
+                of_shard = gradients if summed_over_ranks else add_gradients(of_shard, gradients)
+            # A single rank adds two shards as an all-reduce of two ranks would.
+            total = add_gradients(of_shard, total) if of_shard and total else of_shard
+        self.optimizer.hold(total)
+
+    @torch.no_grad()
+    def _add(self, shard: int, number: int, loss: Tensor, logits: Tensor, micro_batch: ImageBatch) -> None:
+        self.statistics.accumulate(self._statistics_of_shards[shard])
+        correct = logits.argmax(1) == micro_batch.labels
+        self._sums.add(shard, number, loss, correct, micro_batch.report.missing)
+
+    def _seed_generators(self, step: int, micro_batch: int) -> None:
+        seed_generators(micro_batch_seed(self._seed, step, micro_batch), self._context.device)
 
     def warm_up_ddp_buckets(self, images: int, crop: int) -> None:
         """Make DDP sum gradients in the same order from the first step on, whether a run is new or resumed.
@@ -134,13 +154,20 @@ class TrainStep:
         self.statistics.begin()
         loss, _ = self._forward(ImageBatch(black.to(memory_format=torch.channels_last), labels, None))
         self.optimizer.backward(loss)
-        self.optimizer.zero_grad()
+        self.optimizer.hold(None)
         self.statistics.restore()
 
     def read_metrics(self) -> list[Skipped]:
         """Wait for the device: bring `meter` up to date, and return the steps skipped since the last call."""
-        self.meter.read()
-        return self.watch.read()
+        results = self._results.read()
+        self.meter.add(results)
+        return self.watch.add(results)
+
+    def peek(self) -> Totals:
+        """Wait for the device, and return the meter's window so far. Changes nothing."""
+        window = replace(self.meter.window)
+        window.add(self._results.peek())
+        return window
 
     def stateful_parts(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the step, by its name there."""
@@ -151,3 +178,10 @@ class TrainStep:
             "meter": self.meter,
             "skipped": self.watch,
         }
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Do what torch.manual_seed does for the CPU and `device`, and nothing for devices that have no part in the run."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)

@@ -149,7 +149,7 @@ class Trainer:
                     if at_end or progress.step % recipe.log.every == 0:
                         self._log_step()
                     elif progress.step - first == _FIRST_SHOWN < recipe.log.every and self.context.is_main:
-                        self.log.show("step", **self._step_event(self._meter.peek(), self._clock.peek()))
+                        self.log.show("step", **self._step_event(self.train_step.peek(), self._clock.peek()))
                     if at_end or progress.step % setup.steps_per_epoch == 0:
                         self._end_epoch()
                     elif self.checkpointer.is_due_after_step(progress.step):

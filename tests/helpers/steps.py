@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -50,11 +51,12 @@ def step_images(size: int, step: int) -> list[ImageBatch]:
     g = torch.Generator().manual_seed(100 + step)
     images = torch.randint(0, 256, (size, 3, 32, 32), generator=g, dtype=torch.uint8)
     labels = torch.randint(0, 4, (size,), generator=g)
-    jitter = torch.zeros(size, JITTER_FIELDS)
-    jitter[:, :3] = torch.tensor([2, 0, 1])
-    jitter[:, 3:6] = torch.rand(size, 3, generator=g) + 0.5
+    jitter = np.zeros((size, JITTER_FIELDS))
+    jitter[:, :3] = 2, 0, 1
+    jitter[:, 3:6] = torch.rand(size, 3, generator=g).numpy() + 0.5
+    maps = torch.from_numpy(NORMALISE.maps(jitter))
     sizes = [size // MICRO_BATCHES + (i < size % MICRO_BATCHES) for i in range(MICRO_BATCHES)]
-    parts = zip(images.split(sizes), labels.split(sizes), jitter.split(sizes), strict=True)
+    parts = zip(images.split(sizes), labels.split(sizes), maps.split(sizes), strict=True)
     return [ImageBatch(*p) for p in parts]
 
 
@@ -71,7 +73,7 @@ def take_steps(context: DistContext, dtype: torch.dtype, sizes: list[int]) -> di
             size,
             lr=0.05,
         )
-    step.meter.read()
+    step.read_metrics()
     return {
         "gradients": {k: p.grad for k, p in model.named_parameters()},
         "state": model.state_dict(),

@@ -1,8 +1,9 @@
 """Augment the colour of a whole micro-batch and normalise it, on the device, as one affine map per image.
 
 Brightness is a multiplication, saturation a 3×3 matrix, contrast and lighting are affine, and the papers' code does
-not clamp in between. So the whole chain with the normalisation is y = M x + b on RGB, with a 3×3 matrix M and a bias b
-per image that depend on its pixels only through the crop's mean RGB. This is exact up to rounding.
+not clamp in between. So the whole chain with the normalisation is y = x A + m B + c on RGB, where m is the crop's mean
+RGB. The loader processes compute A, B and c of each image from its draws, and the device
+applies them. This is exact up to rounding.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +34,10 @@ ORDERS = tuple(itertools.permutations(range(3)))
 
 JITTER_FIELDS = 9
 """Numbers per image in `draw_jitter`: three operations in order, three factors, three lighting shifts (R, G, B)."""
+
+MAP_ROWS = 7
+"""Rows of R, G, B in an image's map: y = x · rows 0 to 2 + m · rows 4 to 6 + row 3. The pixel x and the crop's mean
+colour m are in levels of 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -60,105 +66,136 @@ class ColorTransform:
         fields: NDArray[np.float32] = np.concatenate((order, factors, shift), axis=1).astype(np.float32)
         return fields
 
-    def __call__(
-        self, images: Tensor, jitter: Tensor | None, dtype: torch.dtype = torch.float32, out: Tensor | None = None
-    ) -> Tensor:
-        """Map uint8 (N, 3, H, W) to normalised `dtype` of the same shape, in channels-last memory.
+    @property
+    def changes_colors(self) -> bool:
+        """Whether it does more than to normalise."""
+        return any((self.brightness, self.contrast, self.saturation, self.lighting))
 
-        `jitter` is (N, JITTER_FIELDS) from `draw_jitter`, or None in evaluation, which only normalises. The result is
-        written to `out` if given, which must have the same shape, dtype and memory layout.
+    def draw_maps(self, draws: ColorDraws) -> NDArray[np.float32] | None:
+        """Return the maps (n, MAP_ROWS, 3) of n images, or None where no colour is changed."""
+        return self.maps(self.draw_jitter(draws)).astype(np.float32) if self.changes_colors else None
+
+    def maps(self, jitter: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the map (n, MAP_ROWS, 3) of each row of `draw_jitter`, with the normalisation.
+
+        All three operations blend the current colour x with a target t: f·x + (1 - f)·t, where t is 0 for brightness,
+        the mean gray of the current image for contrast, and the pixel's own gray for saturation. The mean colour goes
+        through the same chain as the pixels, so the chain is linear in both.
         """
-        if out is None:
-            out = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=torch.channels_last)
-        by_image = images.device.type == "cpu"
-        (_map_by_image if by_image else _map_at_once)(
-            images.permute(0, 2, 3, 1),
-            out.permute(0, 2, 3, 1),
-            None if jitter is None else jitter.to(dtype),
-            self._affine,
-        )
+        fields = jitter.astype(np.float64)
+        n, gray = len(fields), np.array([GRAY]).T @ np.ones((1, 3))  # x @ gray: the pixel's gray, three times
+        of_pixel, of_mean, constant = np.tile(np.eye(3), (n, 1, 1)), np.zeros((n, 3, 3)), np.zeros((n, 1, 3))
+        for operation in fields[:, :3].astype(np.int64).T:
+            factor = fields[np.arange(n), 3 + operation][:, None, None]
+            contrast, saturation = ((operation == kind)[:, None, None] for kind in (1, 2))
+            with_mean = ((1 - factor) * contrast) * gray
+            linear = factor * np.eye(3) + ((1 - factor) * saturation) * gray
+            of_mean = of_mean @ linear + (of_pixel + of_mean) @ with_mean
+            of_pixel, constant = of_pixel @ linear, constant @ (linear + with_mean)
+        constant = constant + fields[:, None, 6:] - self.mean
+        levels = 255 * np.array(self.std)
+        return np.concatenate((of_pixel / levels, constant / self.std, of_mean / levels), axis=1)
+
+    def __call__(
+        self,
+        images: Tensor,
+        maps: Tensor | None,
+        dtype: torch.dtype = torch.float32,
+        layout: torch.memory_format = torch.channels_last,
+    ) -> Tensor:
+        """Map uint8 (N, 3, H, W) to normalised `dtype` of the same shape, in the memory `layout`.
+
+        `maps` is (N, MAP_ROWS, 3) from `draw_maps`, or None to normalise only, as in evaluation. Computes in fp32 at
+        least, and rounds at the end.
+        """
+        out = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=layout)
+        pixels, result = images.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)
+        wide = torch.promote_types(dtype, torch.float32)
+        if images.device.type in _IN_BLOCKS:
+            self._map_in_blocks(pixels, maps, wide, result)
+        else:
+            self._map_at_once(pixels, maps, wide, result)
         return out
 
-    def _affine(self, mean: Tensor, jitter: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return matrix (N, 3, 3) and bias (N, 3) from levels (0 to 255) to normalised colours; `mean` is in levels."""
-        matrix = _constant(_IDENTITY, mean).expand(len(mean), 3, 3) / 255
-        bias = torch.zeros_like(mean)
-        if jitter is not None:
-            mean = mean / 255
-            for operation in jitter[:, :3].unbind(1):
-                index = operation.long().unsqueeze(1)
-                factor = jitter[:, 3:6].gather(1, index)
-                matrix, bias, mean = _apply(index, factor, matrix, bias, mean)
-            bias = bias + jitter[:, 6:9]
-        std = _constant(self.std, mean)
-        return matrix / std[:, None], (bias - _constant(self.mean, mean)) / std
+    def _map_at_once(self, pixels: Tensor, maps: Tensor | None, wide: torch.dtype, out: Tensor) -> None:
+        """Map uint8 `pixels` (N, H, W, 3) to `out` in a few calls."""
+        flat = pixels.to(wide).reshape(len(pixels), -1, 3)
+        if maps is None:
+            scale, bias = _normalisation(self.mean, self.std, 1, wide, pixels.device)
+            mapped = torch.addcmul(bias, flat, scale)
+        else:
+            maps = maps.to(wide)
+            bias = torch.baddbmm(maps[:, 3:4], flat.mean(1, keepdim=True), maps[:, 4:])
+            mapped = torch.baddbmm(bias, flat, maps[:, :3])
+        out.copy_(mapped.view(pixels.shape))
+
+    def _map_in_blocks(self, pixels: Tensor, maps: Tensor | None, wide: torch.dtype, out: Tensor) -> None:
+        """Do the same in blocks of images that stay in the CPU's cache.
+
+        A matrix product with only 3 columns leaves a CPU's vector units idle. With eight pixels side by side (24
+        columns) and the 3 × 3 matrix eight times along the diagonal, it takes a quarter of the time, though most terms
+        are zero.
+        """
+        n, height, width, _ = pixels.shape
+        row = math.gcd(height * width, 64 if maps is None else 8)
+        flat = pixels.reshape(n, -1, 3 * row)
+        size = max(1, _CACHED // flat[0].numel())
+        buffer = torch.empty((size, *flat.shape[1:]), dtype=wide)
+        # The same numbers in another order of images and pixels, or other numbers, go by way of the buffer.
+        target = out.view(flat.shape) if out.is_contiguous() and out.dtype == wide else None
+        if maps is None:
+            scale, bias = _normalisation(self.mean, self.std, row, wide, pixels.device)
+        else:
+            maps = maps.to(wide)
+            matrices = _block_diagonal(maps[:, :3], row)
+        for start in range(0, n, size):
+            block = slice(start, start + size)
+            levels = buffer[: min(size, n - start)].copy_(flat[block])
+            into = None if target is None else target[block]
+            if maps is None:
+                mapped = torch.addcmul(bias, levels, scale, out=into)
+            else:
+                # Sums of integers: exact in fp32, in any order, up to 256 × 256 pixels.
+                mean = levels.sum(1).view(-1, row, 3).sum(1, keepdim=True) / (height * width)
+                bias = torch.baddbmm(maps[block, 3:4], mean, maps[block, 4:]).repeat(1, 1, row)
+                mapped = torch.baddbmm(bias, levels, matrices[block], out=into)
+            if into is None:
+                out[block] = mapped.view(-1, height, width, 3)
 
 
-Affine = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
-"""Maps the mean colours and jitter of images to the matrix and bias of each."""
+_IN_BLOCKS = {"cpu"}
+"""Kinds of devices on which images are mapped in blocks."""
+
+_CACHED = 2**16
+"""Numbers in a block: in fp32, half of a core's usual cache of 512 KB."""
 
 
-def _map_at_once(images: Tensor, out: Tensor, jitter: Tensor | None, affine: Affine) -> None:
-    """Map `images` (N, H, W, 3) to `out` by one batched matrix product."""
-    pixels = images.reshape(len(images), -1, 3).to(out.dtype)
-    matrix, bias = affine(pixels.mean(1), jitter)
-    torch.baddbmm(bias.unsqueeze(1), pixels, matrix.transpose(1, 2), out=out.view_as(pixels))
-
-
-def _map_by_image(images: Tensor, out: Tensor, jitter: Tensor | None, affine: Affine) -> None:
-    """Do the same image by image, in a buffer that stays in the CPU's cache.
-
-    A matrix product with only 3 columns leaves a CPU's vector units idle. With eight pixels side by side (24 columns)
-    and the 3 × 3 matrix eight times along the diagonal, it takes a quarter of the time, though most terms are zero.
-    """
-    n, height, width, _ = images.shape
-    row = math.gcd(height * width, 8)
-    images, out = images.reshape(n, -1, 3 * row), out.view(n, -1, 3 * row)
-    pixels = torch.empty(images.shape[1:], dtype=out.dtype)
-    mean = pixels.new_zeros(n, 3)
-    if jitter is not None:
-        for i in range(n):
-            # Sums of integers: exact in fp32, in any order, up to 256 × 256 pixels.
-            mean[i] = pixels.copy_(images[i]).sum(0).view(row, 3).sum(0)
-    matrix, bias = affine(mean / (height * width), jitter)
-    matrix, bias = _block_diagonal(matrix.transpose(1, 2), row), bias.repeat(1, row)
-    for i in range(n):
-        torch.addmm(bias[i], pixels.copy_(images[i]), matrix[i], out=out[i])
+@contextmanager
+def mapped_as_on_gpus() -> Iterator[None]:
+    """While inside, map on the CPU as on a GPU, to count or to compare."""
+    before = _IN_BLOCKS.copy()
+    _IN_BLOCKS.clear()
+    try:
+        yield
+    finally:
+        _IN_BLOCKS.update(before)
 
 
 def _block_diagonal(matrices: Tensor, times: int) -> Tensor:
     """Return (N, 3 · times, 3 · times): each of the (N, 3, 3) matrices `times` times along the diagonal."""
-    blocks = torch.einsum("nij,kl->nkilj", matrices, torch.eye(times, dtype=matrices.dtype, device=matrices.device))
+    blocks = torch.einsum("nij,kl->nkilj", matrices, torch.eye(times, dtype=matrices.dtype))
     return blocks.reshape(len(matrices), 3 * times, 3 * times)
 
 
-def _apply(index: Tensor, factor: Tensor, matrix: Tensor, bias: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compose the affine map (matrix, bias) with each image's next operation, `index` (N, 1).
-
-    All three operations blend the current colour x with a target t: f·x + (1 - f)·t, where t is 0 for brightness, the
-    mean gray of the current image for contrast, and the pixel's own gray for saturation. `mean` is the mean RGB.
-    """
-    contrast, saturation = (index == 1).to(factor.dtype), (index == 2).to(factor.dtype)
-    blend = 1 - factor
-    ones, gray = torch.ones_like(mean), _constant(GRAY, mean)
-    linear = factor.unsqueeze(2) * _constant(_IDENTITY, mean)
-    linear = linear + (blend * saturation).unsqueeze(2) * ones.unsqueeze(2) * gray
-    constant = blend * contrast * (mean * gray).sum(1, keepdim=True) * ones
-    return (
-        linear @ matrix,
-        (linear @ bias.unsqueeze(2)).squeeze(2) + constant,
-        (linear @ mean.unsqueeze(2)).squeeze(2) + constant,
-    )
-
-
-_IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-
-
-def _constant(values: tuple[object, ...], like: Tensor) -> Tensor:
-    """Return `values` as a tensor with the dtype and device of `like`; cached, so not copied there in every step."""
-    return _constant_on(values, like.dtype, like.device)
-
-
 @functools.cache
-def _constant_on(values: tuple[object, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=device)
+def _normalisation(
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    times: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Return scale and bias, for levels of `times` pixels side by side; cached, so not copied there in every step."""
+    scale = [1 / (255 * s) for s in std]
+    bias = [-m / s for m, s in zip(mean, std, strict=True)]
+    return tuple(torch.tensor(values * times, dtype=dtype, device=device) for values in (scale, bias))  # type: ignore[return-value]

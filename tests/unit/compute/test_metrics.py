@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from resnext_train.compute.loss import cross_entropy_sum
 from resnext_train.compute.metrics import EvalCounts, target_rank
-from resnext_train.training.train_metrics import TrainMeter
+from resnext_train.training.train_metrics import StepResults, TrainMeter
 
 
 def test_rank_counts_larger_logits_and_ties_of_lower_index() -> None:
@@ -53,29 +53,26 @@ def test_smoothed_loss_is_the_inception_papers() -> None:
     assert cross_entropy_sum(logits.bfloat16(), labels).dtype == torch.float32
 
 
-def test_meter_sums_groups_into_window_and_epoch() -> None:
-    meter = TrainMeter(torch.device("cpu"), lambda t: t)
-    logits = torch.eye(3)
-    meter.add(torch.tensor(1.5), logits, torch.tensor([0, 1, 0]))
-    meter.end_step(torch.tensor(True))
-    meter.add(torch.tensor(float("nan")), logits, torch.tensor([0, 1, 0]))
-    meter.end_step(torch.tensor(False))
-    for _ in range(2):  # looking changes nothing
-        assert (meter.peek().mean_loss, meter.peek().seen, meter.window.seen) == (0.5, 3, 0)
-    meter.read()
-    assert meter.peek() == meter.window
-    assert meter.window.mean_loss == 0.5
+def test_meter_sums_micro_batches_into_window_and_epoch() -> None:
+    """Rows of two micro-batches: their losses, their correct predictions, unreadable images, and whether it counts."""
+    meter, results = TrainMeter(), StepResults()
+    results.add(0, 3, torch.tensor([1.0, 0.5, 2.0, 0.0, 1.0, 1.0]))
+    results.add(1, 3, torch.tensor([float("nan"), 1.0, 2.0, 0.0, 1.0, 0.0]))
+    assert results.peek()[1].losses[1] == 1.0
+    assert len(results.peek()) == 2, "looking changes nothing"
+    meter.add(results.read())
+    assert results.read() == []
+    assert (meter.window.mean_loss, meter.window.seen, meter.window.unreadable) == (0.5, 3, 1)
     assert meter.window.top1 == pytest.approx(200 / 3)
     meter.window = type(meter.window)()
-    meter.add(torch.tensor(4.5), logits, torch.tensor([1, 1, 1]))
-    meter.end_step(torch.tensor(True))
-    meter.read()
+    results.add(2, 3, torch.tensor([4.5, 0.0, 1.0, 0.0, 0.0, 1.0]))
+    meter.add(results.read())
     assert (meter.window.mean_loss, meter.epoch.mean_loss, meter.epoch.correct, meter.epoch.seen) == (
         1.5,
         1.0,
         3,
         6,
     )
-    again = TrainMeter(torch.device("cpu"), lambda t: t)
+    again = TrainMeter()
     again.load_state_dict(meter.state_dict())
     assert (again.window, again.epoch) == (meter.window, meter.epoch)

@@ -28,7 +28,6 @@ def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
     context = DistContext(Rank(), torch.device("cuda", 0))
     model = build_model(NETWORK, 4, seed=1).to(context.device).to(memory_format=torch.channels_last)
     step = train_step(model, build_optimizer(SgdSection(), model), context, precision=precision, loss=TrainingLoss(0.1))
-    step.statistics.begin()
     step.compute_gradients(on_device(step_images(20, 0), context.device), 0, 20)
     of_fc = model.get_parameter("fc.weight").grad
     assert of_fc is not None

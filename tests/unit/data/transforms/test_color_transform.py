@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from helpers.steps import train_step
-from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
+from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform, mapped_as_on_gpus
 from resnext_train.data.transforms.random_draws import image_draws
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -34,15 +36,30 @@ def micro_batch(count: int = 24, size: tuple[int, int] = (13, 17)) -> torch.Tens
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
-def test_equals_the_step_by_step_chain_in_all_orders(dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_equals_the_step_by_step_chain_in_all_orders(dtype: torch.dtype, tolerance: float, device: str) -> None:
     images = micro_batch()
     jitter = PAPER.draw_jitter(image_draws(0, 0, np.arange(24))[1])
     assert len({tuple(o) for o in jitter[:, :3]}) == 6, "all six orders occur"
-    out = PAPER(images, torch.from_numpy(jitter), dtype)
+    with nullcontext() if device == "cpu" else mapped_as_on_gpus():
+        out = PAPER(images, torch.from_numpy(PAPER.maps(jitter)), dtype)
     assert out.is_contiguous(memory_format=torch.channels_last)
     for i in range(24):
         expected = step_by_step(images[i].permute(1, 2, 0).numpy(), jitter[i].astype(np.float64))
         assert np.abs(out[i].permute(1, 2, 0).numpy() - expected).max() < tolerance
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("augments", [True, False])
+@pytest.mark.parametrize("gpu", [True, False])
+def test_other_types_and_layouts_are_the_fp32_result_rounded_once(
+    augments: bool, layout: torch.memory_format, gpu: bool
+) -> None:
+    images, maps = micro_batch(), torch.from_numpy(PAPER.maps(PAPER.draw_jitter(image_draws(0, 0, np.arange(24))[1])))
+    with mapped_as_on_gpus() if gpu else nullcontext():
+        wide, narrow = (PAPER(images, maps if augments else None, t, layout) for t in (torch.float32, torch.bfloat16))
+    assert torch.equal(narrow, wide.bfloat16())
+    assert narrow.is_contiguous(memory_format=layout)
 
 
 def test_evaluation_only_normalises() -> None:
@@ -69,7 +86,7 @@ def test_draws_have_the_papers_distributions() -> None:
 
 
 def test_colours_are_computed_outside_autocast() -> None:
-    """bf16 colours would be wrong by up to 0.05: a micro-batch must reach the network exactly as computed in fp32."""
+    """bf16 arithmetic would be wrong by up to 0.05: colours are computed in fp32, and rounded once for the network."""
     from resnext_train.compute.precision import Precision
     from resnext_train.config import SgdSection
     from resnext_train.data.image_batch import ImageBatch
@@ -90,26 +107,30 @@ def test_colours_are_computed_outside_autocast() -> None:
             logits: torch.Tensor = self.fc(x.mean((2, 3)))
             return logits
 
-    jitter = torch.from_numpy(PAPER.draw_jitter(image_draws(0, 0, np.arange(24))[1]))
-    block = ImageBatch(micro_batch(), torch.arange(24) % 4, jitter)
+    drawn = PAPER.draw_maps(image_draws(0, 0, np.arange(24))[1])
+    assert drawn is not None
+    maps = torch.from_numpy(drawn)
+    block = ImageBatch(micro_batch(), torch.arange(24) % 4, maps)
     context, bf16, model = DistContext(Rank(), torch.device("cpu")), Precision("bf16", "cpu"), Network()
     step = train_step(
         model, build_optimizer(SgdSection(), model), context, micro_batches=1, colors=PAPER, precision="bf16"
     )
     step(iter([block]), 0, 24, lr=0.1)
     evaluate(model, [block], PAPER, bf16, context)
-    assert torch.equal(seen[0], PAPER(block.images, jitter))
-    assert torch.equal(seen[1], PAPER(block.images, None))
+    assert torch.equal(seen[0], PAPER(block.images, maps).bfloat16())
+    assert torch.equal(seen[1], PAPER(block.images, None).bfloat16())
 
 
 def test_no_strength_is_the_identity() -> None:
     plain = ColorTransform(0, 0, 0, 0, MEAN, STD)
-    jitter = torch.from_numpy(plain.draw_jitter(image_draws(0, 0, np.arange(24))[1]))
-    torch.testing.assert_close(plain(micro_batch(), jitter), plain(micro_batch(), None), rtol=1e-5, atol=1e-5)
+    draws = image_draws(0, 0, np.arange(24))[1]
+    assert plain.draw_maps(draws) is None
+    maps = torch.from_numpy(plain.maps(plain.draw_jitter(draws)))
+    torch.testing.assert_close(plain(micro_batch(), maps), plain(micro_batch(), None), rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_is_clamped() -> None:
-    jitter = torch.tensor([[0, 1, 2, 1.4, 1.4, 1.4, 0, 0, 0]])
-    out = PAPER(micro_batch(2)[:1], jitter)
+    jitter = np.array([[0, 1, 2, 1.4, 1.4, 1.4, 0, 0, 0]])
+    out = PAPER(micro_batch(2)[:1], torch.from_numpy(PAPER.maps(jitter)))
     white = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
     assert (out.amax((0, 2, 3)) > white).all()

@@ -1,0 +1,76 @@
+"""Count the calls of torch's dispatcher that a step makes: on a GPU, each but the views launches a kernel or more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from resnext_train.compute.step_parts import Part, observed
+
+NETWORK: frozenset[str] = frozenset({"forward", "loss", "backward", "optimizer"})
+"""Parts that a bare loop has, too."""
+
+REST = "rest"
+"""What lies in no part."""
+
+BUDGET = 60
+"""Calls beyond NETWORK that a step of one micro-batch on one rank may make."""
+
+
+class LaunchCount(TorchDispatchMode):
+    """While inside, counts the outermost dispatcher calls by part: fused and foreach calls are one, and views are too.
+
+    Those of autograd count, and so do those of DistributedDataParallel; those of the profiler, which are no work, do
+    not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: dict[str, Counter[str]] = {}
+        self._part: str = REST
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Count the call, and make it."""
+        if function.namespace != "profiler":
+            self.calls.setdefault(self._part, Counter())[function.name()] += 1
+        return function(*args, **(kwargs or {}))
+
+    @contextmanager
+    def part(self, name: Part) -> Iterator[None]:
+        """Return the context of a part, see `observed`."""
+        before, self._part = self._part, name
+        try:
+            yield
+        finally:
+            self._part = before
+
+    def totals(self) -> dict[str, int]:
+        """Return the number of calls by part."""
+        return {part: calls.total() for part, calls in self.calls.items()}
+
+    @property
+    def beyond(self) -> int:
+        """The number of calls beyond forward, backward and the optimizer."""
+        return sum(number for part, number in self.totals().items() if part not in NETWORK)
+
+
+def count_launches(work: Callable[[], object]) -> LaunchCount:
+    """Return the calls that `work`, such as a step, makes."""
+    count = LaunchCount()
+    with count, observed(count.part):
+        work()
+    return count
+
+
+def budget(parameters: int, micro_batches: int, ranks: int) -> int:
+    """Return how many calls beyond NETWORK a step may make on a rank with `micro_batches` micro-batches.
+
+    DistributedDataParallel copies each gradient into a bucket, and each further micro-batch adds to each gradient.
+    """
+    return BUDGET + parameters * (micro_batches - 1 + (ranks > 1))
