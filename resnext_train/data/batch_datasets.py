@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.image_batch import ImageBatch, LoadReport, UnreadableImage
 from resnext_train.data.sampler import BatchIndices
-from resnext_train.data.sources.image_source import ImageSource
+from resnext_train.data.sources.image_source import ImageSource, decoded_pixels
 from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.crop_transforms import CropTransform, EvalTransform
 from resnext_train.data.transforms.random_draws import NO_DRAWS, CropDraws, image_draws
@@ -63,7 +66,7 @@ class TrainBatches(Dataset[ImageBatch | UnreadableImage]):
         crop_draws, color_draws = image_draws(self.seed, indices.epoch, indices.images)
         maker = _BatchMaker(self.source, self.transform, self._buffers.next(len(indices.images)))
         images = indices.images.copy()
-        for slot, requested in enumerate(images.tolist()):
+        for slot, requested in () if maker.load_decoded(images, crop_draws) else enumerate(images.tolist()):
             last = requested + (MAX_SKIPPED_IN_A_ROW if self.skip else 0)
             candidates = (i % len(self.source) for i in range(requested, last + 1))
             loaded = next((i for i in candidates if maker.load(i, slot, crop_draws[slot])), None)
@@ -89,9 +92,10 @@ class EvalBatches(Dataset[ImageBatch | UnreadableImage]):
 
     def __getitem__(self, indices: BatchIndices) -> ImageBatch | UnreadableImage:
         maker = _BatchMaker(self.source, self.transform, self._buffers.next(len(indices.images)))
-        images: list[int] = []
+        decoded = maker.load_decoded(indices.images, [NO_DRAWS] * len(indices.images))
+        images: list[int] = indices.images.tolist() if decoded else []
         in_a_row = 0
-        for i in indices.images.tolist():
+        for i in () if decoded else indices.images.tolist():
             if maker.load(i, len(images), NO_DRAWS):
                 images.append(i)
                 in_a_row = 0
@@ -138,6 +142,15 @@ class _BatchMaker:
         self._source, self._transform, self.batch = source, transform, batch
         self.unreadable: list[str] = []
         self._read = self._decode = self._resize = 0.0
+
+    def load_decoded(self, images: NDArray[np.int64], draws: Sequence[CropDraws]) -> bool:
+        """Write the crops of all `images` if they are decoded already and need no resizing; return whether."""
+        started = time.perf_counter()
+        pixels = decoded_pixels(self._source, images)
+        if pixels is None or not self._transform.crop_decoded(pixels, draws, self.batch.permute(0, 2, 3, 1).numpy()):
+            return False
+        self._resize += time.perf_counter() - started
+        return True
 
     def load(self, i: int, slot: int, draws: CropDraws) -> bool:
         """Write the crop of image `i` to `slot`; return False if the image cannot be read.

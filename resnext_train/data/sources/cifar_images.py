@@ -64,6 +64,9 @@ class CifarImages:
     def name(self, i: int) -> str:
         return f"{self._title} {i}"
 
+    def pixels(self, images: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self._pixels[images]
+
     def image(self, i: int) -> LazyImage:
         return DecodedImage(torch.from_numpy(self._pixels[i]).permute(2, 0, 1))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from resnext_train.data.decode.lazy_image import LazyImage
 from resnext_train.data.sources.folder_scan import class_folders
-from resnext_train.data.sources.image_source import ImageSource
+from resnext_train.data.sources.image_source import ImageSource, decoded_pixels
 from resnext_train.errors import InputError
 from resnext_train.regular_file import read_regular
 
@@ -39,6 +39,9 @@ class ImageSubset:
 
     def image(self, i: int) -> LazyImage:
         return self._source.image(int(self._images[i]))
+
+    def pixels(self, images: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+        return decoded_pixels(self._source, self._images[images])
 
 
 class ClassImages(ImageSubset):

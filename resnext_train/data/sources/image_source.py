@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,3 +36,16 @@ class ImageSource(Protocol):
 
     def image(self, i: int) -> LazyImage:
         """Open image `i`; raise BadImageError or OSError if it cannot be read."""
+
+
+@runtime_checkable
+class DecodedImages(Protocol):
+    """A source whose images may all be decoded already, in one size."""
+
+    def pixels(self, images: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+        """Return the pixels (n, height, width, 3) of n images, by number; None where they are not decoded."""
+
+
+def decoded_pixels(source: ImageSource, images: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+    """Return the pixels (n, height, width, 3) of n images of any source, or None if they must be opened one by one."""
+    return source.pixels(images) if isinstance(source, DecodedImages) else None

@@ -10,14 +10,19 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from helpers.commands import train
 from helpers.images import MakeCifar
 from helpers.runs import SMALL, events
 from resnext_train.config import FolderData
+from resnext_train.data.batch_datasets import EvalBatches
 from resnext_train.data.build_sources import build_splits, build_val
-from resnext_train.data.sources.image_source import ImageSource
+from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.sampler import BatchIndices
+from resnext_train.data.sources.image_source import ImageSource, decoded_pixels
+from resnext_train.data.transforms.crop_transforms import EvalTransform
 from resnext_train.errors import InputError
 
 
@@ -44,6 +49,19 @@ def test_images_labels_and_names(title: str, tmp_path: Path, make_cifar: MakeCif
             assert torch.equal(whole(source, i), F.pil_to_tensor(image))
             # The format: 1024 red, then 1024 green, then 1024 blue values, row by row.
             assert np.array_equal(whole(source, i).numpy().ravel(), rows[i])
+        some = np.array([4, 0, 3])
+        decoded = decoded_pixels(source, some)  # all at once, as a batch takes them
+        assert decoded is not None
+        assert np.array_equal(decoded.transpose(0, 3, 1, 2).reshape(3, -1), rows[some])
+        same = EvalBatches(source, EvalTransform(32, 32, "bicubic"), 3)[BatchIndices(0, some)]
+        assert isinstance(same, ImageBatch)
+        assert np.array_equal(same.images.numpy().reshape(3, -1), rows[some])
+        assert same.labels.tolist() == [reference.targets[i] for i in some]
+        smaller = EvalBatches(source, EvalTransform(16, 16, "bicubic"), 3)[BatchIndices(0, some)]
+        assert isinstance(smaller, ImageBatch)
+        assert torch.equal(
+            smaller.images[1], F.resize(whole(source, 0), [16], InterpolationMode.BICUBIC, antialias=True)
+        )
     assert splits.train.name(17) == f"{title} train image 17"
     assert splits.val.name(5) == f"{title} test image 5"
 

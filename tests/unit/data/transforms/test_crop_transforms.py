@@ -196,6 +196,11 @@ def test_a_padded_crop_at_every_offset(size: int, padding: int) -> None:
         expected = v2.functional.crop(padded, down, right, size, size)
         assert torch.equal(transform(DecodedImage(image), draws), expected)
         assert torch.equal(transform(DecodedImage(image), draws._replace(flip=0.49)), expected.flip(-1))
+        crops = np.zeros((2, size, size, 3), np.uint8)
+        both = np.stack([image.permute(1, 2, 0).numpy()] * 2)
+        assert transform.crop_decoded(both, [draws, draws._replace(flip=0.49)], crops)
+        assert np.array_equal(crops[0], expected.permute(1, 2, 0))
+        assert np.array_equal(crops[1], expected.flip(-1).permute(1, 2, 0))
 
 
 @pytest.mark.slow
