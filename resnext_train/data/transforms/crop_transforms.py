@@ -165,7 +165,7 @@ class PadTransform(CropTransform):
 
     def crop(self, pixels: Tensor, draws: CropDraws) -> Tensor:
         image = self._resized.crop(pixels, draws)
-        top, left = (int(d * (2 * self.padding + 1)) - self.padding for d in draws.box[:2].tolist())
+        top, left = (offset - self.padding for offset in self._offsets(draws))
         (rows, to_rows), (columns, to_columns) = self._overlap(top), self._overlap(left)
         crop = torch.tensor(self.fill, dtype=torch.uint8).view(3, 1, 1).repeat(1, self.size, self.size)
         crop[:, to_rows, to_columns] = image[:, rows, columns]
@@ -180,10 +180,15 @@ class PadTransform(CropTransform):
         padded.reshape(len(pixels), side, -1)[:] = np.tile(np.array(self.fill, np.uint8), side)  # faster than by pixel
         padded[:, within, within] = pixels
         for crop, image, drawn in zip(out, padded, draws, strict=True):
-            top, left = (int(d * (2 * self.padding + 1)) for d in drawn.box[:2].tolist())
+            top, left = self._offsets(drawn)
             box = image[top : top + self.size, left : left + self.size]
             crop[:] = box[:, ::-1] if drawn.flip < self.flip else box
         return True
+
+    def _offsets(self, draws: CropDraws) -> tuple[int, int]:
+        """Return the first row and column of the crop in the padded image."""
+        top, left = (int(d * (2 * self.padding + 1)) for d in draws.box[:2].tolist())
+        return top, left
 
     @property
     def _resized(self) -> EvalTransform:
