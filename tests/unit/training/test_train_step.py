@@ -236,7 +236,7 @@ def test_more_processes_agree_in_fp64(tmp_path: Path, world_size: int, size: int
         assert torch.equal(one["correct"], many["correct"])
 
 
-def test_statistics_move_once_a_step_whatever_the_number_of_groups() -> None:
+def test_statistics_move_once_a_step_whatever_the_number_of_micro_batches() -> None:
     """The same images in every group: the result must be that of one plain pass over one group."""
     model = build_model(NETWORK, 4, seed=1)
     plain = copy.deepcopy(model)
@@ -244,6 +244,10 @@ def test_statistics_move_once_a_step_whatever_the_number_of_groups() -> None:
     step = train_step(model, build_optimizer(SgdSection(), model), context)
     micro_batch = step_images(20, 0)[0]
     step(iter([micro_batch] * MICRO_BATCHES), 0, 4 * MICRO_BATCHES, lr=1e-9)
+    shown = step.peek()
+    step.read_metrics()
+    assert step.meter.window == shown, "looking changes nothing"
+    assert shown.seen == 4 * MICRO_BATCHES
     plain(NORMALISE(micro_batch.images, micro_batch.color_maps))
     for (name, ours), other in zip(model.named_buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-6, msg=name)
