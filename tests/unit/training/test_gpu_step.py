@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from helpers.gpu import gpu_syncs_forbidden
 from helpers.ranks import single
 from helpers.steps import NETWORK, step_images, take_steps, train_step
+from resnext_train.compute.backend import refuse_tf32
 from resnext_train.compute.loss import TrainingLoss
 from resnext_train.config import SgdSection
 from resnext_train.data.device_loader import on_device
-from resnext_train.distributed.dist_context import DistContext, refuse_tf32
+from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
 from resnext_train.models.build_model import build_model
 from resnext_train.training.optimizer import build_optimizer
