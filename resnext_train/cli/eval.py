@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.cli.json_file import write_json
 from resnext_train.cli.requests import EvalRequest
@@ -19,6 +17,7 @@ from resnext_train.data.build_loaders import (
     build_eval_loader,
     build_evaluation,
     check_memory,
+    memory_format,
     normalisation_text,
     normalisation_warning,
 )
@@ -60,7 +59,7 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
         announce(f"weights: {origin}")
         if f": {CIFAR_PORT}" in origin.removeprefix(str(path)):
             warn(normalisation_warning(path, recipe.data))
-    model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(context.device, memory_format=memory_format(recipe))  # type: ignore[call-overload]
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, source, classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=False))
     loader = build_eval_loader(recipe, evaluation.images, context, print_warning)

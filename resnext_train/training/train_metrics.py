@@ -126,19 +126,35 @@ class FiniteWatch:
 
     def __init__(self) -> None:
         self.total, self.in_a_row = 0, 0
+        self.overflows: list[int] = []
+        """Steps of the last `read` that were skipped because the loss scale was too large: not faults."""
         self._steps: list[int] = []
         self._rows: list[Tensor] = []
+        self._scaled = False
 
-    def add(self, step: int, finite: Tensor, losses: Tensor) -> None:
-        """Add step `step`: whether it was `finite` (bool), and whether each micro-batch's loss was (bool)."""
+    def add(self, step: int, finite: Tensor, losses: Tensor, searching: Tensor | None = None) -> None:
+        """Add step `step`: whether it was `finite` (bool), and whether each micro-batch's loss was (bool).
+
+        `searching` (bool): where all losses are finite but the step is not, only the loss scale was too large.
+        """
         self._steps.append(step)
-        self._rows.append(torch.cat((finite.unsqueeze(0), losses)))
+        self._scaled = searching is not None
+        flags = (finite.unsqueeze(0), losses) if searching is None else (finite.unsqueeze(0), losses, searching.view(1))
+        self._rows.append(torch.cat(flags))
 
     def read(self) -> list[Skipped]:
-        """Return the steps skipped since the last call, and update `total` and `in_a_row`."""
+        """Return the steps skipped since the last call but for `overflows`; update those, `total` and `in_a_row`.
+
+        `overflows` are no part of a row of faults, and do not end one.
+        """
         rows = torch.stack(self._rows).tolist() if self._rows else []
-        skipped = []
+        skipped: list[Skipped] = []
+        self.overflows = []
         for step, (finite, *losses) in zip(self._steps, rows, strict=True):
+            searching = self._scaled and losses.pop()
+            if searching and not finite and all(losses):
+                self.overflows.append(step)
+                continue
             self.in_a_row = 0 if finite else self.in_a_row + 1
             if not finite:
                 self.total += 1

@@ -31,6 +31,7 @@ from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.gradients import distribute
 from resnext_train.training.batch_norm import RunningStatistics
+from resnext_train.training.compiled_network import NetworkOptions, compiled, give_zero_gradients
 from resnext_train.training.optimizer import FiniteOptimizer
 from resnext_train.training.train_metrics import FiniteWatch, Skipped, TrainMeter
 
@@ -45,14 +46,20 @@ class ForwardPass:
         precision: Precision,
         loss: TrainingLoss,
         context: DistContext,
+        options: NetworkOptions = NetworkOptions(),  # noqa: B008  frozen
     ) -> None:
         self.model = model
-        self._network = distribute(model, context)
+        self._distributed = distribute(model, context, options.bucket_mb, options.comm)
+        self._network = compiled(self._distributed, options.compile)  # around DDP, whose buckets torch then knows
+        self._options = options
         self._color_transform, self._precision, self._loss = color_transform, precision, loss
         self._dtype = next(model.parameters()).dtype
 
     def __call__(self, micro_batch: ImageBatch) -> tuple[Tensor, Tensor]:
         """Return the loss, summed over the micro-batch's n images, and the logits (n, classes)."""
+        if self._options.records_graphs:
+            # From here on the graphs may overwrite the outputs of the last micro-batch, all of which are used by now.
+            torch.compiler.cudagraph_mark_step_begin()
         # Outside autocast, which would round the colours.
         pixels = self._color_transform(micro_batch.images, micro_batch.jitter, self._dtype)
         with self._precision.autocast():
@@ -61,8 +68,13 @@ class ForwardPass:
 
     def no_sync(self) -> contextlib.AbstractContextManager[None]:
         """Return a context in which backward passes only accumulate gradients on this rank."""
-        network = self._network
+        network = self._distributed
         return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
+
+    def begin_gradients(self) -> None:
+        """Prepare parameters without gradients for the backward passes that add them up, see `give_zero_gradients`."""
+        if self._options.records_graphs:
+            give_zero_gradients(list(self.model.parameters()))
 
 
 class TrainStep:
@@ -90,15 +102,16 @@ class TrainStep:
         self.statistics.begin()
         self.compute_gradients(micro_batches, step, size)
         statistics_finite, losses_finite = self.statistics.are_finite()
+        searching = self.optimizer.may_lower_scale()
         all_finite = self.optimizer.step(lr, statistics_finite & losses_finite.all())
         self.statistics.commit(all_finite)
         self.meter.end_step(all_finite)
-        self.watch.add(step, all_finite, losses_finite)
+        self.watch.add(step, all_finite, losses_finite, None if searching is None else searching & statistics_finite)
         torch.manual_seed(micro_batch_seed(self._seed, step, self._micro_batches))  # the same state on all ranks
 
     def compute_gradients(self, micro_batches: Iterator[ImageBatch], step: int, size: int) -> None:
         """Leave the step's gradient in the parameters, and its statistics ready to commit."""
-        self.optimizer.zero_grad()
+        self._zero_grad()
         first_shard: list[Tensor] = []
         for i, shard in enumerate(self._shards):
             last_shard = i == len(self._shards) - 1
@@ -115,9 +128,13 @@ class TrainStep:
                     self.optimizer.backward(loss / size)
             if not last_shard:
                 first_shard = self.optimizer.gradients()
-                self.optimizer.zero_grad()
+                self._zero_grad()
         if first_shard:  # a single rank adds two shards as an all-reduce of two ranks would
             torch._foreach_add_(self.optimizer.gradients(), first_shard)
+
+    def _zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+        self._forward.begin_gradients()
 
     def warm_up_ddp_buckets(self, images: int, crop: int) -> None:
         """Make DDP sum gradients in the same order from the first step on, whether a run is new or resumed.
@@ -141,6 +158,11 @@ class TrainStep:
         """Wait for the device: bring `meter` up to date, and return the steps skipped since the last call."""
         self.meter.read()
         return self.watch.read()
+
+    def loss_scale(self) -> float | None:
+        """Wait for the device, and return what the loss is multiplied by; None where it is not scaled."""
+        scaler = self.optimizer.scaler
+        return scaler.get_scale() if scaler.is_enabled() else None
 
     def stateful_parts(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the step, by its name there."""

@@ -44,6 +44,8 @@ class ColorTransform:
     lighting: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    memory_format: torch.memory_format = torch.channels_last
+    """Layout in which the network takes images."""
 
     def draw_jitter(self, draws: ColorDraws) -> NDArray[np.float32]:
         """Return the (n, JITTER_FIELDS) numbers of n images.
@@ -63,13 +65,15 @@ class ColorTransform:
     def __call__(
         self, images: Tensor, jitter: Tensor | None, dtype: torch.dtype = torch.float32, out: Tensor | None = None
     ) -> Tensor:
-        """Map uint8 (N, 3, H, W) to normalised `dtype` of the same shape, in channels-last memory.
+        """Map uint8 (N, 3, H, W) to normalised `dtype` of the same shape, in `memory_format`.
 
         `jitter` is (N, JITTER_FIELDS) from `draw_jitter`, or None in evaluation, which only normalises. The result is
         written to `out` if given, which must have the same shape, dtype and memory layout.
         """
         if out is None:
-            out = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=torch.channels_last)
+            out = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=self.memory_format)
+        if not out.is_contiguous(memory_format=torch.channels_last):  # pixel by pixel first, as all maps here write
+            return out.copy_(self(images, jitter, dtype, torch.empty_like(out, memory_format=torch.channels_last)))
         by_image = images.device.type == "cpu"
         (_map_by_image if by_image else _map_at_once)(
             images.permute(0, 2, 3, 1),

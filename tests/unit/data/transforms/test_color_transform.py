@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from helpers.steps import train_step
+from resnext_train.data.transforms import color_transform
 from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
 from resnext_train.data.transforms.random_draws import image_draws
 
@@ -113,3 +116,14 @@ def test_nothing_is_clamped() -> None:
     out = PAPER(micro_batch(2)[:1], jitter)
     white = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
     assert (out.amax((0, 2, 3)) > white).all()
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_images_are_written_in_the_layout_of_the_network(at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if at_once:  # as on GPUs
+        monkeypatch.setattr(color_transform, "_map_by_image", color_transform._map_at_once)
+    jitter = torch.from_numpy(PAPER.draw_jitter(image_draws(0, 0, np.arange(24))[1]))
+    rows = replace(PAPER, memory_format=torch.contiguous_format)(micro_batch(), jitter)
+    assert rows.is_contiguous()
+    assert not PAPER(micro_batch(), jitter).is_contiguous()
+    assert torch.equal(rows, PAPER(micro_batch(), jitter))
