@@ -10,6 +10,7 @@ from resnext_train.checkpoint import checkpoint_file
 from resnext_train.cli.json_file import write_json
 from resnext_train.cli.requests import EvalRequest
 from resnext_train.cli.run_command import announce, warn
+from resnext_train.compute.backend import deterministic_algorithms
 from resnext_train.compute.precision import resolve_precision
 from resnext_train.config import FolderData, Recipe, recipe_from_dict
 from resnext_train.data.build_loaders import (
@@ -65,7 +66,8 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
     loader = build_eval_loader(recipe, evaluation.images, context, print_warning)
     precision = resolve_precision(recipe.train.precision, context.device)
     started = time.perf_counter()
-    with worker_deaths_explained():
+    # As in the run that the checkpoint is of: cuBLAS may otherwise compute in another order.
+    with deterministic_algorithms(recipe.train.deterministic), worker_deaths_explained():
         batches = evaluation_shown(loader, len(evaluation.images), context.world_size, context.is_main)
         counts = evaluation_pass.evaluate(
             model, batches, build_color_transform(recipe), precision, context, evaluation.outputs

@@ -45,8 +45,8 @@ def fixed_algorithms() -> Iterator[None]:
         cudnn.benchmark, cudnn.deterministic = before
 
 
-_CUBLAS, _CUBLAS_FIXED = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
-"""Environment variable that cuBLAS reads when it starts, and the values that make it deterministic."""
+_DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": (":4096:8", ":16:8"), "TORCHINDUCTOR_DETERMINISTIC": ("1",)}
+"""Environment variables that cuBLAS and torch.compile read when they start, and their deterministic values."""
 
 
 @contextmanager
@@ -59,11 +59,10 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    cudnn, variable = torch.backends.cudnn, os.environ.get(_CUBLAS)
+    cudnn, variables = torch.backends.cudnn, {name: os.environ.get(name) for name in _DETERMINISTIC}
     flags = cudnn.benchmark, cudnn.deterministic
     mode = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    if variable not in _CUBLAS_FIXED:
-        os.environ[_CUBLAS] = _CUBLAS_FIXED[0]
+    os.environ |= {name: good[0] for name, good in _DETERMINISTIC.items() if variables[name] not in good}
     try:
         cudnn.benchmark, cudnn.deterministic = False, True
         torch.use_deterministic_algorithms(True)
@@ -71,10 +70,11 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
         cudnn.benchmark, cudnn.deterministic = flags
-        if variable is None:
-            os.environ.pop(_CUBLAS, None)
-        else:
-            os.environ[_CUBLAS] = variable
+        for name, value in variables.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 _NO_FORM = re.compile(r"(\S+) does not have a deterministic implementation")

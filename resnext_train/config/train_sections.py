@@ -183,6 +183,15 @@ class TrainSection(Section):
             raise ValueError("train.micro_batch must be at least 2: BatchNorm needs two images")
         return self
 
+    @model_validator(mode="after")
+    def _deterministic_is_not_timed(self) -> TrainSection:
+        if self.deterministic and self.compile == "max-autotune":
+            raise ValueError(
+                "train.deterministic does not go with train.compile=max-autotune, which chooses by the clock; "
+                "use default or reduce-overhead"
+            )
+        return self
+
     @property
     def patience_seconds(self) -> float:
         """`patience` in seconds."""

@@ -74,6 +74,7 @@ def test_deterministic_algorithms_end_with_the_run(
         with deterministic_algorithms(wanted=True):
             assert choices(torch.device("cpu")) == {"deterministic": True}
             assert os.environ[CUBLAS] == within
+            assert os.environ["TORCHINDUCTOR_DETERMINISTIC"] == "1"
             assert flags() == (False, True)
             raise InputError("the run ends")
 

@@ -494,3 +494,9 @@ def test_a_recipe_from_before_a_key_is_the_one_with_its_default(recipe_file: str
     older["train"]["compile"] = stored
     assert recipe_from_dict(older, "a checkpoint") == recipe
     assert yaml.safe_load(recipe.to_yaml())["train"]["compile"] == today, "not what YAML takes for a boolean"
+
+
+def test_what_is_chosen_by_the_clock_is_not_deterministic(recipe_file: str) -> None:
+    with pytest.raises(InputError, match=r"train\.deterministic .* train\.compile=max-autotune"):
+        load_recipe(recipe_file, ["train.deterministic=true", "train.compile=max-autotune"])
+    load_recipe(recipe_file, ["train.deterministic=true", "train.compile=reduce-overhead"])

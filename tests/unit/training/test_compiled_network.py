@@ -9,7 +9,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from helpers.ranks import single
-from helpers.steps import MICRO_BATCHES, NETWORK, NORMALISE, step_images
+from helpers.steps import NETWORK, NORMALISE, step_images, train_step
 from resnext_train.compute.loss import TrainingLoss
 from resnext_train.compute.precision import Precision
 from resnext_train.config import ModelSection, SgdSection
@@ -17,8 +17,8 @@ from resnext_train.distributed.dist_context import DistContext
 from resnext_train.evaluation.evaluate import evaluate
 from resnext_train.models.build_model import build_model
 from resnext_train.training.compiled_network import NetworkOptions
-from resnext_train.training.optimizer import FiniteOptimizer, build_optimizer
-from resnext_train.training.train_step import ForwardPass, TrainStep
+from resnext_train.training.optimizer import build_optimizer
+from resnext_train.training.train_step import ForwardPass
 
 EPOCH = (20, 20, 18)
 """Images of the steps of an epoch: micro-batches of 4, and in the last step of 4 and of 3."""
@@ -27,17 +27,13 @@ EPOCH = (20, 20, 18)
 def epochs(context: DistContext, mode: str) -> dict[str, Any]:
     """Two epochs with an evaluation after each: all weights, the loss of each evaluation, and graphs until then."""
     model = build_model(ModelSection(arch="resnet8"), 4, seed=1).to(memory_format=torch.channels_last)
-    number_format = Precision("fp32", "cpu")
-    forward = ForwardPass(model, NORMALISE, number_format, TrainingLoss(0.1), context, NetworkOptions(compile=mode))
-    optimizer = FiniteOptimizer(model, build_optimizer(SgdSection(lr=0.05), model), number_format.scaler())
+    step = train_step(model, build_optimizer(SgdSection(), model), context, options=NetworkOptions(compile=mode))
     losses, graphs = [], []
-    step = TrainStep(forward, optimizer, context, MICRO_BATCHES)
-    with step.statistics:
-        for n, size in enumerate(2 * EPOCH):
-            step(iter(step_images(size, n)), n, size, lr=0.05)
-            if n % len(EPOCH) == len(EPOCH) - 1:
-                losses.append(evaluate(model, step_images(15, n), NORMALISE, number_format, context).loss_sum)
-                graphs.append(counters["stats"]["unique_graphs"])
+    for n, size in enumerate(2 * EPOCH):
+        step(iter(step_images(size, n)), n, size, lr=0.05)
+        if n % len(EPOCH) == len(EPOCH) - 1:
+            losses.append(evaluate(model, step_images(15, n), NORMALISE, Precision("fp32", "cpu"), context).loss_sum)
+            graphs.append(counters["stats"]["unique_graphs"])
     return {"state": model.state_dict(), "losses": losses, "graphs": graphs}
 
 
