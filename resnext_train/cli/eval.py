@@ -6,12 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.cli.json_file import write_json
 from resnext_train.cli.requests import EvalRequest
 from resnext_train.cli.run_command import announce, warn
+from resnext_train.compute.backend import deterministic_algorithms
 from resnext_train.compute.precision import resolve_precision
 from resnext_train.config import FolderData, Recipe, recipe_from_dict
 from resnext_train.data.build_loaders import (
@@ -19,6 +18,7 @@ from resnext_train.data.build_loaders import (
     build_eval_loader,
     build_evaluation,
     check_memory,
+    memory_format,
     normalisation_text,
     normalisation_warning,
 )
@@ -60,13 +60,14 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
         announce(f"weights: {origin}")
         if f": {CIFAR_PORT}" in origin.removeprefix(str(path)):
             warn(normalisation_warning(path, recipe.data))
-    model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(context.device, memory_format=memory_format(recipe))  # type: ignore[call-overload]
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, source, classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=False))
     loader = build_eval_loader(recipe, evaluation.images, context, print_warning)
     precision = resolve_precision(recipe.train.precision, context.device)
     started = time.perf_counter()
-    with worker_deaths_explained():
+    # As in the run that the checkpoint is of: cuBLAS may otherwise compute in another order.
+    with deterministic_algorithms(recipe.train.deterministic), worker_deaths_explained():
         batches = evaluation_shown(loader, len(evaluation.images), context.world_size, context.is_main)
         counts = evaluation_pass.evaluate(
             model, batches, build_color_transform(recipe), precision, context, evaluation.outputs

@@ -47,6 +47,12 @@ def train_arguments(p: ArgumentParser) -> None:
     p.add_argument(
         "--dry-run", action="store_true", help="check all that the run needs, print what would be done, train nothing"
     )
+    p.add_argument(
+        "--profile",
+        type=int,
+        metavar="N",
+        help="after five steps profile N with torch's profiler: trace.json.gz in the run folder, and a table",
+    )
     _add_overrides(
         p,
         {
@@ -195,7 +201,7 @@ def verify_arguments(p: ArgumentParser) -> None:
     p.description = (
         "Run the first steps of a recipe twice, once undisturbed and once killed (SIGKILL) and resumed repeatedly, and "
         "compare all tensors and values of both last checkpoints and all logged steps and epochs, bit by bit. On CPUs "
-        "in fp32 they are equal; on GPUs only if the GPU libraries are deterministic."
+        "in fp32 they are equal; on GPUs the runs take train.deterministic=true, unless it is overridden."
     )
     p.epilog = "example:\n  {prog} --config smoke --steps 20 --kills 3 --procs 2"
     p.add_argument("--config", required=True, metavar="NAME|PATH", help="a shipped recipe's name, or a path")

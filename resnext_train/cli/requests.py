@@ -46,6 +46,8 @@ class TrainRequest:
     dry_run: bool
     notes: tuple[str, ...]
     """What was decided for the recipe, to be said."""
+    profile: int
+    """Steps to profile."""
 
     @property
     def patience_seconds(self) -> float:
@@ -70,7 +72,9 @@ def read_train(args: Namespace) -> TrainRequest:
     _check_micro_batches(recipe, max(args.procs, this_rank().world_size))
     if not args.dry_run:  # which checks it last, so that the rest is seen
         check_resume(folder, recipe, resume)
-    return TrainRequest(recipe, folder, resume, args.dry_run, loaded.notes)
+    if args.profile is not None and args.profile < 1:
+        raise InputError(f"--profile {args.profile}: must be at least 1")
+    return TrainRequest(recipe, folder, resume, args.dry_run, loaded.notes, args.profile or 0)
 
 
 def _check_model(loaded: LoadedRecipe) -> None:

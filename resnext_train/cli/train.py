@@ -6,6 +6,7 @@ import torch
 
 from resnext_train.cli.requests import TrainRequest
 from resnext_train.cli.run_command import announce, warn
+from resnext_train.compute.backend import choices, deterministic_algorithms
 from resnext_train.data.build_loaders import normalisation_text
 from resnext_train.data.decode.jpeg_decoder import decoder_names
 from resnext_train.data.loader_workers import worker_count
@@ -21,7 +22,8 @@ from resnext_train.training.setup import Setup, set_up
 
 def train(request: TrainRequest) -> None:
     """Train, and print what is done and what it led to."""
-    with connect(request.patience_seconds) as context:
+    deterministic = request.recipe.train.deterministic
+    with deterministic_algorithms(deterministic), connect(request.patience_seconds) as context:
         setup = set_up(request.recipe, context)
         if context.is_main:
             for name, text in _description(setup, request.folder).items():
@@ -35,7 +37,7 @@ def train(request: TrainRequest) -> None:
             run.check(setup, request.folder, request.resume)
             announce("dry run: nothing was trained or written")
             return
-        summary = run.train(setup, request.folder, request.resume)
+        summary = run.train(setup, request.folder, request.resume, request.profile)
     if context.is_main:
         _report(summary, request.folder)
 
@@ -61,6 +63,8 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
         "processes": f"{context.world_size} with {' or '.join(map(str, images))} images of a step each, "
         f"loader processes: {worker_count(recipe.data.workers, context.local_world_size)} each{decoder}",
         "device": f"{context.device.type}, {setup.precision.name}, {_count(torch.get_num_threads(), 'thread')}",
+        "computing": _computing(setup),
+        **({"gradients": _gradients(setup)} if context.world_size > 1 else {}),
         "length": f"{_count(plan.steps_per_epoch, 'step')} an epoch, {_count(setup.total_steps, 'step')} in all; "
         + _last_batch(setup),
         "evaluation": f"{setup.evaluation.protocol}, {normalisation_text(recipe.data)}, every "
@@ -68,6 +72,24 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
         "learning rate": _lr_table(setup),
         "run folder": str(folder.path),
     }
+
+
+def _computing(setup: Setup) -> str:
+    """Name what was chosen of all that changes speed or last bits: layout, compilation, algorithms."""
+    compiled = setup.recipe.train.compile
+    allowed = choices(setup.context.device)
+    texts = [f"{setup.layout} layout", "not compiled" if compiled == "off" else f"compiled ({compiled})"]
+    if "tf32" in allowed:
+        texts.append(f"TF32 {'on' if allowed['tf32'] else 'off'}")
+        texts.append(f"cuDNN's algorithms {'timed' if allowed['cudnn_benchmark'] else 'not timed'}")
+    return ", ".join([*texts, "deterministic algorithms only"] if allowed["deterministic"] else texts)
+
+
+def _gradients(setup: Setup) -> str:
+    """Say how gradients are summed over processes."""
+    train = setup.recipe.train
+    rounded = "" if train.comm == "fp32" else ", a deviation from the papers: each is rounded to bf16"
+    return f"summed over processes in buckets of {train.bucket_mb:g} MiB in {train.comm}{rounded}"
 
 
 def _count(number: int, name: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from resnext_train.config.value_types import (
     AboveZero,
@@ -118,6 +118,19 @@ ScheduleSection = Annotated[
 ]
 
 
+def _compile_mode(value: Any) -> Any:
+    """Return the mode that a boolean means: recipes had these, and YAML reads `off` as one."""
+    return {True: "default", False: "off"}[value] if isinstance(value, bool) else value
+
+
+CompileMode = Annotated[
+    Literal["off", "default", "reduce-overhead", "max-autotune"],
+    BeforeValidator(_compile_mode),
+    WithJsonSchema({"enum": ["off", "default", "reduce-overhead", "max-autotune", False, True]}),
+]
+"""How torch.compile compiles; reduce-overhead and max-autotune record CUDA graphs."""
+
+
 class TrainSection(Section):
     """Length, batch and precision of training."""
 
@@ -138,8 +151,21 @@ class TrainSection(Section):
     """Fraction of the target spread evenly over all classes; not used in evaluation."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format. auto: bf16 where the device supports it, else fp16 with loss scaling on GPUs and fp32 on CPUs."""
-    compile: bool = False
-    """Compile the network with torch.compile."""
+    compile: CompileMode = "off"
+    """Compile the network for training by torch.compile in this mode, once for each size of a micro-batch; true is
+    default, false is off. Evaluation is never compiled."""
+    layout: Literal["auto", "channels_last", "contiguous"] = "auto"
+    """Memory layout of images and network. auto: channels_last, which was the faster one on CPUs; on some GPUs groups
+    of 16 and more channels may be faster contiguous."""
+    deterministic: bool = False
+    """Take only algorithms that give the same bits each time, so that a run resumes exactly on a GPU as well; slower.
+    A network with an operation that has none ends the run."""
+    bucket_mb: Annotated[float, Field(gt=0, le=100_000)] = 25.0
+    """MiB of gradients that several processes sum at once, while the backward pass goes on. With 25, the first that are
+    ready are sent alone, after 1 MiB."""
+    comm: Literal["fp32", "bf16"] = "fp32"
+    """Number format in which several processes sum gradients. bf16 halves what is sent and deviates from the papers:
+    each gradient is rounded to 8 bits before the sum."""
     max_skipped: Natural = 20
     """Steps in a row with a non-finite loss or gradient that are skipped; one more ends the run."""
     patience: Minutes = 10.0
@@ -155,6 +181,15 @@ class TrainSection(Section):
             )
         if self.micro_batch < 2:
             raise ValueError("train.micro_batch must be at least 2: BatchNorm needs two images")
+        return self
+
+    @model_validator(mode="after")
+    def _deterministic_is_not_timed(self) -> TrainSection:
+        if self.deterministic and self.compile == "max-autotune":
+            raise ValueError(
+                "train.deterministic does not go with train.compile=max-autotune, which chooses by the clock; "
+                "use default or reduce-overhead"
+            )
         return self
 
     @property

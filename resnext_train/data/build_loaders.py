@@ -41,8 +41,19 @@ def build_color_transform(recipe: Recipe) -> ColorTransform:
     """Return the colour augmentation and normalisation of a recipe."""
     augment, data = recipe.augment, recipe.data
     return ColorTransform(
-        augment.brightness, augment.contrast, augment.saturation, augment.lighting, data.mean, data.std
+        augment.brightness,
+        augment.contrast,
+        augment.saturation,
+        augment.lighting,
+        data.mean,
+        data.std,
+        memory_format(recipe),
     )
+
+
+def memory_format(recipe: Recipe) -> torch.memory_format:
+    """Return the memory layout of a recipe's images and network, see `train.layout`."""
+    return torch.contiguous_format if recipe.train.layout == "contiguous" else torch.channels_last
 
 
 def build_crop_transform(recipe: Recipe) -> CropTransform:

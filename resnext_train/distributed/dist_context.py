@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from resnext_train.compute.backend import prepare_gpu_libraries
 from resnext_train.distributed.flag_sync import FlagSync, StepFlags
 from resnext_train.distributed.heartbeat import Heartbeat, dead_ranks_named
 from resnext_train.distributed.rank import PATIENCE, Rank, this_rank
@@ -117,16 +118,6 @@ def pick_device(local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def refuse_tf32() -> None:
-    """Let GPUs compute fp32 convolutions and matrix products in fp32; bf16 and fp16 are not affected.
-
-    From here on torch raises where the older `allow_tf32` of cuDNN, or `torch.backends.cudnn.flags`, is read. Each
-    kind of operation is set by itself: what torch 2.10 and 2.14 do with the setting of all of cuDNN differs.
-    """
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-
-
 @contextmanager
 def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
     """Join the process group that the launcher's environment describes: NCCL on GPUs, Gloo on CPUs.
@@ -147,8 +138,7 @@ def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
                 f"start at most {torch.cuda.device_count()}"
             )
         torch.cuda.set_device(device)
-        torch.backends.cudnn.benchmark = True  # sizes are the same in all steps but an epoch's last
-        refuse_tf32()
+        prepare_gpu_libraries()
     if context.world_size == 1:
         yield context
         return

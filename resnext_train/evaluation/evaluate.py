@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from resnext_train.compute.backend import fixed_algorithms
 from resnext_train.compute.loss import cross_entropy_sum
 from resnext_train.compute.metrics import EvalCounts, target_rank
 from resnext_train.compute.precision import Precision
@@ -27,7 +28,8 @@ def evaluate(
     """Evaluate the batches of all ranks and return the counts; leave the model in training mode if it was.
 
     Images that could not be read do not count, except as unreadable. Which images form a batch does not depend on the
-    number of ranks, so neither do the logits. With fewer than five classes, top-5 is always correct.
+    number of ranks, and algorithms are fixed, so neither do the logits: call it with a model that is not compiled. With
+    fewer than five classes, top-5 is always correct.
 
     Predictions are made among the network's `outputs` (int64; None: all), and labels are positions there: the softmax
     knows no other class, as in the 1K-way evaluation of ImageNet-5K (ResNeXt paper, Table 6).
@@ -43,7 +45,7 @@ def evaluate(
     unreadable = torch.zeros(1, dtype=torch.int64, device=context.device)
     loss = torch.zeros(1, dtype=torch.float64, device=context.device)
     try:
-        with torch.no_grad():
+        with fixed_algorithms(), torch.no_grad():
             for batch in batches:
                 unreadable += batch.report.missing
                 if not len(batch.labels):

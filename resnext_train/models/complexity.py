@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -44,6 +45,7 @@ class Complexity:
         return sum(p.parameters for p in self.parts if p.training_only)
 
 
+@functools.lru_cache(maxsize=8)
 def measure(section: ModelSection, num_classes: int, size: int) -> Complexity:
     """Measure the network of a model section without computing anything.
 

@@ -216,7 +216,14 @@ def _wordings(event: Event, left: float) -> list[str]:
     ]
     slow = [f"{trained}, {rate} images/s, {wait}, {eta}", f"{short} {rate}/s {short_wait} {eta}"]
     rich = [f"{_STEPS}: {trained}, {rate} images/s, {wait}, {eta}"]
+    if event.get("flops_per_s"):
+        machine = f"{_flops(event['flops_per_s'])}, {event['memory_mb'] / 1000:.1f} GB"
+        rich.insert(0, f"{_STEPS}: {trained}, {rate} images/s, {machine}, {wait}, {eta}")
     return [*rich, *slow, *usual] if waited > _NOTICEABLE_WAIT else [*rich, f"{_STEPS}: {usual[0]}", *usual]
+
+
+def _flops(rate: float) -> str:
+    return f"{rate / 1e12:.1f} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:.1f} GFLOP/s"
 
 
 def _epoch_line(event: Event, epochs: int) -> str:

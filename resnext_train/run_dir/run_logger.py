@@ -2,8 +2,9 @@
 
     recipe.yaml      the recipe with all its values
     log.jsonl        one JSON object per event: start, step, epoch, checkpoint, unreadable, slow_data, skipped,
-                     checkpoint_failed, preempted, failed, end
+                     scale, checkpoint_failed, preempted, failed, end
     tensorboard/     curves
+    trace.json.gz    of --profile
     checkpoints/     last.pt, previous.pt, best.pt, epoch_NNNN.pt
     summary.json     best and last evaluation, epochs, steps, seconds, images/s
     state.json       {"status": "running" | "done" | "preempted" | "failed", "step": ...}
@@ -33,6 +34,10 @@ class RunLogger:
     def open(self, sinks: Sequence[Sink]) -> None:
         """Hand events to `sinks` from here on."""
         self._sinks = tuple(sinks)
+
+    def add(self, sink: Sink) -> None:
+        """Hand events to one more sink."""
+        self._sinks = (*self._sinks, sink)
 
     def write(self, event: str, **fields: Any) -> None:
         for sink in self._sinks:

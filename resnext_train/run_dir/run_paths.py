@@ -72,6 +72,11 @@ class RunDir:
     def log(self) -> Path:
         return self.path / "log.jsonl"
 
+    @property
+    def trace(self) -> Path:
+        """What `--profile` recorded, for chrome://tracing and Perfetto."""
+        return self.path / "trace.json.gz"
+
     def trace_of_saves(self) -> Path | None:
         """Return a file which shows that a run has saved a checkpoint here, whether that is still there or not."""
         if saved := sorted(self.checkpoints.glob("*.pt")):

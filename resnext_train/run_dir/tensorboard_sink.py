@@ -26,6 +26,9 @@ class TensorBoardSink:
         "lr": "lr",
         "images_per_s": "images_per_s",
         "data_wait": "data_wait",
+        "memory_mb": "memory_mb",
+        "flops_per_s": "flops_per_s",
+        "loss_scale": "loss_scale",
     }
 
     def __init__(self, folder: Path, end: LogEnd, last_step: Sequence[Event]) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.compute.loss import TrainingLoss
-from resnext_train.data.build_loaders import build_color_transform, normalisation_warning
+from resnext_train.data.build_loaders import build_color_transform, memory_format, normalisation_warning
 from resnext_train.errors import printable
 from resnext_train.models.build_model import auxiliary_weight, build_model
 from resnext_train.models.weight_conversion import CIFAR_PORT, find_state_dict, load_weights
 from resnext_train.regular_file import user_path
 from resnext_train.run_dir.console import print_warning
+from resnext_train.training.compiled_network import NetworkOptions
 from resnext_train.training.optimizer import FiniteOptimizer, build_optimizer
 from resnext_train.training.setup import Setup
 from resnext_train.training.train_step import ForwardPass, TrainStep
@@ -31,13 +31,12 @@ def build_train_step(setup: Setup, fine_tune: bool) -> TrainStep:
     model = build_model(recipe.model, setup.num_classes, train.seed)
     if fine_tune and recipe.model.weights:
         _load_weights(model, setup, user_path(recipe.model.weights))
-    model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if train.compile:
-        model.compile()
+    model.to(context.device, memory_format=memory_format(recipe))  # type: ignore[call-overload]
     loss = TrainingLoss(train.label_smoothing, auxiliary_weight(recipe.model))
     section = recipe.optimizer
     optimizer = FiniteOptimizer(model, build_optimizer(section, model), setup.precision.scaler(), section.clip_norm)
-    forward = ForwardPass(model, build_color_transform(recipe), setup.precision, loss, context)
+    options = NetworkOptions(train.compile, train.bucket_mb, train.comm)
+    forward = ForwardPass(model, build_color_transform(recipe), setup.precision, loss, context, options)
     return TrainStep(forward, optimizer, context, setup.plan.micro_batches, train.seed)
 
 

@@ -12,8 +12,28 @@ from torch import Tensor, nn
 from resnext_train.data.rng import permutation
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import FaultError
+from resnext_train.run_dir.run_logger import RunLogger
+from resnext_train.training.lr_schedule import Schedule
 from resnext_train.training.setup import Setup
 from resnext_train.training.train_metrics import Skipped
+from resnext_train.training.train_step import TrainStep
+
+
+def log_skipped(train_step: TrainStep, schedule: Schedule, setup: Setup, log: RunLogger, step: int) -> None:
+    """Wait for the device and log the steps skipped since the last call; `step` is the last step.
+
+    Where fp16's gradients overflowed because their scale was still too large, that is an event `scale`, and no fault.
+
+    Raises:
+        FaultError: too many in a row were skipped.
+    """
+    faults = train_step.read_metrics()
+    if overflows := train_step.watch.overflows:
+        log.write("scale", step=step, loss_scale=train_step.loss_scale(), skipped=[n + 1 for n in overflows])
+    for skipped in faults:
+        lr = schedule.lr(skipped.step)
+        log.write("skipped", **skipped_event(skipped, setup, lr))
+        check_skipped(skipped, setup.recipe.train.max_skipped, lr, step)
 
 
 def skipped_event(skipped: Skipped, setup: Setup, lr: float) -> dict[str, Any]:

@@ -85,6 +85,17 @@ class FiniteOptimizer:
         self.scaler.update()
         return all_finite
 
+    def may_lower_scale(self) -> Tensor | None:
+        """Return whether the loss is scaled by more than 1 (bool); None where it is not scaled at all.
+
+        An overflow then is no fault: the scaler looks for the largest scale that has none by trying.
+        """
+        if not self.scaler.is_enabled():
+            return None
+        scale = self.scaler._get_scale_async()  # the public one waits for the device
+        assert scale is not None, "no backward pass was scaled"
+        return scale > 1
+
     def _step_where(self, all_finite: Tensor) -> None:
         """Take the step where `all_finite` is true, else leave weights and momentum as they are."""
         optimizer = self.optimizer
@@ -116,9 +127,12 @@ class FiniteOptimizer:
         self.optimizer.load_state_dict(state)
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(own)
-        for held in self.optimizer.state.values():
+        for parameter, held in self.optimizer.state.items():
             for name in [name for name, tensor in held.items() if tensor is None]:
                 del held[name]
+            for name, tensor in held.items():  # of a run with another memory layout
+                if tensor.shape == parameter.shape and tensor.stride() != parameter.stride():
+                    held[name] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
         _start_state(self.optimizer)  # what the checkpoint lacks starts as in a new run
 
 

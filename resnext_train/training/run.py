@@ -7,15 +7,17 @@ from typing import Any
 
 from resnext_train.distributed.stop_signals import StopSignals
 from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.run_dir.step_profiler import StepProfiler
 from resnext_train.training.saved_run import load_saved_run
 from resnext_train.training.setup import Setup
 from resnext_train.training.trainer import Trainer
 
 
-def train(setup: Setup, folder: RunDir, resume: str) -> dict[str, Any]:
+def train(setup: Setup, folder: RunDir, resume: str, profile: int = 0) -> dict[str, Any]:
     """Train to the end of the recipe and return the summary. Every rank calls this.
 
-    `resume` is auto, never or the path of a checkpoint or of a run folder, see checkpoint/resume.py.
+    `resume` is auto, never or the path of a checkpoint or of a run folder, see checkpoint/resume.py. So many
+    steps are profiled, see StepProfiler.
 
     Raises:
         Preempted: a signal stopped the run; it is saved.
@@ -35,6 +37,8 @@ def train(setup: Setup, folder: RunDir, resume: str) -> dict[str, Any]:
             saved = load_saved_run(setup, folder, resume)
             trainer = Trainer(saved.setup if saved else setup, folder, saved, signals)
             trainer.begin(saved)
+            if profile and context.is_main:
+                trainer.log.add(StepProfiler(folder, profile))
         return trainer.train()
 
 

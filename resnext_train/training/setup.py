@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from resnext_train import __version__
+from resnext_train.compute.backend import choices
 from resnext_train.compute.precision import Precision, resolve_precision
 from resnext_train.config import Recipe, as_continued
-from resnext_train.data.build_loaders import Evaluation, build_evaluation, check_memory
+from resnext_train.data.build_loaders import Evaluation, build_evaluation, check_memory, memory_format
 from resnext_train.data.build_sources import Splits, build_splits
 from resnext_train.data.decode.jpeg_decoder import describe_decoders
 from resnext_train.data.loader_workers import worker_count
@@ -56,6 +57,11 @@ class Setup:
         """Return what in the recipe does not come to pass in this run, a sentence each."""
         return schedule_warnings(self.recipe, self.steps_per_epoch, self.total_steps)
 
+    @property
+    def layout(self) -> str:
+        """The memory layout of images and network."""
+        return str(memory_format(self.recipe)).removeprefix("torch.").removesuffix("_format")
+
     def workers(self) -> Workers:
         """Return how many loader processes this rank has, and could have."""
         requested, ranks = self.recipe.data.workers, self.context.local_world_size
@@ -67,11 +73,16 @@ class Setup:
 
     def effective(self) -> dict[str, Any]:
         """Return the recipe's effective values on this machine, for the start event."""
+        train = self.recipe.train
         return {
             "world_size": self.context.world_size,
             "device": str(self.context.device),
             "precision": self.precision.name,
             "threads": torch.get_num_threads(),
+            "layout": self.layout,
+            "compile": self.recipe.train.compile,
+            **choices(self.context.device),
+            **({"bucket_mb": train.bucket_mb, "comm": train.comm} if self.context.world_size > 1 else {}),
             "images": self.splits.storage,
             "jpeg": describe_decoders(),
             "batch_size": self.plan.batch_size,

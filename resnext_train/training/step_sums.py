@@ -60,9 +60,9 @@ class StepSums:
         largest: Tensor = torch.linalg.vector_norm(self._deciding, torch.inf)
         return largest
 
-    def take_results(self, all_finite: Tensor) -> Tensor:
-        """Return losses (M,), correct predictions (M,), unreadable images and `all_finite`, (2 M + 2,); clear all."""
-        results = torch.cat((self._results, all_finite.view(1)))
+    def take_results(self, *flags: Tensor) -> Tensor:
+        """Return losses (M,), correct predictions (M,), unreadable images and `flags` (bool) in a row; clear all."""
+        results = torch.cat((self._results, *(flag.view(1) for flag in flags)))
         self._shards[0].zero_()
         self._begun = False
         return results

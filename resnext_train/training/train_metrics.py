@@ -50,6 +50,8 @@ class StepResult(NamedTuple):
     images: int
     finite: bool
     """Whether it changed anything."""
+    overflowed: bool
+    """Whether it did not, only because the loss scale of fp16 was too large."""
     losses: list[float]
     """Of each micro-batch, summed over its images."""
     correct: list[float]
@@ -60,7 +62,8 @@ class StepResult(NamedTuple):
 class StepResults:
     """The results of steps, kept on the device until `read`, the only place where the host waits for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, micro_batches: int) -> None:
+        self._micro_batches = micro_batches
         self._steps: list[tuple[int, int]] = []
         self._rows: list[Tensor] = []
 
@@ -74,10 +77,10 @@ class StepResults:
         results = []
         rows = torch.stack(self._rows).tolist() if self._rows else []
         for (step, images), row in zip(self._steps, rows, strict=True):
-            *of_micro_batches, unreadable, finite = row
-            half = len(of_micro_batches) // 2
-            losses, correct = of_micro_batches[:half], of_micro_batches[half:]
-            results.append(StepResult(step, images, bool(finite), losses, correct, unreadable))
+            losses, correct = row[: self._micro_batches], row[self._micro_batches : 2 * self._micro_batches]
+            unreadable, finite, *searching = row[2 * self._micro_batches :]
+            overflowed = not finite and any(searching)
+            results.append(StepResult(step, images, bool(finite), overflowed, losses, correct, unreadable))
         return results
 
     def read(self) -> list[StepResult]:
@@ -153,11 +156,20 @@ class FiniteWatch:
 
     def __init__(self) -> None:
         self.total, self.in_a_row = 0, 0
+        self.overflows: list[int] = []
+        """Steps of the last `add` that were skipped because the loss scale was too large: not faults."""
 
     def add(self, results: Iterable[StepResult]) -> list[Skipped]:
-        """Return the skipped ones of the next steps, and update `total` and `in_a_row`."""
+        """Return the skipped ones of the next steps but for `overflows`; update those, `total` and `in_a_row`.
+
+        `overflows` are no part of a row of faults, and do not end one.
+        """
         skipped = []
+        self.overflows = []
         for result in results:
+            if result.overflowed:
+                self.overflows.append(result.step)
+                continue
             self.in_a_row = 0 if result.finite else self.in_a_row + 1
             if not result.finite:
                 self.total += 1

@@ -33,6 +33,7 @@ from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.gradients import distribute
 from resnext_train.training.batch_norm import RunningStatistics
+from resnext_train.training.compiled_network import NetworkOptions, compiled, zero_gradients
 from resnext_train.training.optimizer import FiniteOptimizer, Gradients, add_gradients
 from resnext_train.training.step_sums import StepSums
 from resnext_train.training.train_metrics import FiniteWatch, Skipped, StepResults, Totals, TrainMeter
@@ -48,14 +49,20 @@ class ForwardPass:
         precision: Precision,
         loss: TrainingLoss,
         context: DistContext,
+        options: NetworkOptions = NetworkOptions(),  # noqa: B008  frozen
     ) -> None:
         self.model = model
-        self._network = distribute(model, context)
+        self._distributed = distribute(model, context, options.bucket_mb, options.comm)
+        self._network = compiled(self._distributed, options.compile)  # around DDP, whose buckets torch then knows
+        self._options = options
         self._color_transform, self._precision, self._loss = color_transform, precision, loss
         self._dtype = precision.compute_dtype(next(model.parameters()).dtype)
 
     def __call__(self, micro_batch: ImageBatch) -> tuple[Tensor, Tensor]:
         """Return the loss, summed over the micro-batch's n images, and the logits (n, classes)."""
+        if self.records_graphs:
+            # From here on the graphs may overwrite the outputs of the last micro-batch, all of which are used by now.
+            torch.compiler.cudagraph_mark_step_begin()
         with part("color"):  # outside autocast, which would compute colours in fewer bits
             pixels = self._color_transform(micro_batch.images, micro_batch.color_maps, self._dtype)
         with part("forward"), self._precision.autocast():
@@ -65,8 +72,13 @@ class ForwardPass:
 
     def no_sync(self) -> AbstractContextManager[None]:
         """Return a context in which backward passes only accumulate gradients on this rank."""
-        network = self._network
+        network = self._distributed
         return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+
+    @property
+    def records_graphs(self) -> bool:
+        """Whether gradients lie in memory that the next pass overwrites, see `zero_gradients`."""
+        return self._options.records_graphs
 
 
 class TrainStep:
@@ -91,14 +103,17 @@ class TrainStep:
         shards, statistics = len(self._shards), self.statistics
         self._sums = StepSums(statistics.size, micro_batches, shards, statistics.dtype, context)
         self._statistics_of_shards = [statistics.parts(of_shard) for of_shard in self._sums.of_shards]
-        self._results = StepResults()
+        self._results = StepResults(micro_batches)
 
     def __call__(self, micro_batches: Iterator[ImageBatch], step: int, size: int, lr: float) -> None:
         """Take step number `step` over `size` images. `micro_batches` are this rank's, on its device."""
         self.compute_gradients(micro_batches, step, size)
-        all_finite = self.optimizer.step(lr, self._sums.largest())
+        largest = self._sums.largest()
+        searching = self.optimizer.may_lower_scale()
+        all_finite = self.optimizer.step(lr, largest)
         self.statistics.commit(self._sums.statistics / self._micro_batches, all_finite)
-        self._results.add(step, size, self._sums.take_results(all_finite))
+        flags = (all_finite,) if searching is None else (all_finite, searching & (largest < torch.inf))
+        self._results.add(step, size, self._sums.take_results(*flags))
         self._seed_generators(step, self._micro_batches)  # the same state on all ranks
 
     def compute_gradients(self, micro_batches: Iterator[ImageBatch], step: int, size: int) -> None:
@@ -107,13 +122,15 @@ class TrainStep:
         self.statistics.begin()
         total: Gradients | None = None
         for i, shard in enumerate(self._shards):
-            of_shard: Gradients | None = None
+            in_place = self._forward.records_graphs
+            of_shard: Gradients | None = zero_gradients(self.model.parameters()) if in_place else None
             for number in shard:
                 last = number == shard[-1]
                 summed_over_ranks = last and self._context.world_size > 1
-                # The pass that sums over ranks adds to what the parameters hold; from others it is quicker to take all
-                # gradients and to add them at once.
-                self.optimizer.hold(of_shard if summed_over_ranks else None)
+                # The pass that sums over ranks adds to what the parameters hold. From others it is quicker to take all
+                # gradients and to add them at once, unless they lie in memory that is overwritten.
+                adds_up = summed_over_ranks or in_place
+                self.optimizer.hold(of_shard if adds_up else None)
                 with nullcontext() if summed_over_ranks else self._forward.no_sync():
                     self._seed_generators(step, number)  # for dropout
                     with part("input"):
@@ -125,7 +142,7 @@ class TrainStep:
                     with part("backward"):
                         self.optimizer.backward(loss / size)
                 gradients = self.optimizer.gradients()
-                of_shard = gradients if summed_over_ranks else add_gradients(of_shard, gradients)
+                of_shard = gradients if adds_up else add_gradients(of_shard, gradients)
             # A single rank adds two shards as an all-reduce of two ranks would.
             total = add_gradients(of_shard, total) if of_shard and total else of_shard
         self.optimizer.hold(total)
@@ -168,6 +185,11 @@ class TrainStep:
         window = replace(self.meter.window)
         window.add(self._results.peek())
         return window
+
+    def loss_scale(self) -> float | None:
+        """Wait for the device, and return what the loss is multiplied by; None where it is not scaled."""
+        scaler = self.optimizer.scaler
+        return scaler.get_scale() if scaler.is_enabled() else None
 
     def stateful_parts(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the step, by its name there."""

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpointer import Checkpointer
 from resnext_train.checkpoint.resume import branch_from, is_elsewhere
+from resnext_train.compute.backend import missing_determinism_explained
 from resnext_train.compute.metrics import EvalCounts
 from resnext_train.data.build_loaders import build_color_transform, build_eval_loader, build_train_loader
 from resnext_train.data.device_loader import DeviceLoader
@@ -27,10 +28,11 @@ from resnext_train.run_dir.run_logger import RunLogger, open_sinks
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.run_dir.sink import LogEnd
 from resnext_train.training.build_step import build_train_step
-from resnext_train.training.health import check_equal_weights, check_skipped, skipped_event, weights_digest
+from resnext_train.training.health import check_equal_weights, log_skipped, weights_digest
 from resnext_train.training.progress import Progress, TorchRng
 from resnext_train.training.saved_run import SavedRun
 from resnext_train.training.setup import Setup
+from resnext_train.training.step_event import StepEvents
 from resnext_train.training.throughput import Clock, DataWait, Lap
 from resnext_train.training.train_metrics import Totals, epoch_results
 
@@ -54,6 +56,7 @@ class Trainer:
         self.train_step = build_train_step(setup, fine_tune=saved is None)
         self._model, self._statistics = self.train_step.model, self.train_step.statistics
         self._meter, self._finite_watch = self.train_step.meter, self.train_step.watch
+        self._step_events = StepEvents(setup, self.train_step)
         self._begins_branch = saved is not None and is_elsewhere(saved.path, folder)
         self.schedule = setup.schedule()
         self.progress = Progress()
@@ -133,6 +136,7 @@ class Trainer:
             self._failure_recorded(),
             self.context.dead_ranks_named(),
             explained,
+            missing_determinism_explained(),
             self._statistics,
         ):
             try:
@@ -185,21 +189,14 @@ class Trainer:
         """Log the mean over the steps since the last step line, or since the epoch's start."""
         self._check_health()
         window, lap = self._meter.take_window(), self._end_lap()
-        self.log.write("step", **self._step_event(window, lap))
+        if self.context.is_main:
+            self.log.write("step", **self._step_event(window, lap))
         if slow := self._data_wait.add(lap):
             self.log.write("slow_data", step=self.progress.step, **slow)
 
     def _step_event(self, window: Totals, lap: Lap) -> dict[str, Any]:
         step = self.progress.step
-        return {
-            "step": step,
-            "epoch": self.setup.epoch_of(step - 1),
-            "loss": window.mean_loss,
-            "lr": self.schedule.lr(step - 1),
-            "top1": window.top1,
-            "images_per_s": lap.images / lap.seconds,
-            "data_wait": lap.waited / lap.seconds,
-        }
+        return self._step_events.event(step, self.schedule.lr(step - 1), window, lap)
 
     def _end_lap(self) -> Lap:
         """Return the clock's lap that ends now, and add its time to the run's."""
@@ -209,12 +206,8 @@ class Trainer:
 
     def _check_health(self) -> None:
         """Wait for the device; log skipped steps; end the run where they are too many or the ranks' weights differ."""
-        step, recipe = self.progress.step, self.setup.recipe
-        for skipped in self.train_step.read_metrics():
-            lr = self.schedule.lr(skipped.step)
-            self.log.write("skipped", **skipped_event(skipped, self.setup, lr))
-            check_skipped(skipped, recipe.train.max_skipped, lr, step)
-        check_equal_weights(self._model, self.context, step)
+        log_skipped(self.train_step, self.schedule, self.setup, self.log, self.progress.step)
+        check_equal_weights(self._model, self.context, self.progress.step)
 
     def _end_epoch(self) -> None:
         """Evaluate if the recipe asks for it after this epoch, between two saves; log the epoch."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_TIMES = {"images_per_s", "data_wait", "seconds", "epoch_began"}
-"""Keys of logged events and of a checkpoint's progress that depend on the clock, and so differ from run to run."""
+_TIMES = {"images_per_s", "data_wait", "flops_per_s", "flops_per_s_each", "memory_mb", "seconds", "epoch_began"}
+"""Keys of logged events and of a checkpoint's progress that depend on the machine, and so differ from run to run."""
 
 
 def read_events(log: Path) -> Iterator[dict[str, Any]]:

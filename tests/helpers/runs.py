@@ -41,7 +41,10 @@ LONG = ["train.epochs=400", "log.every=1", "checkpoint.every_steps=1"]
 """Overrides for a run that a test ends."""
 SIGNALS = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGHUP"
 """torchrun's option, as the README shows it."""
-_TIMES = {"images_per_s", "data_wait", "seconds", "host", "command", "continued_from", "world_size", "threads", "path"}
+_TIMES = {
+    *("images_per_s", "data_wait", "flops_per_s", "flops_per_s_each", "memory_mb", "seconds"),
+    *("host", "command", "continued_from", "world_size", "threads", "path"),
+}
 
 
 def module(*arguments: str, torchrun: int = 0) -> list[str]:

@@ -17,6 +17,7 @@ from resnext_train.data.sampler import shard_for_rank
 from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.models.build_model import build_model
+from resnext_train.training.compiled_network import NetworkOptions
 from resnext_train.training.optimizer import FiniteOptimizer, build_optimizer
 from resnext_train.training.train_step import ForwardPass, TrainStep
 
@@ -36,10 +37,11 @@ def train_step(
     loss: TrainingLoss = TrainingLoss(),  # noqa: B008 (frozen)
     clip_norm: float | None = None,
     seed: int = 0,
+    options: NetworkOptions = NetworkOptions(),  # noqa: B008 (frozen)
 ) -> TrainStep:
     """The step of a run, for a network that the test throws away: its BatchNorm modules are not given back."""
     number_format = Precision(precision, context.device.type)
-    forward = ForwardPass(model, colors, number_format, loss, context)
+    forward = ForwardPass(model, colors, number_format, loss, context, options)
     finite_optimizer = FiniteOptimizer(model, optimizer, number_format.scaler(), clip_norm)
     step = TrainStep(forward, finite_optimizer, context, micro_batches, seed)
     step.statistics.__enter__()

@@ -43,7 +43,8 @@ def test_the_run_folder(single: Path) -> None:
     steps = events(single, "step")
     assert [e["step"] for e in steps] == [2, 4, 6]
     assert [e["epoch"] for e in steps] == [1, 2, 2]
-    assert set(steps[0]) == {"event", "step", "epoch", "loss", "lr", "top1", "images_per_s", "data_wait"}
+    speed = {"memory_mb", "flops_per_s", "flops_per_s_each"}
+    assert set(steps[0]) == {"event", "step", "epoch", "loss", "lr", "top1", "images_per_s", "data_wait", *speed}
     assert all(math.isfinite(e["loss"]) and 0 <= e["data_wait"] <= 1 and e["images_per_s"] > 0 for e in steps)
     epochs = events(single, "epoch")
     assert [e["epoch"] for e in epochs] == [1, 2]

@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "regular_file": set(),
     "config": {"regular_file", "errors"},
     "compute": {"errors"},
-    "distributed": {"errors"},
+    "distributed": {"compute", "errors"},
     "run_dir": {"regular_file", "errors", "atomic_file"},
     "checkpoint": {"run_dir", "config", "regular_file", "errors", "atomic_file"},
     "models": {"config", "errors"},

@@ -50,6 +50,8 @@ class ColorTransform:
     lighting: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    memory_format: torch.memory_format = torch.channels_last
+    """Layout in which the network takes images."""
 
     def draw_jitter(self, draws: ColorDraws) -> NDArray[np.float32]:
         """Return the (n, JITTER_FIELDS) numbers of n images.
@@ -101,14 +103,13 @@ class ColorTransform:
         images: Tensor,
         maps: Tensor | None,
         dtype: torch.dtype = torch.float32,
-        layout: torch.memory_format = torch.channels_last,
     ) -> Tensor:
-        """Map uint8 (N, 3, H, W) to normalised `dtype` of the same shape, in the memory `layout`.
+        """Map uint8 (N, 3, H, W) to normalised `dtype` of the same shape, in `memory_format`.
 
         `maps` is (N, MAP_ROWS, 3) from `draw_maps`, or None to normalise only, as in evaluation. Computes in fp32 at
         least, and rounds at the end.
         """
-        out = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=layout)
+        out = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=self.memory_format)
         pixels, result = images.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)
         wide = torch.promote_types(dtype, torch.float32)
         if images.device.type in _IN_BLOCKS:

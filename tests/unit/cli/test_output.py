@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers.commands import train
+from helpers.ranks import exit_codes, start_command
 from resnext_train.data.decode.jpeg_decoder import decoder_names
 
 
@@ -27,6 +28,18 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(
     assert re.search(r"\b1 step an epoch, 70 steps.*; the last 8 images", out)
     assert "0.1 at epoch 1, 0.01 at epoch 31, 0.001 at epoch 61" in out
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_choices_of_computing_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(["--config", "smoke.yaml", "--dry-run", "train.layout=contiguous", "train.deterministic=true"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("computing "))
+    assert line.split(maxsplit=1)[1] == "contiguous layout, not compiled, deterministic algorithms only"
+    options = ["--config", "smoke.yaml", "--dry-run", "train.comm=bf16", "train.bucket_mb=50", "train.compile=true"]
+    assert exit_codes(start_command(train, 2, *options, output=tmp_path / "out")) == [0, 0]
+    told = (tmp_path / "out").read_text()
+    assert re.search(r"^computing +channels_last layout, compiled \(default\)$", told, re.MULTILINE)
+    assert re.search(r"^gradients .*\b50 MiB in bf16, a deviation from the papers\b", told, re.MULTILINE)
 
 
 def test_a_machine_with_idle_gpus_is_told_how_to_use_them(

@@ -55,7 +55,7 @@ def test_smoothed_loss_is_the_inception_papers() -> None:
 
 def test_meter_sums_micro_batches_into_window_and_epoch() -> None:
     """Rows of two micro-batches: their losses, their correct predictions, unreadable images, and whether it counts."""
-    meter, results = TrainMeter(), StepResults()
+    meter, results = TrainMeter(), StepResults(2)
     results.add(0, 3, torch.tensor([1.0, 0.5, 2.0, 0.0, 1.0, 1.0]))
     results.add(1, 3, torch.tensor([float("nan"), 1.0, 2.0, 0.0, 1.0, 0.0]))
     assert results.peek()[1].losses[1] == 1.0

@@ -106,6 +106,11 @@ def test_a_changed_variant_keeps_what_both_have_in_any_order(recipe_file: str) -
         ("data.workers=3", 3),
         ("model.blocks=[1,1,1,5]", (1, 1, 1, 5)),
         ("optimizer.nesterov=false", False),
+        ("train.compile=off", "off"),
+        ("train.compile=false", "off"),
+        ("train.compile=true", "default"),
+        ("train.compile=reduce-overhead", "reduce-overhead"),
+        ("train.bucket_mb=50", 50.0),
     ],
 )
 def test_overrides_take_the_type_of_their_field(recipe_file: str, override: str, value: object) -> None:
@@ -126,6 +131,11 @@ def test_overrides_take_the_type_of_their_field(recipe_file: str, override: str,
         ("optimizer.lr=nan", ("optimizer.lr: ",)),
         ("data.std=[0, 0.2, 0.2]", ("data.std", "than 0")),
         ("train.precision=fp8", ("train.precision: ", "'auto', 'fp32', 'bf16' or 'fp16'")),
+        ("train.compile=fast", ("train.compile: ", "'off', 'default', 'reduce-overhead' or 'max-autotune'")),
+        ("train.compile=1", ("train.compile: ",)),
+        ("train.layout=nhwc", ("train.layout: ", "'auto', 'channels_last' or 'contiguous'")),
+        ("train.bucket_mb=0", ("train.bucket_mb: ", "than 0")),
+        ("train.comm=fp16", ("train.comm: ", "'fp32' or 'bf16'")),
         ("schedule.name=linear", ("schedule.name: ", "'step', 'cosine', 'plateau'")),
         ("schedule.patience=3", ("schedule.patience ", "schedule.name")),
         ("schedule.milestones=[3 minutes]", ("schedule.milestones", "'500 steps'")),
@@ -472,3 +482,21 @@ def test_what_is_no_file_is_no_recipe(tmp_path: Path) -> None:
             load_recipe(str(name))
     with pytest.raises(InputError, match="pipe"):
         read_yaml(tmp_path / "pipe.yaml")
+
+
+@pytest.mark.parametrize(("stored", "today"), [(False, "off"), (True, "default")])
+def test_a_recipe_from_before_a_key_is_the_one_with_its_default(recipe_file: str, stored: bool, today: str) -> None:
+    """When train.compile was a boolean, and layout, buckets and the like were not to be chosen."""
+    recipe = load_recipe(recipe_file, [f"train.compile={today}", "train.last_batch=keep"])
+    older = recipe.to_dict()
+    for key in ("layout", "deterministic", "bucket_mb", "comm"):
+        del older["train"][key]
+    older["train"]["compile"] = stored
+    assert recipe_from_dict(older, "a checkpoint") == recipe
+    assert yaml.safe_load(recipe.to_yaml())["train"]["compile"] == today, "not what YAML takes for a boolean"
+
+
+def test_what_is_chosen_by_the_clock_is_not_deterministic(recipe_file: str) -> None:
+    with pytest.raises(InputError, match=r"train\.deterministic .* train\.compile=max-autotune"):
+        load_recipe(recipe_file, ["train.deterministic=true", "train.compile=max-autotune"])
+    load_recipe(recipe_file, ["train.deterministic=true", "train.compile=reduce-overhead"])

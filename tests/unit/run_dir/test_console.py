@@ -25,14 +25,20 @@ def numbers(data_wait: float, step: int = 1234) -> dict[str, Any]:
     return {"event": "step", "epoch": 90, "step": step, "data_wait": data_wait, **values}
 
 
-def bar(columns: int, data_wait: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+def bar(
+    columns: int,
+    data_wait: float,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    **more: float,
+) -> str:
     """The bar of the last of 90 epochs of 5,004 steps."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TERM", "xterm")
     console = ConsoleSink(epochs=90, steps_per_epoch=5004, total_steps=90 * 5004, start=0)
     console.tick(90, 1234)
-    console.show(numbers(data_wait, 90 * 5004 - 3770))
+    console.show({**numbers(data_wait, 90 * 5004 - 3770), **more})
     monkeypatch.setattr("tqdm.std.tqdm.clear", lambda *a, **k: None)
     assert console._progress is not None
     assert console._progress._bar is not None
@@ -62,6 +68,15 @@ def test_the_bar_has_all_that_the_width_has_room_for(
 def test_a_terminal_too_narrow_for_anything_gets_the_shortest() -> None:
     assert fitting(LABELS, ["rich wording", "short"], 10) == ("90/90", "short")
     assert fitting(LABELS, ["step {n_fmt}/{total_fmt}", "short"], 40, 10**9) == ("epoch 90/90", "short")
+
+
+def test_speed_and_memory_are_shown_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_machine = {"flops_per_s": 30.84e12, "flops_per_s_each": 15.42e12, "memory_mb": 12_345.6}
+    shown = [bar(columns, 0.012, monkeypatch, capsys, **of_machine) for columns in (80, 120, 200)]
+    assert [" 30.8 TFLOP/s, 12.3 GB, " in line for line in shown] == [False, False, True]
+    assert "1234/5004" in shown[1]
 
 
 @pytest.mark.slow

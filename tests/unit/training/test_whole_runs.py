@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 
-from helpers.commands import train
+from helpers.commands import Refuses, evaluate, train
 from helpers.runs import RUN, events
+from resnext_train.config import ModelSection
+from resnext_train.models.build_model import build_on_meta
+from resnext_train.models.resnet import ResNet
 
 
 def test_a_run_saves_after_a_time(tmp_path: Path) -> None:
@@ -56,8 +62,8 @@ def test_evaluation_every_second_epoch(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_compiled_training_is_close_to_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The whole of torch.compile but its last stage, the C++ compiler, which takes a minute.
-    compile_whole = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_whole(self, backend="aot_eager"))
+    compile_whole = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *a, mode, **k: compile_whole(*a, backend="aot_eager", **k))
     out = tmp_path / "compiled"
     one_step = ["train.max_steps=1", "log.every=1"]
     assert train([*RUN, "--out", str(tmp_path / "eager"), *one_step]) == 0
@@ -65,3 +71,62 @@ def test_compiled_training_is_close_to_eager(tmp_path: Path, monkeypatch: pytest
     eager, compiled = (events(p, "step")[0]["loss"] for p in (tmp_path / "eager", out))
     assert compiled == pytest.approx(eager, rel=1e-4)
     assert "conv1.weight" in torch.load(out / "checkpoints" / "last.pt", weights_only=True)["model"]
+    result = tmp_path / "result.json"
+    assert evaluate(["--ckpt", str(out), "--json", str(result)]) == 0
+    alone, within = json.loads(result.read_text()), events(out, "epoch")[-1]
+    assert (alone["loss"], alone["top1_correct"]) == (within["val_loss"], within["val_top1_correct"]), "to the bit"
+    assert events(out, "start")[0]["compile"] == "default"
+
+
+def test_a_profile_changes_no_bit(tmp_path: Path, whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Five steps of warm-up, and one that is profiled, are the whole run."""
+    torch.set_num_threads(1)
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "--profile", "1"]) == 0
+    assert events(out, "end")[0]["weights_sha256"] == events(whole, "end")[0]["weights_sha256"]
+    with gzip.open(out / "trace.json.gz", "rt") as file:
+        names = [event.get("name") for event in json.load(file)["traceEvents"]]
+    network = build_on_meta(ModelSection(arch="resnext14_2x4d"), 4)
+    convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
+    assert names.count("aten::convolution_backward") == 4 * convolutions, "of one step's four micro-batches"
+    told = capfd.readouterr()
+    rows = re.findall(r"^(aten::\S+|[A-Za-z]\S*)\s+([\d.]+)\s+(\d+)$", told.out, re.MULTILINE)
+    assert 0 < len(rows) <= 12
+    assert [float(row[1]) for row in rows] == sorted((float(row[1]) for row in rows), reverse=True)
+    assert "profiler" not in told.err.lower()
+
+
+def test_a_run_too_short_for_its_profile_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert train([*RUN, "--out", str(out), "--profile", "2", "train.max_steps=4"]) == 0
+    assert "ended after 4 of 7 steps" in capsys.readouterr().err
+    assert not (out / "trace.json.gz").exists()
+
+
+def test_an_operation_without_a_deterministic_form_ends_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    def forward(self: ResNet, x: torch.Tensor) -> torch.Tensor:
+        return forward_of_resnet(self, x).clone().put_(torch.tensor([0]), torch.zeros(1))
+
+    forward_of_resnet = ResNet.forward
+    run = [*RUN, "--out", str(tmp_path / "run"), "train.max_steps=1"]
+    with monkeypatch.context() as patched:
+        patched.setattr(ResNet, "forward", forward)
+        sentence = refuses(train, *run, "train.deterministic=true")
+    assert "train.deterministic=true" in sentence
+    assert " put_" in sentence
+    assert not torch.are_deterministic_algorithms_enabled(), "the setting ends with the run"
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+
+
+def test_a_line_of_the_log_has_speed_and_memory(whole: Path) -> None:
+    """RUN's network has 1,151,488 multiply-adds by the shapes of its layers; training takes 6 operations for each."""
+    step = events(whole, "step")[-1]
+    assert step["flops_per_s"] == pytest.approx(6 * 1_151_488 * step["images_per_s"])
+    assert step["flops_per_s_each"] == step["flops_per_s"]
+    assert 100 < step["memory_mb"] < 50_000, "torch alone needs more than 100 MB"
+    assert "loss_scale" not in step
+    start = events(whole, "start")[0]
+    assert (start["layout"], start["compile"], start["deterministic"]) == ("channels_last", "off", False)
+    assert "tf32" not in start, "no GPU"

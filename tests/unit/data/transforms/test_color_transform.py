@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,7 +58,9 @@ def test_other_types_and_layouts_are_the_fp32_result_rounded_once(
 ) -> None:
     images, maps = micro_batch(), torch.from_numpy(PAPER.maps(PAPER.draw_jitter(image_draws(0, 0, np.arange(24))[1])))
     with mapped_as_on_gpus() if gpu else nullcontext():
-        wide, narrow = (PAPER(images, maps if augments else None, t, layout) for t in (torch.float32, torch.bfloat16))
+        laid_out = replace(PAPER, memory_format=layout)
+        wide, narrow = (laid_out(images, maps if augments else None, t) for t in (torch.float32, torch.bfloat16))
+        assert torch.equal(wide, PAPER(images, maps if augments else None))
     assert torch.equal(narrow, wide.bfloat16())
     assert narrow.is_contiguous(memory_format=layout)
 
