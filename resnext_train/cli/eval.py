@@ -64,7 +64,8 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, source, classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=False))
     loader = build_eval_loader(recipe, evaluation.images, context, print_warning)
-    precision = resolve_precision(recipe.train.precision, context.device)
+    precision = context.run_on_all_ranks(lambda: resolve_precision(recipe.train.precision, context.device))
+    context.check_agreement("would compute", f"in {precision.name}", "set train.precision to one that all have")
     started = time.perf_counter()
     with worker_deaths_explained():
         batches = evaluation_shown(loader, len(evaluation.images), context.world_size, context.is_main)

@@ -110,7 +110,7 @@ def _rank(rank: int, world_size: int, port: int, run: Callable[..., None], *argu
     os.environ |= {
         **{"RANK": str(rank), "WORLD_SIZE": str(world_size)},
         **{"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world_size)},
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
     }
     torch.set_num_threads(1)
     warnings.simplefilter("error")

@@ -129,6 +129,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for name, value in Rank(0, 4, 0, 4, "localhost", 29500).variables().items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=r"^4 processes .*\b2 GPUs"), connect():
         pass
