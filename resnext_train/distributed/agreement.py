@@ -23,7 +23,7 @@ _READ = "resnext_train/facts_read"
 """Key of the store for the number of ranks that have read all facts."""
 
 _LAST_READER = 10.0
-"""Seconds that a rank waits for the others to read them, before it ends the run and perhaps the store."""
+"""Seconds that rank 0 waits for the others to read them, before it ends, and the store with it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def exchange_facts(store: Any, rank: int, world_size: int, facts: RankFacts) -> 
     ]
     if sentences := [*sentences, *_shared_gpus(found)]:
         deadline = time.monotonic() + _LAST_READER
-        while store.add(_READ, 0) < world_size and time.monotonic() < deadline:
+        while rank == 0 and store.add(_READ, 0) < world_size and time.monotonic() < deadline:
             time.sleep(0.05)
         raise InputError(f"{'; '.join(sentences)}; the processes of a run need the same devices and versions")
     return found

@@ -24,8 +24,12 @@ class ProcessIdentity:
 
 def this_process() -> ProcessIdentity:
     """Return the identity of this process."""
-    host = _this_host()
-    return ProcessIdentity(host, f"{host} {_pid_namespace()}", os.getpid(), _state(os.getpid())[1])
+    return identity_of(os.getpid())
+
+
+def identity_of(pid: int) -> ProcessIdentity:
+    """Return the identity of a process that this one sees under the number `pid`."""
+    return ProcessIdentity(_this_host(), f"{_this_host()} {_pid_namespace()}", pid, _state(pid)[1])
 
 
 def is_gone(process: ProcessIdentity) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from helpers.commands import Refuses, train
-from helpers.runs import RUN
+from helpers.ranks import as_by_srun, exit_codes, start_command
+from helpers.runs import RUN, events
 from resnext_train.cli.main import main
 from resnext_train.distributed import dist_context
 from resnext_train.distributed.dist_context import connect
@@ -85,7 +87,7 @@ def test_torchruns_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, TORCHRUN | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"})
-    monkeypatch.setattr(dist_context, "_JOIN", dist_context.timedelta(seconds=1))
+    monkeypatch.setattr(dist_context, "_JOIN", timedelta(seconds=1))
     with pytest.raises(InputError, match=r"MASTER_ADDR=127\.0\.0\.1, MASTER_PORT=9\b"), connect():
         pass
 
@@ -157,3 +159,10 @@ def test_procs_and_other_commands_take_no_part_in_a_step(
     set_all(monkeypatch, SLURM)
     assert main(["train", "--procs", "5", "--config", "smoke"]) == 2
     assert "5 processes but only 4 micro-batches" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_tasks_of_srun_are_the_ranks_of_one_run(tmp_path: Path) -> None:
+    options = [*RUN, "--out", str(tmp_path / "run"), "train.max_steps=1", "log.every=1"]
+    assert exit_codes(start_command(train, 2, *options, prepare=as_by_srun)) == [0, 0]
+    assert [start["world_size"] for start in events(tmp_path / "run", "start")] == [2]
