@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from helpers.ranks import run_ranks
+from helpers.commands import train
+from helpers.ranks import exit_codes, run_ranks, start_command
+from helpers.runs import RUN, events
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.usable_cores import share_of_cores
 
@@ -51,3 +54,26 @@ def own_part(context: DistContext) -> float:
 def test_ranks_tell_each_other_their_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cores = len(os.sched_getaffinity(0))
     assert run_ranks(own_part, 2, tmp_path) == [cores / 2] * 2
+
+
+def threads_of_a_launcher() -> None:
+    """As where multi_node.sh has divided the host's cores, and not those that this rank is bound to."""
+    os.environ |= {"OMP_NUM_THREADS": "7", "RESNEXT_TRAIN_THREADS": "auto"}
+    torch.set_num_threads(7)
+
+
+def threads_of_a_user() -> None:
+    os.environ["OMP_NUM_THREADS"] = "7"
+    torch.set_num_threads(7)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS binds no process to cores")
+def test_threads_follow_the_cores_unless_a_user_has_chosen_them(tmp_path: Path) -> None:
+    threads = []
+    for prepare in (threads_of_a_launcher, threads_of_a_user):
+        out = tmp_path / prepare.__name__
+        options = [*RUN, "--out", str(out), "train.max_steps=1", "log.every=1"]
+        assert exit_codes(start_command(train, 2, *options, prepare=prepare)) == [0, 0]
+        threads += [start["threads"] for start in events(out, "start")]
+    assert threads == [max(1, len(os.sched_getaffinity(0)) // 2), 7]
