@@ -40,8 +40,8 @@ class RankFacts:
     """Tells its GPU from others; empty on a CPU."""
 
 
-def exchange_facts(store: Any, rank: int, world_size: int, facts: RankFacts) -> list[RankFacts]:
-    """Return the facts of all ranks, through the launcher's store.
+def exchange_facts(store: Any, rank: int, world_size: int, facts: RankFacts) -> None:
+    """Compare the facts of all ranks, through the launcher's store.
 
     Raises:
         InputError: they differ in what must be the same, and may not run together; or a rank did not come.
@@ -68,7 +68,6 @@ def exchange_facts(store: Any, rank: int, world_size: int, facts: RankFacts) -> 
         while rank == 0 and store.add(_READ, 0) < world_size and time.monotonic() < deadline:
             time.sleep(0.05)
         raise InputError(f"{'; '.join(sentences)}; the processes of a run need the same devices and versions")
-    return found
 
 
 def forget_facts(store: Any, rank: int) -> None:

@@ -157,7 +157,7 @@ def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
     Ranks wait `patience` seconds for the gradients of another before they give it up.
 
     Raises:
-        InputError: more processes on this host than GPUs.
+        InputError: more processes on this host than GPUs; the ranks do not meet, or differ in device or versions.
         FaultError: while inside, a rank or the connection to it is gone.
     """
     place = this_rank()
@@ -178,10 +178,8 @@ def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
         yield context
         return
     store = _meet(place)
-    all_facts = exchange_facts(store, place.rank, place.world_size, _facts(device))
-    cores = cores_of_rank(all_facts, place.rank)
-    if not threads_are_chosen():
-        torch.set_num_threads(cores.whole)
+    facts = _facts(device)
+    exchange_facts(store, place.rank, place.world_size, facts)
     backend, group_device, longer = ("nccl", device, _NCCL_LONGER) if device.type == "cuda" else ("gloo", None, 0.0)
     dist.init_process_group(
         backend,
@@ -193,11 +191,16 @@ def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
     )
     control = dist.new_group(backend="gloo", timeout=_SET_UP)
     forget_facts(store, place.rank)
-    heartbeat = Heartbeat(store, place.rank, place.world_size)
-    watch = LossWatch(heartbeat, [facts.process for facts in all_facts], patience)
+    context = DistContext(place, device, control)  # type: ignore[arg-type]
+    all_facts = context.gather(facts)  # anew: a launcher's store may have had those of an earlier start
+    context.cores = cores_of_rank(all_facts, place.rank)
+    if not threads_are_chosen():
+        torch.set_num_threads(context.cores.whole)
+    context.heartbeat = heartbeat = Heartbeat(store, place.rank, place.world_size)
+    context.loss_watch = LossWatch(heartbeat, [facts.process for facts in all_facts], patience)
     try:
         with dead_ranks_named(heartbeat):
-            yield DistContext(place, device, control, heartbeat, loss_watch=watch, cores=cores)  # type: ignore[arg-type]
+            yield context
     except Preempted:  # all ranks leave at the same step
         _disconnect(heartbeat)
         raise
@@ -214,7 +217,7 @@ def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
 _NCCL_LONGER = 60.0
 """Seconds that NCCL waits longer than Gloo: its watchdog ends the process without naming the rank that is lost."""
 
-_JOIN = timedelta(minutes=10)
+_JOIN = timedelta(minutes=15)
 """How long a rank waits for the others to start."""
 
 _SET_UP = timedelta(hours=2)
