@@ -2,6 +2,8 @@
 # One training run on several hosts: start this once on each of them, with the same arguments everywhere.
 # Signals, and what the loop does on them, are under "The loop" below.
 set -u
+# Under srun this shell is a task of a job step, but no rank: torchrun starts those.
+unset SLURM_PROCID
 
 usage() {
     cat <<'TEXT'
@@ -108,9 +110,12 @@ procs=${procs:-$((gpus > 0 ? gpus : 1))}
 if [[ -z ${OMP_NUM_THREADS:-} ]]; then
     cores=$(nproc)
     export OMP_NUM_THREADS=$((cores > procs ? cores / procs : 1))
+    export RESNEXT_TRAIN_THREADS=auto # each rank may correct it, by the cores that it is bound to
 fi
-# Gloo would take the address that the host's name resolves to, which is often a loopback one.
+# Gloo would take the address that the host's name resolves to, which is often a loopback one; NCCL might meet at that of
+# a bridge, and takes a name for the beginning of one unless "=" is before it.
 export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface}
+export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-=$interface}
 # Finishing a step and writing a checkpoint may take longer than the 30 s after which torchrun kills its processes.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}
 # Each round gets a store of its own, on the host of its rank 0. The store that agents share otherwise is looked up
@@ -144,7 +149,8 @@ command+=(-m resnext_train train "${train[@]}")
 
 state=$out/state.json
 if [[ ! -e $state ]]; then
-    "$python" -m resnext_train train --dry-run "${train[@]}" > /dev/null || exit
+    RESNEXT_TRAIN_PLANNED_PROCESSES=$((most * procs)) \
+        "$python" -m resnext_train train --dry-run "${train[@]}" > /dev/null || exit
 fi
 
 # ---- The loop.

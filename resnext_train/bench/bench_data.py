@@ -23,7 +23,7 @@ from resnext_train.data.build_sources import build_train, split_folder
 from resnext_train.data.decode.jpeg_decoder import describe_decoders
 from resnext_train.data.loader_workers import check_shared_memory, worker_count, worker_deaths_explained
 from resnext_train.data.transforms.color_transform import ColorTransform
-from resnext_train.distributed.usable_cores import usable_cores
+from resnext_train.distributed.usable_cores import own_share, usable_cores
 from resnext_train.errors import InputError
 
 Result = dict[str, Any]
@@ -58,7 +58,7 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
     sample, unreadable, (height, width) = evenly(source, images, skip)
     micro_batch = min(recipe.train.micro_batch, len(sample))
     references = reference_pipelines(recipe, sample, micro_batch) if baseline else {}
-    workers = worker_count(data.workers, local_world_size=1)
+    workers = worker_count(data.workers, own_share())
     bytes_per_pixel = 12 if baseline else 3  # the references make floats
     check_shared_memory(bytes_per_pixel * micro_batch * recipe.augment.size**2, workers)
     with tempfile.TemporaryDirectory(prefix="resnext-bench-") as scratch, one_thread(), worker_deaths_explained():

@@ -64,7 +64,8 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, source, classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=False))
     loader = build_eval_loader(recipe, evaluation.images, context, print_warning)
-    precision = resolve_precision(recipe.train.precision, context.device)
+    precision = context.run_on_all_ranks(lambda: resolve_precision(recipe.train.precision, context.device))
+    context.check_agreement("would compute", f"in {precision.name}", "set train.precision to one that all have")
     started = time.perf_counter()
     # As in the run that the checkpoint is of: cuBLAS may otherwise compute in another order.
     with deterministic_algorithms(recipe.train.deterministic), worker_deaths_explained():

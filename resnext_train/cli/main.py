@@ -19,6 +19,7 @@ from resnext_train.cli.console_streams import UnwrittenOutputError, lose_what_st
 from resnext_train.cli.run_command import run_command
 from resnext_train.distributed.process_limits import allow_open_files, check_process_limits
 from resnext_train.distributed.rank import launcher_pid, this_rank
+from resnext_train.distributed.slurm_step import leave_slurm_step
 from resnext_train.distributed.stop_signals import join_launcher
 from resnext_train.errors import InputError
 
@@ -237,6 +238,8 @@ def _group_parser(prog: str, group: Group) -> ArgumentParser:
 
 def _run(command: Command, args: Namespace, arguments: Sequence[str]) -> int | None:
     """Check the arguments, which needs no torch, so that most mistakes are reported at once; then carry them out."""
+    if not command.many_processes or args.procs > 1:
+        leave_slurm_step()
     launcher = launcher_pid() if command.many_processes else None
     allow_open_files()
     check_process_limits()

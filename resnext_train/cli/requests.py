@@ -27,7 +27,7 @@ from resnext_train.config import (
     run_name,
 )
 from resnext_train.distributed.process_limits import check_socket_folder
-from resnext_train.distributed.rank import PATIENCE, this_rank
+from resnext_train.distributed.rank import PATIENCE, planned_processes, this_rank
 from resnext_train.errors import InputError
 from resnext_train.models.architecture import check_model
 from resnext_train.regular_file import why_no_file
@@ -69,7 +69,7 @@ def read_train(args: Namespace) -> TrainRequest:
     recipe = continued_recipe(folder, loaded.recipe, resume)
     _check_model(loaded)
     _check_procs(args.procs)
-    _check_micro_batches(recipe, max(args.procs, this_rank().world_size))
+    _check_micro_batches(recipe, max(args.procs, this_rank().world_size, planned_processes()))
     if not args.dry_run:  # which checks it last, so that the rest is seen
         check_resume(folder, recipe, resume)
     if args.profile is not None and args.profile < 1:
@@ -109,13 +109,26 @@ def _check_procs(procs: int) -> None:
 
 
 def _check_micro_batches(recipe: Recipe, world_size: int) -> None:
-    micro_batches = recipe.train.micro_batches
+    train, micro_batches = recipe.train, recipe.train.micro_batches
     if world_size > micro_batches:
         raise InputError(
             f"{world_size} processes but only {micro_batches} micro-batches in a step (train.batch_size "
-            f"{recipe.train.batch_size} / train.micro_batch {recipe.train.micro_batch}); "
-            f"start at most {micro_batches}, or make train.micro_batch smaller"
+            f"{train.batch_size} / train.micro_batch {train.micro_batch}); start at most {micro_batches}; or train by "
+            f"another recipe than this, and so not the paper's, scaled to {world_size} processes: "
+            f"{' '.join(_scaled(recipe, world_size))}"
         )
+
+
+def _scaled(recipe: Recipe, world_size: int) -> list[str]:
+    """Return overrides for a batch of one micro-batch per process, by the linear scaling rule (arXiv 1706.02677).
+
+    The learning rate grows with the batch, and is reached by a warm-up of five epochs where there are more than twice
+    as many.
+    """
+    train = recipe.train
+    lr = recipe.optimizer.lr * world_size / train.micro_batches
+    warmup = ["schedule.warmup=5"] if train.epochs > 10 and recipe.schedule.warmup in (0, "0") else []
+    return [f"train.batch_size={world_size * train.micro_batch}", f"optimizer.lr={lr:.4g}", *warmup]
 
 
 @dataclass(frozen=True)

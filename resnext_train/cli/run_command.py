@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import select
 import signal
@@ -12,11 +11,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 from resnext_train.cli.console_streams import UnwrittenOutputError, check_stdout, give_up_stdout
+from resnext_train.distributed.last_words import print_last_line, tell_torchrun
 from resnext_train.distributed.process_limits import exceeded_limit
-from resnext_train.distributed.rank import launcher_pid, this_rank
+from resnext_train.distributed.rank import launcher_pid, rank_in_messages
 from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, ReportedInputError, printable
 
 
@@ -35,7 +34,7 @@ def run_command(name: str, command: Callable[[], int | None], only_prints: bool 
     try:
         return _run_command(name, command, only_prints)
     except Exception:
-        _tell_torchrun(traceback.format_exc())
+        tell_torchrun(traceback.format_exc())
         raise
 
 
@@ -47,41 +46,41 @@ def _run_command(name: str, command: Callable[[], int | None], only_prints: bool
         if not _reader_has_gone():
             raise
         if not only_prints:
-            _print_last_line(f"{name}: ended, because nobody reads its output any more")
+            print_last_line(f"{name}: ended, because nobody reads its output any more")
         return 141  # 128 + SIGPIPE, as a shell reports it
     except UnwrittenOutputError as error:
         give_up_stdout()
-        _print_last_line(f"{name}: error: its output cannot be written: {error.strerror}")
+        print_last_line(f"{name}: error: its output cannot be written: {error.strerror}")
         return 1
     except InputError as error:
         if isinstance(error, ReportedInputError):
             return 2
-        if this_rank().is_first_on_host or isinstance(error, LocalInputError):
-            _print_last_line(f"{name}: error: {error}")
+        if rank_in_messages().is_first_on_host or isinstance(error, LocalInputError):
+            print_last_line(f"{name}: error: {error}")
         else:
             time.sleep(5)  # the launcher ends all ranks when one exits: let local rank 0 print first
         return 2
     except FaultError as error:
-        if this_rank().is_main or error.report_here:
-            _print_last_line(f"{name}: error: {error}")
+        if rank_in_messages().is_main or error.report_here:
+            print_last_line(f"{name}: error: {error}")
         return error.exit_code
     except (OSError, MemoryError, RuntimeError) as error:
         if limit := exceeded_limit(error):
-            _print_last_line(f"{name}: error: {limit}")
+            print_last_line(f"{name}: error: {limit}")
             return 1
         if not (isinstance(error, OSError) and (mistake := _mistake_in_path(error))):
             raise
-        _print_last_line(f"{name}: error: {mistake}")
+        print_last_line(f"{name}: error: {mistake}")
         return 2
     except Preempted as stop:
         if launcher_pid() is not None:  # a second Ctrl-C must not change the exit code, which says that all is saved
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if this_rank().is_main:
-            _print_last_line(f"{name}: {stop}")
+        if rank_in_messages().is_main:
+            print_last_line(f"{name}: {stop}")
         return 75
     except KeyboardInterrupt:
-        if this_rank().is_main:
-            _print_last_line(f"{name}: interrupted")
+        if rank_in_messages().is_main:
+            print_last_line(f"{name}: interrupted")
         if launcher_pid() is not None:
             # Python ends by SIGINT where this came within an exec(), as of dataclasses, and then its launcher says so.
             os._exit(130)
@@ -110,24 +109,6 @@ def _is_anywhere() -> bool:
     return True
 
 
-def _print_last_line(text: str) -> None:
-    with contextlib.suppress(OSError):  # with stderr closed, the exit code remains
-        print(text, file=sys.stderr, flush=True)
-    _tell_torchrun(text)
-
-
-def _tell_torchrun(text: str) -> None:
-    """Write what torchrun shows as the cause in its table of failures, as torch's decorator `record` does.
-
-    That one takes only exceptions, and would need torch before the arguments are checked.
-    """
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path and launcher_pid() is None:
-        cause = {"message": text, "extraInfo": {"py_callstack": text, "timestamp": str(int(time.time()))}}
-        with contextlib.suppress(OSError):
-            Path(path).write_text(json.dumps({"message": cause}))
-
-
 def _reader_has_gone() -> bool:
     """Return whether the reader of stdout has closed it, as `head` does; if so, redirect stdout to /dev/null."""
     watch = select.poll()
@@ -140,12 +121,12 @@ def _reader_has_gone() -> bool:
 
 def announce(text: str = "") -> None:
     """Print a line on rank 0 only, with control characters in it escaped (see `printable`)."""
-    if this_rank().is_main:
+    if rank_in_messages().is_main:
         print(printable(text), flush=True)
 
 
 def warn(text: str) -> None:
     """Print a warning to stderr, on rank 0 only."""
-    if this_rank().is_main:
+    if rank_in_messages().is_main:
         with contextlib.suppress(OSError):
             print(printable(f"warning: {text}"), file=sys.stderr, flush=True)

@@ -9,10 +9,9 @@ from resnext_train.cli.run_command import announce, warn
 from resnext_train.compute.backend import choices, deterministic_algorithms
 from resnext_train.data.build_loaders import normalisation_text
 from resnext_train.data.decode.jpeg_decoder import decoder_names
-from resnext_train.data.loader_workers import worker_count
+from resnext_train.data.loader_workers import worker_text
 from resnext_train.data.sampler import shard_for_rank
 from resnext_train.distributed.dist_context import connect
-from resnext_train.distributed.usable_cores import usable_cores
 from resnext_train.models.architecture import title_of
 from resnext_train.models.complexity import check_training, measure
 from resnext_train.run_dir.run_paths import RunDir
@@ -52,7 +51,7 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
     training, counted = len(setup.splits.train), len(setup.evaluation.images)
     storage = " and ".join(dict.fromkeys(setup.splits.storage.values()))  # once where both splits have the same
     no_jpegs = {setup.splits.train.storage.kind, setup.splits.val.storage.kind} <= {"memory", "raw"}
-    decoder = "" if no_jpegs else f", JPEGs decoded by {decoder_names()[0]}"
+    decoder = "" if no_jpegs else f"; JPEGs decoded by {decoder_names()[0]}"
     return {
         "network": f"{title_of(recipe.model)}, {size.parameters:,} parameters, "
         f"{size.multiply_adds / 1e9:.2f} G multiply-adds at {recipe.eval.crop}",
@@ -61,7 +60,7 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
         "batch": f"{plan.batch_size} images a step over all processes, in "
         f"{_count(plan.micro_batches, 'micro-batch')} of {recipe.train.micro_batch}",
         "processes": f"{context.world_size} with {' or '.join(map(str, images))} images of a step each, "
-        f"loader processes: {worker_count(recipe.data.workers, context.local_world_size)} each{decoder}",
+        f"loader processes: {worker_text(recipe.data.workers, context.cores)}{decoder}",
         "device": f"{context.device.type}, {setup.precision.name}, {_count(torch.get_num_threads(), 'thread')}",
         "computing": _computing(setup),
         **({"gradients": _gradients(setup)} if context.world_size > 1 else {}),
@@ -137,7 +136,7 @@ def _suggest_procs(setup: Setup) -> None:
 
 def _shared_cores(setup: Setup) -> list[str]:
     """Return a warning if the training processes of this host must share its cores."""
-    ranks, cores = setup.context.local_world_size, usable_cores()
+    ranks, cores = setup.context.cores.ranks, max(1, int(setup.context.cores.total))
     if setup.context.device.type != "cpu" or ranks <= cores:
         return []
     return [f"{ranks} processes share the {_count(cores, 'core')} of this host, and so are no faster than {cores}"]

@@ -162,4 +162,4 @@ def _loading(recipe: Recipe, context: DistContext) -> Loading:
 
 
 def _workers(recipe: Recipe, context: DistContext) -> int:
-    return worker_count(recipe.data.workers, context.local_world_size)
+    return worker_count(recipe.data.workers, context.cores)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from resnext_train.data.batch_datasets import SHARED_BUFFERS
 from resnext_train.distributed.environment import environment_set
 from resnext_train.distributed.stop_signals import outlive_stop_signals, signals_held_back
-from resnext_train.distributed.usable_cores import usable_cores
+from resnext_train.distributed.usable_cores import CoreShare
 from resnext_train.errors import InputError, LocalInputError
 
 START = "RESNEXT_TRAIN_LOADER_START"
@@ -140,12 +140,18 @@ def _cause_of_death(message: str) -> str:
     return f"a loader process {ended}; `resnext prepare check` the images, or set data.workers=0 to see where it was"
 
 
-def worker_count(workers: int | Literal["auto"], local_world_size: int) -> int:
-    """Return the number of loader processes per training process; auto: all its cores but one, and at least one.
+def worker_count(workers: int | Literal["auto"], cores: CoreShare) -> int:
+    """Return the number of loader processes per training process; auto: all its cores but one, and at least one."""
+    return max(1, cores.whole - 1) if workers == "auto" else workers
 
-    `local_world_size` is the number of training processes on this host.
-    """
-    return max(1, usable_cores() // local_world_size - 1) if workers == "auto" else workers
+
+def worker_text(workers: int | Literal["auto"], cores: CoreShare) -> str:
+    """Return the number of loader processes per training process, and why that many, as a short phrase."""
+    count = worker_count(workers, cores)
+    if workers != "auto":
+        return f"{count} each, as data.workers says"
+    left = "one is left for training" if cores.whole > 1 else "training shares them"
+    return f"{count} each: {cores.text}, {left}"
 
 
 SHARED_MEMORY = Path("/dev/shm")

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from resnext_train import __version__
 from resnext_train.compute.backend import prepare_gpu_libraries
+from resnext_train.distributed.agreement import (
+    RankFacts,
+    check_agreement,
+    cores_of_rank,
+    exchange_facts,
+    forget_facts,
+)
+from resnext_train.distributed.environment import environment_set
 from resnext_train.distributed.flag_sync import FlagSync, StepFlags
 from resnext_train.distributed.heartbeat import Heartbeat, dead_ranks_named
-from resnext_train.distributed.rank import PATIENCE, Rank, this_rank
-from resnext_train.errors import InputError, LocalInputError, Preempted
+from resnext_train.distributed.loss_watch import LossWatch, Record
+from resnext_train.distributed.rank import PATIENCE, Rank, this_rank, threads_are_chosen
+from resnext_train.distributed.usable_cores import CoreShare, own_share
+from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted
 
 T = TypeVar("T")
 
@@ -33,6 +45,8 @@ class DistContext:
     control: dist.ProcessGroup | None = None
     heartbeat: Heartbeat | None = None
     flag_sync: FlagSync | None = None
+    loss_watch: LossWatch | None = None
+    cores: CoreShare = field(default_factory=own_share)
 
     @property
     def rank(self) -> int:
@@ -61,6 +75,15 @@ class DistContext:
     def dead_ranks_named(self) -> AbstractContextManager[None]:
         """Return a context in which the error of a collective that lost a rank becomes a FaultError that names it."""
         return dead_ranks_named(self.heartbeat)
+
+    def loss_recorded_by(self, record: Record) -> AbstractContextManager[None]:
+        """Return a context in which `record` is called with the error before a lost rank ends this stuck process."""
+        return self.loss_watch.recorded_by(record) if self.loss_watch else nullcontext()
+
+    def check_agreement(self, verb: str, value: str, remedy: str) -> None:
+        """Check that `value` is the same on all ranks, see `check_agreement` in agreement.py."""
+        values = self.gather((value, socket.gethostname()))
+        check_agreement(verb, [v for v, _ in values], [host for _, host in values], remedy)
 
     def all_reduce_flags(self, flags: StepFlags) -> StepFlags:
         """Return the largest of each flag over all ranks, see FlagSync.all_reduce_max. Call `start_training` before."""
@@ -125,14 +148,16 @@ def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
     Ranks wait `patience` seconds for the gradients of another before they give it up.
 
     Raises:
-        InputError: more processes on this host than GPUs.
+        InputError: more processes on this host than GPUs; the ranks do not meet, or differ in device or versions.
         FaultError: while inside, a rank or the connection to it is gone.
     """
     place = this_rank()
-    device = pick_device(place.local_rank)
+    # A scheduler may show each task its own GPU alone; ranks that share one are found when they tell each other of it.
+    one_each = place.by_slurm and torch.cuda.device_count() == 1
+    device = pick_device(0 if one_each else place.local_rank)
     context = DistContext(place, device)
     if device.type == "cuda":
-        if context.local_world_size > torch.cuda.device_count():
+        if context.local_world_size > torch.cuda.device_count() and not one_each:
             raise InputError(
                 f"{context.local_world_size} processes on this host but {torch.cuda.device_count()} GPUs; "
                 f"start at most {torch.cuda.device_count()}"
@@ -142,35 +167,85 @@ def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
     if context.world_size == 1:
         yield context
         return
-    store, rank, world_size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
-    backend, group_device = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+    store = _meet(place)
+    facts = _facts(device)
+    exchange_facts(store, place.rank, place.world_size, facts)
+    backend, group_device, longer = ("nccl", device, _NCCL_LONGER) if device.type == "cuda" else ("gloo", None, 0.0)
     dist.init_process_group(
         backend,
-        timeout=timedelta(seconds=patience),
-        rank=rank,
-        world_size=world_size,
+        timeout=timedelta(seconds=patience + longer),
+        rank=place.rank,
+        world_size=place.world_size,
         store=store,
         device_id=group_device,
     )
     control = dist.new_group(backend="gloo", timeout=_SET_UP)
-    heartbeat = Heartbeat(store, rank, world_size)
+    forget_facts(store, place.rank)
+    context = DistContext(place, device, control)  # type: ignore[arg-type]
+    all_facts = context.gather(facts)  # anew: a launcher's store may have had those of an earlier start
+    context.cores = cores_of_rank(all_facts, place.rank)
+    if not threads_are_chosen():
+        torch.set_num_threads(context.cores.whole)
+    context.heartbeat = heartbeat = Heartbeat(store, place.rank, place.world_size)
+    context.loss_watch = LossWatch(heartbeat, [facts.process for facts in all_facts], patience)
     try:
         with dead_ranks_named(heartbeat):
-            yield DistContext(place, device, control, heartbeat)  # type: ignore[arg-type]
+            yield context
     except Preempted:  # all ranks leave at the same step
         _disconnect(heartbeat)
         raise
     except LocalInputError as error:
         heartbeat.leave(str(error))
         raise
+    except (InputError, FaultError):  # all ranks raise it
+        heartbeat.end_in_order()
+        raise
     # Not after another exception: while other ranks still communicate, this one would wait for them forever.
     _disconnect(heartbeat)
 
+
+_NCCL_LONGER = 60.0
+"""Seconds that NCCL waits longer than Gloo: its watchdog ends the process without naming the rank that is lost."""
+
+_JOIN = timedelta(minutes=15)
+"""How long a rank waits for the others to start."""
 
 _SET_UP = timedelta(hours=2)
 """How long ranks wait for each other before the first step: one may have to scan millions of files."""
 
 
 def _disconnect(heartbeat: Heartbeat) -> None:
-    heartbeat.stop()
+    heartbeat.end_in_order()
     dist.destroy_process_group()
+    heartbeat.stop()
+
+
+def _meet(place: Rank) -> Any:
+    """Return the store that all ranks share.
+
+    Raises:
+        InputError: its address does not answer, or cannot be this host's; or ranks do not come.
+    """
+    where = f"at MASTER_ADDR={place.address}, MASTER_PORT={place.port}"
+    try:
+        with environment_set(place.variables()):
+            store, _, _ = next(dist.rendezvous("env://", timeout=_JOIN))  # type: ignore[attr-defined]
+    except dist.DistError as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise InputError(
+            f"the {place.world_size} processes cannot meet {where} ({reason}); see that rank 0 is started there, that "
+            "the port is free on its host, and that the others reach it"
+        ) from error
+    return store
+
+
+def _facts(device: torch.device) -> RankFacts:
+    """Return what this rank tells the others."""
+    software = {"found": "no GPU", "came with torch": torch.__version__, "came with resnext-train": __version__}
+    gpu = ""
+    if device.type == "cuda":
+        software |= {"found": "a GPU (cuda)"}
+        if dist.is_nccl_available():
+            software |= {"came with NCCL": ".".join(map(str, torch.cuda.nccl.version()))}  # type: ignore[no-untyped-call]
+        gpu = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
+    return RankFacts(socket.gethostname(), software=software, gpu=gpu)

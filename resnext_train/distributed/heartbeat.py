@@ -1,12 +1,12 @@
-"""Show that this rank lives, and name the ranks that do not."""
+"""Show that this rank lives, and name the ranks that do not. `loss_watch.py` looks for them all the time."""
 
 from __future__ import annotations
 
 import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,8 +15,14 @@ from resnext_train.errors import FaultError, ReportedInputError
 _LEFT = "resnext_train/left"
 """Key of the store, before the rank."""
 
+_ENDED = "resnext_train/ended"
+"""Key of the store, before a rank that has ended as it should."""
+
 _DEAD = "resnext_train/dead"
 """Key of the store for the ranks that were found dead first."""
+
+_BEATS_PER_LOOK = 4
+"""Heartbeats after which a rank reads those of all."""
 
 
 class Heartbeat:
@@ -24,6 +30,7 @@ class Heartbeat:
 
     _EVERY = 0.5
     _SILENCE = 4.0
+    """Seconds without a heartbeat after which a rank is dead, where others have lost one; and that a look-up takes."""
 
     def __init__(self, store: Any, rank: int, world_size: int) -> None:
         # Connections of their own: the thread's must not wait for others, and a store that is gone takes no new ones.
@@ -32,14 +39,23 @@ class Heartbeat:
         self.rank, self.world_size = rank, world_size
         # A launcher that starts the ranks again, as when a host returns, gives them the same store.
         self._store.delete_key(f"{_LEFT}/{rank}")
+        self._store.delete_key(f"{_ENDED}/{rank}")
         if rank == 0:
             self._store.delete_key(_DEAD)
+        self.pulses: list[bytes] | None = None
+        """The last heartbeats of all ranks that were read."""
         self._end = threading.Event()
+        self.main_thread_ends = threading.Event()
+        """Set once the main thread is on its way out by an error: nobody needs to end this rank then."""
         self._beat(0)
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
     def stop(self) -> None:
         self._end.set()
+
+    @property
+    def stopped(self) -> bool:
+        return self._end.is_set()
 
     def _run(self) -> None:
         count = 0
@@ -47,15 +63,47 @@ class Heartbeat:
             count += 1
             try:
                 self._beat(count)
+                if count % _BEATS_PER_LOOK == 0:
+                    self._read_pulses()
             except RuntimeError:  # the store's host is gone, and nobody could read this
                 return
 
     def _beat(self, count: int) -> None:
         self._store.set(self._key(self.rank), str(count))
 
+    def _read_pulses(self) -> None:
+        keys = [self._key(rank) for rank in range(self.world_size)]
+        if self._store.check(keys):  # else `multi_get` would wait for a rank that has not begun
+            self.pulses = self._store.multi_get(keys)
+
     @staticmethod
     def _key(rank: int) -> str:
         return f"resnext_train/pulse/{rank}"
+
+    def end_in_order(self) -> None:
+        """Tell the other ranks that this one ends as it should. Rank 0 waits a moment until all of them do.
+
+        The store may be rank 0's: the others then see that it is gone, and could not look up why.
+        """
+        with suppress(RuntimeError):  # the store's host is gone
+            self._lookup.set(f"{_ENDED}/{self.rank}", "")
+            deadline = time.monotonic() + self._SILENCE
+            keys = [f"{_ENDED}/{rank}" for rank in range(self.world_size)]
+            while self.rank == 0 and time.monotonic() < deadline and not self.main_thread_ends.is_set():
+                if self._lookup.check(keys):
+                    break
+                time.sleep(0.02)
+
+    def ended_in_order(self, ranks: Iterable[int]) -> set[int]:
+        """Return those of `ranks` that have ended as they should, as far as the store can say."""
+        with suppress(RuntimeError):
+            return {rank for rank in ranks if self._lookup.check([f"{_ENDED}/{rank}"])}
+        return set()
+
+    def found_dead(self, ranks: Collection[int]) -> None:
+        """Let all ranks name these, unless others were found before."""
+        with suppress(RuntimeError):
+            self._lookup.compare_set(_DEAD, "", ",".join(map(str, sorted(ranks))))
 
     def leave(self, reason: str) -> None:
         """Tell the other ranks that this one ends the run, and has said why."""
@@ -113,10 +161,13 @@ def dead_ranks_named(heartbeat: Heartbeat | None) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if heartbeat is None or not _LOST.search(str(error)):
+    except BaseException as error:
+        if heartbeat is None:
             raise
-        raise _loss_of(heartbeat, str(error).partition("\n")[0]) from error
+        heartbeat.main_thread_ends.set()
+        if not isinstance(error, RuntimeError) or not _LOST.search(str(error)):
+            raise
+        raise loss_of(heartbeat, str(error).partition("\n")[0]) from error
 
 
 _LOST = re.compile(
@@ -126,20 +177,28 @@ _LOST = re.compile(
 """Messages of Gloo and NCCL when they lose a rank."""
 
 
-def _loss_of(heartbeat: Heartbeat, reason: str) -> FaultError | ReportedInputError:
-    go_on = "give the same command again; it continues a run from its last checkpoint"
+def loss_of(heartbeat: Heartbeat, reason: str) -> FaultError | ReportedInputError:
+    """Return the error that ends this rank where others are gone; `reason` is how that was noticed."""
     world_size = heartbeat.world_size
     try:
         if said := heartbeat.reason_of_leaving():
             return ReportedInputError(said)
         dead = heartbeat.first_dead_ranks()
     except RuntimeError:
-        return FaultError(f"the first host, or the connection to it, is gone ({reason}); {go_on}", report_here=True)
+        return first_host_lost(reason)
     if not dead:
-        return FaultError(f"the processes lost each other, though all {world_size} live ({reason}); {go_on}")
+        return FaultError(f"the processes lost each other, though all {world_size} live ({reason}); {_GO_ON}")
     names = f"process {dead[0]}" if len(dead) == 1 else f"processes {' and '.join(map(str, dead))}"
     reporter = min(set(range(world_size)) - set(dead))
     return FaultError(
-        f"{names} of {world_size} (counted from 0) {'is' if len(dead) == 1 else 'are'} gone, killed or stuck; {go_on}",
+        f"{names} of {world_size} (counted from 0) {'is' if len(dead) == 1 else 'are'} gone, killed or stuck; {_GO_ON}",
         report_here=heartbeat.rank == reporter,
     )
+
+
+def first_host_lost(reason: str) -> FaultError:
+    """Return the error that ends this rank where the launcher's store does not answer."""
+    return FaultError(f"the first host, or the connection to it, is gone ({reason}); {_GO_ON}", report_here=True)
+
+
+_GO_ON = "give the same command again; it continues a run from its last checkpoint"

@@ -25,7 +25,7 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from resnext_train.distributed.environment import environment_set
-from resnext_train.distributed.rank import LAUNCHER
+from resnext_train.distributed.rank import LAUNCHER, THREADS, threads_are_chosen
 from resnext_train.distributed.stop_signals import APART, handled_signals, signals_held_back
 from resnext_train.distributed.usable_cores import usable_cores
 from resnext_train.errors import FaultError
@@ -151,9 +151,12 @@ class _Agent(LocalElasticAgent):
         return self._pcontext.subprocess_handlers
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // worker_group.spec.local_world_size))
+        variables = {LAUNCHER: str(os.getpid())}
+        if not threads_are_chosen():  # each rank corrects it, should it be bound to some of the cores
+            threads = max(1, usable_cores() // worker_group.spec.local_world_size)
+            variables |= {"OMP_NUM_THREADS": str(threads), THREADS: "auto"}
         # A signal that comes now waits until a rank can take it.
-        with environment_set({LAUNCHER: str(os.getpid()), "OMP_NUM_THREADS": threads}), signals_held_back():
+        with environment_set(variables), signals_held_back():
             pids: dict[int, Any] = super()._start_workers(worker_group)
         assert self._pcontext is not None
         close = self._pcontext.close

@@ -64,8 +64,8 @@ class Setup:
 
     def workers(self) -> Workers:
         """Return how many loader processes this rank has, and could have."""
-        requested, ranks = self.recipe.data.workers, self.context.local_world_size
-        return Workers(worker_count(requested, ranks), worker_count("auto", ranks))
+        requested, cores = self.recipe.data.workers, self.context.cores
+        return Workers(worker_count(requested, cores), worker_count("auto", cores))
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch, counted from 1, of step number `step`."""
@@ -113,7 +113,8 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
     """Find the data and apply the recipe to it.
 
     Raises:
-        InputError: missing or unfit data, a class count that disagrees with it, or too little data for a step.
+        InputError: missing or unfit data, a class count that disagrees with it, too little data for a step, or ranks
+            that compute in different precisions.
     """
     splits = context.local_rank0_first(lambda: build_splits(recipe.data))
     requested = recipe.model.num_classes
@@ -124,7 +125,9 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, splits.val, splits.classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=True))
     plan = build_plan(recipe, splits)
-    return Setup(recipe, context, splits, evaluation, plan, resolve_precision(recipe.train.precision, context.device))
+    precision = context.run_on_all_ranks(lambda: resolve_precision(recipe.train.precision, context.device))
+    context.check_agreement("would compute", f"in {precision.name}", "set train.precision to one that all have")
+    return Setup(recipe, context, splits, evaluation, plan, precision)
 
 
 def build_plan(recipe: Recipe, splits: Splits) -> StepPlan:

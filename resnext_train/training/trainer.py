@@ -312,19 +312,22 @@ class Trainer:
     def _failure_recorded(self) -> Iterator[None]:
         """Record in state.json and the log how a run fails; finish the checkpoint that is being written in any case."""
         try:
-            yield
-        except Preempted:
-            raise
+            with self.context.loss_recorded_by(self._record_failure):
+                yield
         except BaseException as error:
-            self.checkpointer.close()  # first: a checkpoint that is still being written ends by writing state.json, too
-            self.checkpointer.log_outcome()
-            self.log.write("failed", step=self.progress.step, text=str(error) or type(error).__name__)
-            if self.context.is_main:
-                self.folder.write_state("failed", self.progress.step)
+            if not isinstance(error, Preempted):
+                self._record_failure(error)
             raise
         finally:
             self.checkpointer.close()
             self.log.close()
+
+    def _record_failure(self, error: BaseException) -> None:
+        self.checkpointer.close()  # first: a checkpoint that is still being written ends by writing state.json, too
+        self.checkpointer.log_outcome()
+        self.log.write("failed", step=self.progress.step, text=str(error) or type(error).__name__)
+        if self.context.is_main:
+            self.folder.write_state("failed", self.progress.step)
 
     def _save_and_exit(self, signal_name: str) -> NoReturn:
         """Save the run and end it in order, by Preempted."""

@@ -33,7 +33,7 @@ class RankProcesses:
             for r in range(world_size)
         ]
         # Leave out the variables of a job that this process may be part of.
-        foreign = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD)|MASTER_|TORCHELASTIC|RESNEXT_TRAIN_")
+        foreign = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD)|MASTER_|TORCHELASTIC|RESNEXT_TRAIN_|SLURM_")
         env = {name: value for name, value in os.environ.items() if not foreign.match(name)}
         if world_size > 1:
             env = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", **env}

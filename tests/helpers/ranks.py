@@ -18,7 +18,7 @@ from helpers.commands import Command
 from resnext_train.config import load_recipe
 from resnext_train.distributed.dist_context import DistContext, connect
 from resnext_train.distributed.rank import Rank
-from resnext_train.errors import FaultError, Preempted
+from resnext_train.errors import FaultError, InputError, Preempted
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training.run import train
 from resnext_train.training.setup import set_up
@@ -61,6 +61,22 @@ def start_command(
 ) -> list[ForkServerProcess]:
     """Start what `run_command` runs; each rank calls `prepare` first, and prints to the file `output`."""
     return _start(world_size, lambda rank: (_command, command, arguments, prepare, output))
+
+
+def refusals(prepare: Callable[[], None], world_size: int, folder: Path) -> list[str]:
+    """With which sentence each rank is refused by `connect`, or as smoke.yaml is set up, after it calls `prepare`."""
+    ranks = _start(world_size, lambda rank: (_refusal, prepare, _result(folder, rank, world_size)))
+    assert exit_codes(ranks) == [0] * world_size
+    return [returned(folder, r, world_size) for r in range(world_size)]
+
+
+def as_by_srun() -> None:
+    """On a rank: take torchrun's variables for those that Slurm gives the tasks of a step, all on one node."""
+    variables = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    rank, world_size, local_rank, local_world_size, host, port = (os.environ.pop(name) for name in variables)
+    os.environ |= {"SLURM_PROCID": rank, "SLURM_LOCALID": local_rank, "SLURM_NODEID": "0", "SLURM_NTASKS": world_size}
+    os.environ |= {"SLURM_STEP_TASKS_PER_NODE": local_world_size, "SLURM_STEP_NODELIST": host}
+    os.environ |= {"SLURM_JOB_ID": port, "SLURM_STEP_ID": "0"}  # a job that no other test has
 
 
 def exit_codes(ranks: list[ForkServerProcess]) -> list[int | None]:
@@ -110,7 +126,7 @@ def _rank(rank: int, world_size: int, port: int, run: Callable[..., None], *argu
     os.environ |= {
         **{"RANK": str(rank), "WORLD_SIZE": str(world_size)},
         **{"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world_size)},
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
     }
     torch.set_num_threads(1)
     warnings.simplefilter("error")
@@ -120,6 +136,15 @@ def _rank(rank: int, world_size: int, port: int, run: Callable[..., None], *argu
 def _work(work: Work, patience: float, result: Path, arguments: tuple[Any, ...]) -> None:
     with connect(patience) as context:
         torch.save(work(context, *arguments), result)
+
+
+def _refusal(prepare: Callable[[], None], result: Path) -> None:
+    prepare()
+    try:
+        with connect() as context:
+            set_up(load_recipe("smoke.yaml"), context)
+    except InputError as error:
+        torch.save(str(error), result)
 
 
 def _command(

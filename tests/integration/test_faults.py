@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpointer import Checkpointer, SaveOutcome
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.loss_watch import LossWatch
 from resnext_train.errors import InputError
 from resnext_train.run_dir.run_lock import RunLock
 from resnext_train.training.train_step import TrainStep
@@ -143,6 +145,43 @@ def test_a_stuck_process_is_given_up_after_the_patience_of_the_recipe(tmp_path: 
     ranks[0].join(60)
     os.kill(ranks[1].pid, signal.SIGKILL)
     assert "process 1 of 2" in returned(tmp_path, 0, 2)
+
+
+def train_with_a_blocked_thread(context: DistContext, out: Path) -> dict[str, Any] | str:
+    """On rank 0 the main thread waits outside Python from its third step on, as for a GPU with a full launch queue."""
+    take_step = TrainStep.__call__
+
+    def blocked(self: TrainStep, micro_batches: Iterator[ImageBatch], step: int, size: int, lr: float) -> None:
+        if step == 2:
+            (out / "blocked").touch()
+            ctypes.CDLL(None).sleep(100)
+        take_step(self, micro_batches, step, size, lr)
+
+    with (out.with_suffix(".txt")).open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(LossWatch, "_GRACE", 1.0)
+    if context.rank == 0:
+        patch.setattr(TrainStep, "__call__", blocked)
+    return train_ranks(context, out, [*SMALL, *LONG])
+
+
+def test_a_dead_process_ends_one_that_is_blocked_outside_python(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ranks = start_ranks(train_with_a_blocked_thread, 2, tmp_path, out)
+    wait_for_step(out, 2)
+    while not (out / "blocked").exists():
+        time.sleep(0.01)
+    ranks[1].kill()
+    ranks[0].join(20)
+    exit_code = ranks[0].exitcode
+    ranks[0].kill()
+    assert exit_code == 1
+    told = out.with_suffix(".txt").read_text()
+    assert re.search("^resnext: error: process 1 of 2 .* gone", told, re.MULTILINE), told
+    assert state_of(out)["status"] == "failed"
+    assert "process 1 of 2" in events(out, "failed")[0]["text"]
+    assert checkpoint_file.load(out / "checkpoints" / "last.pt")["progress"]["step"] == 2
 
 
 def train_with_a_faulty_rank(context: DistContext, out: Path) -> dict[str, Any] | str:

@@ -45,7 +45,8 @@ PYTHON = """
         sys.exit(int(os.environ.get("STAND_IN_CHECK", 0)))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, stop)
-    names = ("OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE")
+    names = ("OMP_NUM_THREADS", "RESNEXT_TRAIN_THREADS", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME",
+             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE")
     tell(argv=sys.argv[1:], **{n: os.environ.get(n) for n in names})
     code = os.environ.get("STAND_IN_CODE")
     if code:
@@ -66,7 +67,8 @@ class StandIn:
     def __init__(self, folder: Path) -> None:
         self.out, self._log = folder / "run", folder / "calls.jsonl"
         self.env = {**os.environ, "PYTHON": str(folder / "python"), "STAND_IN_LOG": str(self._log)}
-        self.env.pop("GLOO_SOCKET_IFNAME", None)
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            self.env.pop(name, None)
         program(folder / "python", PYTHON)
 
     def calls(self) -> list[dict[str, Any]]:
@@ -164,6 +166,20 @@ def test_a_mistake_in_the_recipe_is_told_once_before_torchrun_starts(tmp_path: P
     assert text.count("\n") == 1
 
 
+def test_more_processes_than_micro_batches_are_told_once_before_torchrun_starts(tmp_path: Path) -> None:
+    """Also as slurm.sh starts the script: as one of several tasks of a step, which are no ranks."""
+    arguments = ["--nodes", "1", "--head", "localhost", "--procs", "32", "--"]
+    slurm = {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "1", "SLURM_LOCALID": "0"}
+    slurm |= {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_STEP_NODELIST": "no.such.invalid"}
+    code, text = launched(
+        *arguments, "--config", "resnext50_32x4d", "--out", str(tmp_path / "run"), PYTHON=sys.executable, **slurm
+    )
+    assert code == 2
+    assert text.startswith("resnext train: error: 32 processes but only 8 micro-batches")
+    assert text.endswith(": train.batch_size=1024 optimizer.lr=0.4 schedule.warmup=5\n")
+    assert text.count("\n") == 1
+
+
 def test_the_launch_line(stand_in: StandIn) -> None:
     stand_in.env |= {"CUDA_VISIBLE_DEVICES": "0,1,2", "STAND_IN_CODE": "0"}
     stand_in.env.pop("OMP_NUM_THREADS", None)
@@ -182,18 +198,20 @@ def test_the_launch_line(stand_in: StandIn) -> None:
     assert options["--signals-to-handle"] == "SIGTERM,SIGINT,SIGUSR1,SIGHUP"
     assert ("--numa-binding" in options) == (shutil.which("numactl") is not None)
     assert start["OMP_NUM_THREADS"] == str(max(1, len(os.sched_getaffinity(0)) // 3))
-    assert start["GLOO_SOCKET_IFNAME"] == "lo"
+    assert start["RESNEXT_TRAIN_THREADS"] == "auto"
+    assert (start["GLOO_SOCKET_IFNAME"], start["NCCL_SOCKET_IFNAME"]) == ("lo", "=lo")
     assert start["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
 
 
 def test_what_is_set_already_stays(stand_in: StandIn) -> None:
-    stand_in.env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "5", "GLOO_SOCKET_IFNAME": "ib0"}
-    stand_in.env["STAND_IN_CODE"] = "0"
+    stand_in.env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "5", "STAND_IN_CODE": "0"}
+    stand_in.env |= {"GLOO_SOCKET_IFNAME": "ib0", "NCCL_SOCKET_IFNAME": "ib"}
     assert stand_in.run() == 0
     (start,) = stand_in.starts()
     assert "--nproc-per-node=1" in start["argv"]
     assert not any(a.startswith("--numa-binding") for a in start["argv"])
-    assert (start["OMP_NUM_THREADS"], start["GLOO_SOCKET_IFNAME"]) == ("5", "ib0")
+    assert (start["OMP_NUM_THREADS"], start["RESNEXT_TRAIN_THREADS"]) == ("5", None)
+    assert (start["GLOO_SOCKET_IFNAME"], start["NCCL_SOCKET_IFNAME"]) == ("ib0", "ib")
 
 
 def test_torchrun_is_not_started_when_the_check_fails(stand_in: StandIn) -> None:

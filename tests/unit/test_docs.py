@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from resnext_train.cli.main import Command, find_command, parser_of
-from resnext_train.config import find_recipe
+from resnext_train.config import find_recipe, load_recipe
 from resnext_train.distributed.stop_signals import SIGNALS_TO_HANDLE
 
 ROOT = Path(__file__).parents[2]
@@ -70,3 +70,15 @@ def test_torchrun_is_told_all_signals_that_stop_a_run() -> None:
     assert len(lines) == 2
     assert all(f" --signals-to-handle={SIGNALS_TO_HANDLE} " in line for line in lines)
     assert SIGNALS_TO_HANDLE == "SIGTERM,SIGINT,SIGUSR1,SIGHUP"
+
+
+def test_runs_on_several_hosts_have_a_micro_batch_for_each_process() -> None:
+    """Where a line does not say how many GPUs a host has, there are 8, as the pages say beside it."""
+    lines = shown(r"^ {4}((?:scripts/multi_node\.sh|sbatch|srun|torchrun) .*)")
+    assert len(lines) >= 6
+    for line in lines:
+        counts = {name: int(n) for name, n in re.findall(r"--(\w[\w-]*)[= ](\d+)", line)}
+        hosts = counts.get("nodes", counts.get("nnodes", 1))
+        processes = counts.get("ntasks") or hosts * (counts.get("nproc_per_node") or counts.get("gpus-per-node", 8))
+        overrides = re.findall(r"(?:train|optimizer|schedule)\.[\w.]+=\S+", line)
+        assert load_recipe("resnext50_32x4d", overrides).train.micro_batches >= processes, line

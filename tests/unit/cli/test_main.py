@@ -13,6 +13,7 @@ import resnext_train
 from resnext_train.cli import main as cli
 from resnext_train.cli.main import Command, Group, find_command, main, parser_of
 from resnext_train.cli.run_command import run_command
+from resnext_train.distributed.rank import Rank
 
 COMMANDS = {"train", "eval", "info", "export", "prepare", "bench", "verify"}
 
@@ -138,7 +139,8 @@ def test_scripts_of_two_commands_are_the_commands(name: str, capsys: pytest.Capt
 def test_processes_of_a_launcher_start_no_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in Rank(0, 2, 0, 2, "localhost", 29500).variables().items():
+        monkeypatch.setenv(name, value)
     assert main(["train", "--procs", "2", "--config", "smoke"]) == 2
     assert "--procs 2" in capsys.readouterr().err
 

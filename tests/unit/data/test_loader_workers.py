@@ -23,14 +23,25 @@ from resnext_train.data.loader_workers import (
     starting_processes,
     worker_count,
     worker_deaths_explained,
+    worker_text,
 )
+from resnext_train.distributed.usable_cores import CoreShare
 from resnext_train.errors import InputError, LocalInputError
 
 
-def test_workers_auto_shares_the_cores_and_leaves_one_to_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
-    assert [worker_count("auto", local) for local in (1, 4, 8, 32)] == [15, 3, 1, 1]
-    assert worker_count(3, 8) == 3
+def test_workers_auto_takes_the_part_of_this_rank_but_one_core() -> None:
+    parts = [CoreShare(part, allowed=16) for part in (16.0, 4.0, 2.0, 0.5)]
+    assert [worker_count("auto", part) for part in parts] == [15, 3, 1, 1]
+    assert worker_count(3, parts[3]) == 3
+
+
+def test_the_reason_names_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 56)
+    expected = "27 each: 28 of this host's 56 cores are this process's, one is left for training"
+    assert worker_text("auto", CoreShare(28.0, allowed=28)) == expected
+    assert "0.7 of this host's 56 cores" in worker_text("auto", CoreShare(2 / 3, allowed=2))
+    assert "quota" in worker_text("auto", CoreShare(1.5, allowed=8, quota=3.0))
+    assert worker_text(3, CoreShare(28.0, allowed=28)).startswith("3 each")
 
 
 def test_loader_processes_are_forked_on_linux_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch.distributed as dist
 
 from helpers.ranks import run_ranks
 from resnext_train.distributed import dist_context
+from resnext_train.distributed.agreement import RankFacts
 from resnext_train.distributed.dist_context import DistContext, connect
 from resnext_train.distributed.flag_sync import FlagSync, StepFlags
 from resnext_train.distributed.heartbeat import Heartbeat
@@ -129,6 +131,38 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for name, value in Rank(0, 4, 0, 4, "localhost", 29500).variables().items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=r"^4 processes .*\b2 GPUs"), connect():
         pass
+
+
+def test_nccl_waits_longer_than_gloo_so_that_the_lost_rank_is_named_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reached(Exception):  # noqa: N818
+        pass
+
+    asked: dict[str, Any] = {}
+
+    def begin(backend: str, **options: Any) -> None:
+        asked.update(options, backend=backend)
+        raise Reached
+
+    for name, value in Rank(0, 2, 0, 1, "localhost", 29500).variables().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    facts = RankFacts("host", software={"found": "the same"})
+    monkeypatch.setattr(dist_context, "_meet", lambda place: None)
+    monkeypatch.setattr(dist_context, "_facts", lambda device: facts)
+    monkeypatch.setattr(dist_context, "exchange_facts", lambda *arguments: None)
+    monkeypatch.setattr(dist, "init_process_group", begin)
+    with pytest.raises(Reached), connect(100.0):
+        pass
+    assert (asked["backend"], asked["timeout"].total_seconds()) == ("gloo", 100)
+    monkeypatch.setattr(dist_context, "pick_device", lambda local_rank: torch.device("cuda", local_rank))
+    monkeypatch.setattr(dist_context, "refuse_tf32", lambda: None, raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    with pytest.raises(Reached), connect(100.0):
+        pass
+    assert (asked["backend"], asked["timeout"].total_seconds()) == ("nccl", 160)
