@@ -91,6 +91,6 @@ class SmallRun:
 
     def mean_loss(self) -> float:
         """Return the mean loss of all steps so far that were finite. All ranks call this."""
-        self.step.meter.read()
+        self.step.read_metrics()
         loss = self.step.meter.epoch.mean_loss
         return float("nan") if loss is None else loss
