@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,14 +36,14 @@ _LR = 1e-4
 Result = dict[str, Any]
 """All measurements, as `--json` writes them:
 
-measured         network, `device`, `precision`, `threads`; `world_size`, `batch_size` over all ranks, micro-batches in a
-                 step and of this rank; `rounds`, and steps in a lap
-rates            images/s over all ranks: of our `step`, and of the `bare` loop
+measured         network, `device`, `precision`, `threads`; `world_size`; images of a step over all ranks, its number of
+                 micro-batches and the images of one; `rounds`, and steps in a lap
+rates            images/s over all ranks: of our `step`, and of the `bare` loop (`bare_nchw`: in NCHW memory)
 ratio            our median over that of the bare loop
 step_ms, ms      milliseconds of our median lap's step, and of each part of it, which add up to it. `all_reduce` is what
                  summing gradients over ranks adds to the step, by comparison with steps that do not
-launches         dispatcher calls of a step by part, as on a GPU; `launches_beyond` forward, loss, backward and optimizer, and the
-                 `launch_budget` for them
+launches         dispatcher calls of a step by part, as on a GPU; `launches_beyond` those of forward, loss, backward and
+                 optimizer, and the `launch_budget` for them
 peak_memory_bytes  of our step alone
 flop_per_step, bytes_per_step  of this rank; `flop_per_s`, `bytes_per_s` by its step; `machine`: a matrix product's in
                  the same precision, and a copy's; `of_machine`: the quotients
@@ -60,7 +61,7 @@ class StepBench:
         self.step = build_train_step(self.setup, fine_tune=False)
         self.step.statistics.__enter__()  # for good: nobody uses the network afterwards
         self._number = 0
-        self._bare: tuple[BareLoop, list[ImageBatch]] | None = None
+        self._bare: dict[torch.memory_format, tuple[BareLoop, list[ImageBatch]]] = {}
 
     def take_step(self) -> None:
         """Take a step of ours, with the copy of its images to the device."""
@@ -68,24 +69,28 @@ class StepBench:
         self.step(on_device(iter(self.batches), self.context.device), self._number, images, _LR)
         self._number += 1
 
-    def take_bare_step(self) -> None:
-        """Take a step of the bare loop, whose images are on the device."""
-        if self._bare is None:
+    def take_bare_step(self, layout: torch.memory_format = torch.channels_last) -> None:
+        """Take a step of the bare loop, whose images are on the device, in this memory layout."""
+        if layout not in self._bare:
             setup, device = self.setup, self.context.device
             model = build_model(setup.recipe.model, setup.num_classes, setup.recipe.train.seed)
-            model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(device, memory_format=layout)  # type: ignore[call-overload]
             optimizer = SGD(model.parameters(), _LR, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True)
             loop = BareLoop(model, optimizer, setup.precision, self.context)
-            self._bare = loop, [batch.to(device) for batch in self.batches]
-        self._bare[0](self._bare[1])
+            batches = [batch.to(device) for batch in self.batches]
+            self._bare[layout] = loop, [b._replace(images=b.images.contiguous(memory_format=layout)) for b in batches]
+        loop, batches = self._bare[layout]
+        loop(batches)
 
-    def runners(self, steps: int) -> dict[str, Runner]:
-        """Return what is timed in turns, in laps of `steps` steps."""
-        timer = StepTimer(self.context.device)
-        runners = {"step": self._lap(self.take_step, steps, timer), "bare": self._lap(self.take_bare_step, steps, timer)}
+    def runners(self, steps: int, layouts: bool) -> dict[str, Runner]:
+        """Return what is timed in turns, in laps of `steps` steps; with `layouts` the bare loop in NCHW memory, too."""
+        takes: dict[str, Callable[[], object]] = {"step": self.take_step, "bare": self.take_bare_step}
+        if layouts:
+            takes["bare_nchw"] = partial(self.take_bare_step, torch.contiguous_format)
         if self.context.world_size > 1:
-            runners["local"] = self._lap(self._take_local_step, steps, timer)
-        return runners
+            takes["local"] = self._take_local_step
+        timer = StepTimer(self.context.device)
+        return {name: self._lap(take, steps, timer) for name, take in takes.items()}
 
     def _take_local_step(self) -> None:
         with self.step.without_sync():
@@ -103,8 +108,8 @@ class StepBench:
         return run
 
 
-def measure_step(recipe: Recipe, context: DistContext, rounds: int) -> Result:
-    """Measure on all ranks; the result is this rank's.
+def measure_step(recipe: Recipe, context: DistContext, rounds: int, layouts: bool = False) -> Result:
+    """Measure on all ranks; the result is this rank's. With `layouts` the bare loop is timed in NCHW memory, too.
 
     Raises:
         InputError: the recipe does not fit the ranks or the device.
@@ -122,12 +127,12 @@ def measure_step(recipe: Recipe, context: DistContext, rounds: int) -> Result:
     wait_for(device)
     longest = max(context.gather(time.perf_counter() - began))
     steps = max(1, min(50, round(LAP_SECONDS / longest)))
-    laps = in_turns("measuring", bench.runners(steps), rounds, shown=context.is_main)
+    laps = in_turns("measuring", bench.runners(steps, layouts), rounds, shown=context.is_main)
     ours, bare = rate_of(laps["step"]), rate_of(laps["bare"])
     parts = _parts(laps, steps)
     return {
         "measured": _measured(bench.setup, rounds, steps),
-        "rates": {"step": ours, "bare": bare},
+        "rates": {name: rate_of(laps[name]) for name in ("step", "bare", "bare_nchw") if name in laps},
         "ratio": ours["median"] / bare["median"],
         "step_ms": sum(parts.values()),
         "ms": parts,
@@ -207,8 +212,13 @@ def _without_files(recipe: Recipe) -> Recipe:
         classes = model.num_classes
     images = SyntheticData(
         source="synthetic",
-        **{"classes": classes, "train_images": recipe.train.batch_size, "val_images": max(2, recipe.eval.batch_size)},
-        **{"size": min(4096, recipe.augment.size), "workers": 0, "mean": data.mean, "std": data.std},
+        classes=classes,
+        train_images=recipe.train.batch_size,
+        val_images=2,
+        size=min(4096, recipe.augment.size),
+        workers=0,
+        mean=data.mean,
+        std=data.std,
     )
     return recipe.model_copy(update={"data": images})
 
@@ -217,15 +227,11 @@ def _first_step(setup: Setup) -> list[ImageBatch]:
     """Return this rank's micro-batches of the first step, on the CPU, in memory of their own."""
     cpu = DistContext(setup.context.place, torch.device("cpu"))
     loader = build_train_loader(setup.recipe, setup.splits.train, setup.plan, cpu, range(1), lambda text: None)
-    return [ImageBatch(images.clone(), *rest) for images, *rest in loader]
+    return [batch._replace(images=batch.images.clone()) for batch in loader]
 
 
 def _pinned(batch: ImageBatch, context: DistContext) -> ImageBatch:
     if context.device.type != "cuda":
         return batch
-    images, labels, maps, report = batch
-    return ImageBatch(
-        images.pin_memory(), labels.pin_memory(), None if maps is None else maps.pin_memory(), report
-    )
-
-
+    maps = None if batch.color_maps is None else batch.color_maps.pin_memory()
+    return ImageBatch(batch.images.pin_memory(), batch.labels.pin_memory(), maps, batch.report)

@@ -54,7 +54,7 @@ def progress(total: int, what: str, unit: str) -> Iterator[Callable[[int], objec
 
 
 def in_turns(what: str, runners: Mapping[Key, Runner], rounds: int, shown: bool = True) -> dict[Key, list[Lap]]:
-    """Run each runner once per round, after one round that does not count; `what` names the progress, if it is shown."""
+    """Run each runner once per round, after one that does not count; `what` names the progress, if it is shown."""
     laps: dict[Key, list[Lap]] = {key: [] for key in runners}
     with progress(len(runners) * (1 + rounds) * shown, what, "pass") as advance:
         for number in range(1 + rounds):

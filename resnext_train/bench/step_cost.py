@@ -24,14 +24,15 @@ def traffic_of(work: Callable[[], object]) -> int:
 
     Kernels that are fused into one move less; this is what eager ones need.
     """
-    with _Traffic() as traffic:
+    traffic = _Traffic()
+    with traffic:
         work()
     return traffic.bytes
 
 
 class _Traffic(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
 
     def __torch_dispatch__(

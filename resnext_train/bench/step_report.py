@@ -18,7 +18,12 @@ def step_report(result: Result) -> str:
         for name, key in (("our step", "step"), ("bare loop", "bare"))
     ]
     parts = [
-        [name, f"{result['ms'][name]:,.2f}", f"{_share(result['ms'][name], result['step_ms'])}", str(launches.get(name, 0))]
+        [
+            name,
+            f"{result['ms'][name]:,.2f}",
+            f"{_share(result['ms'][name], result['step_ms'])}",
+            str(launches.get(name, 0)),
+        ]
         for name in PARTS
     ]
     parts.append(["step", f"{result['step_ms']:,.2f}", "100 %", str(sum(launches.values()))])
@@ -37,8 +42,8 @@ def step_report(result: Result) -> str:
             f"{result['launch_budget']}",
             "",
             f"peak memory       {result['peak_memory_bytes'] / 1e9:.2f} GB",
-            f"arithmetic        {_si(result['flop_per_s'])}FLOP/s, {100 * of_machine['matmul']:.0f} % of a matrix product's "
-            f"{_si(machine['matmul_flop_per_s'])}FLOP/s",
+            f"arithmetic        {_si(result['flop_per_s'])}FLOP/s, {100 * of_machine['matmul']:.0f} % of a matrix "
+            f"product's {_si(machine['matmul_flop_per_s'])}FLOP/s",
             f"memory            {_si(result['bytes_per_s'])}B/s, {100 * of_machine['copy']:.0f} % of a copy's "
             f"{_si(machine['copy_bytes_per_s'])}B/s",
         ]

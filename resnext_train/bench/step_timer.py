@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 
@@ -56,7 +57,7 @@ class StepTimer:
         if self._on_gpu:
             torch.cuda.synchronize()
         seconds = dict.fromkeys(PARTS, 0.0)
-        for (begin, name), (end, _) in zip(marks, marks[1:], strict=False):
+        for (begin, name), (end, _) in pairwise(marks):
             if isinstance(begin, float) and isinstance(end, float):
                 seconds[name] += end - begin
             elif isinstance(begin, torch.cuda.Event) and isinstance(end, torch.cuda.Event):

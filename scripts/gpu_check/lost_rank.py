@@ -35,7 +35,9 @@ def kill_a_rank(host: Host, report: Report) -> None:
     report.record(ranks=host.ranks, killed=killed, exit_codes=codes, named=named)
     report.at_most("seconds_until_the_others_ended", seconds, _LIMIT)
     report.require(None not in codes, f"still running: ranks {[r for r, code in enumerate(codes) if code is None]}")
-    report.require(0 not in codes, f"ranks {[r for r, code in enumerate(codes) if code == 0]} ended as if all were well")
+    report.require(
+        0 not in codes, f"ranks {[r for r, code in enumerate(codes) if code == 0]} ended as if all were well"
+    )
     if not named:
         print(output)
     report.require(named, f"no process says that process {killed} of {host.ranks} is gone")

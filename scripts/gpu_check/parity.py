@@ -9,6 +9,7 @@ against its norm, or where that is smaller against a tenth of what it would be i
 
 from __future__ import annotations
 
+import math
 from statistics import median
 
 import torch
@@ -93,8 +94,8 @@ def _scale(state: State, name: str) -> float:
     if kind not in ("gradient", "momentum"):
         return 0.0
     alike = [t.double() for other, t in state.items() if other.startswith(f"{kind} ")]
-    mean_square = sum(t.square().sum().item() for t in alike) / sum(t.numel() for t in alike)
-    return _SMALL_PART * float(mean_square) ** 0.5
+    squares = sum(float(t.square().sum()) for t in alike)
+    return _SMALL_PART * math.sqrt(squares / sum(t.numel() for t in alike))
 
 
 def relative_error(tensor: Tensor, exact: Tensor, scale: float = 0.0) -> float:
@@ -104,7 +105,7 @@ def relative_error(tensor: Tensor, exact: Tensor, scale: float = 0.0) -> float:
     """
     exact, tensor = exact.double(), tensor.double()
     norm = max(exact.norm().item(), scale * exact.numel() ** 0.5, 1e-30)
-    error = (tensor - exact).norm().item() / norm
+    error = float((tensor - exact).norm().item()) / norm
     return error if error < float("inf") else float("inf")
 
 
@@ -121,5 +122,5 @@ def _least_cosine(state: State, exact: State) -> tuple[str, float]:
 
 def cosine(tensor: Tensor, exact: Tensor) -> float:
     """Return the cosine of the angle between two tensors; -1 where one is not finite."""
-    value = F.cosine_similarity(tensor.double().flatten(), exact.double().flatten(), dim=0, eps=1e-30).item()
+    value = float(F.cosine_similarity(tensor.double().flatten(), exact.double().flatten(), dim=0, eps=1e-30).item())
     return value if value == value else -1.0

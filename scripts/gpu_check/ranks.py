@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from resnext_train.distributed.dist_context import DistContext, connect
+from resnext_train.distributed.dist_context import connect
 from scripts.gpu_check.report import Host
 
 PATIENCE = 30.0
@@ -29,7 +30,8 @@ def run_ranks(work: Callable[..., Any], world_size: int, host: Host, *arguments:
     """
     # Not fork: a process that has used CUDA cannot be forked.
     mp_context = multiprocessing.get_context("forkserver")
-    mp_context.set_forkserver_preload(["resnext_train.training.run", "torch._dynamo", work.__module__])
+    compiler = ["torch._dynamo"] if "resnext_train.training.optimizer" in sys.modules else []  # of torch's optimizers
+    mp_context.set_forkserver_preload([work.__module__, *compiler])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -92,6 +94,3 @@ def same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> b
         and t.contiguous().numpy().tobytes() == other[name].contiguous().numpy().tobytes()
         for name, t in one.items()
     )
-
-
-__all__ = ["PATIENCE", "DistContext", "alone", "equal_on_all", "run_ranks", "same_bits"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,11 +24,10 @@ def _recipe_options(context: DistContext) -> tuple[str, ...]:
 
 def _spoilt(batch: ImageBatch) -> ImageBatch:
     """Return the micro-batch with colours of its second image that are not numbers."""
-    images, labels, colors, loading = batch
-    assert colors is not None
-    colors = colors.clone()
-    colors[1].view(-1)[-3:] = float("nan")  # numbers, and no choice of an operation
-    return ImageBatch(images, labels, colors, loading)
+    assert batch.color_maps is not None
+    maps = batch.color_maps.clone()
+    maps[1] = float("nan")
+    return batch._replace(color_maps=maps)
 
 
 def take_spoilt_steps(context: DistContext) -> dict[str, Any]:
@@ -43,8 +43,8 @@ def take_spoilt_steps(context: DistContext) -> dict[str, Any]:
         states.append(run.kept())
     skipped = [[s.step, s.micro_batches] for s in run.step.read_metrics()]
     return {
-        "kept": [same_bits(before, after) for before, after in zip(states, states[1:], strict=False)],
-        "finite": all(t.isfinite().all().item() for t in states[-1].values()),
+        "kept": [same_bits(before, after) for before, after in pairwise(states)],
+        "finite": _all_finite(states[-1]),
         "skipped": skipped,
         "last": states[-1],
     }
@@ -65,7 +65,11 @@ def overflow(context: DistContext) -> dict[str, Any]:
         if not kept[-1]:
             break
     last = run.kept()
-    return {"kept": kept, "scales": scales, "finite": all(t.isfinite().all().item() for t in last.values()), "last": last}
+    return {"kept": kept, "scales": scales, "finite": _all_finite(last), "last": last}
+
+
+def _all_finite(state: dict[str, torch.Tensor]) -> bool:
+    return all(bool(t.isfinite().all()) for t in state.values())
 
 
 def skip_steps(host: Host, report: Report) -> None:

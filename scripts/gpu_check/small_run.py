@@ -73,16 +73,9 @@ class SmallRun:
     def tensors(self) -> dict[str, Tensor]:
         """Return copies of all weights, buffers, gradients and the optimizer's state, on the CPU."""
         model, optimizer = self.step.model, self.step.optimizer
-        gradients = {f"gradient {k}": p.grad for k, p in model.named_parameters() if p.grad is not None}
-        names = [name for name, _ in model.named_parameters()]
-        by_parameter = {p: name for name, p in model.named_parameters()}
-        assert len(by_parameter) == len(names)
-        momentum = {
-            f"momentum {by_parameter[p]}": t
-            for p, held in optimizer.optimizer.state.items()
-            for key, t in held.items()
-            if key == "momentum_buffer"
-        }
+        gradients = {f"gradient {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+        held = optimizer.optimizer.state
+        momentum = {f"momentum {name}": held[p]["momentum_buffer"] for name, p in model.named_parameters()}
         return {k: t.detach().cpu().clone() for k, t in {**model.state_dict(), **gradients, **momentum}.items()}
 
     def kept(self) -> dict[str, Tensor]:

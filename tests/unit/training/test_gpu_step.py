@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from helpers.gpu import gpu_syncs_forbidden
 from helpers.ranks import single
 from helpers.steps import NETWORK, step_images, take_steps, train_step
 from resnext_train.compute.loss import TrainingLoss
@@ -18,6 +17,7 @@ from resnext_train.distributed.dist_context import DistContext, refuse_tf32
 from resnext_train.distributed.rank import Rank
 from resnext_train.models.build_model import build_model
 from resnext_train.training.optimizer import build_optimizer
+from resnext_train.verify.gpu_syncs import gpu_syncs_forbidden
 
 
 @pytest.mark.gpu
