@@ -56,10 +56,9 @@ def _measured(arguments: Sequence[str], procs: int) -> dict[str, Any]:
             check=False,
         )
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix(
-                "resnext bench step: error: "
-            )
-            text = f"on {procs} process{'es' * (procs > 1)}: {last}"
+            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            told = last.removeprefix("resnext bench step: error: ")
+            text = f"on {procs} process{'es' * (procs > 1)}: {told}"
             raise InputError(text) if done.returncode == 2 else FaultError(text)
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return result

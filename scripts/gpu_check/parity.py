@@ -83,12 +83,12 @@ def _half_precisions(host: Host, report: Report) -> list[str]:
 def _errors(states: list[list[State]], exact: list[list[State]], step: int) -> list[float]:
     """Return the largest error of a tensor after `step`, by seed."""
     return [
-        max(relative_error(own[step][name], t, _scale(other[step], name)) for name, t in other[step].items())
+        max(relative_error(own[step][name], t, tensor_scale(other[step], name)) for name, t in other[step].items())
         for own, other in zip(states, exact, strict=True)
     ]
 
 
-def _scale(state: State, name: str) -> float:
+def tensor_scale(state: State, name: str) -> float:
     """Return the root mean square that a tensor's error is at least compared with; 0 for what is no gradient."""
     kind = name.split(" ")[0]
     if kind not in ("gradient", "momentum"):
@@ -114,7 +114,7 @@ def _least_cosine(state: State, exact: State) -> tuple[str, float]:
     cosines = {
         name: cosine(state[name], t)
         for name, t in exact.items()
-        if t.numel() > 1 and t.double().norm().item() > _scale(exact, name) * t.numel() ** 0.5
+        if t.numel() > 1 and t.double().norm().item() > tensor_scale(exact, name) * t.numel() ** 0.5
     }
     name = min(cosines, key=lambda key: cosines[key])
     return name, cosines[name]

@@ -6,6 +6,7 @@ Imports no torch, so that a broken installation fails stages and not the check.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -25,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 _MARK = "RESNEXT_GPU_CHECK_STAGE"
 """Environment variable by which all processes that a stage has started are found, whatever group they are in."""
 
+_LEAST = 10.0
+"""Seconds that must be left for a stage to begin."""
+
 Result = dict[str, Any]
 
 
@@ -41,14 +45,27 @@ class Stage:
 
 
 def run_stages(
-    stages: Sequence[Stage], device: Literal["cpu", "cuda"], gpus: int, about: Mapping[str, Any], out: Path | None
+    stages: Sequence[Stage],
+    device: Literal["cpu", "cuda"],
+    gpus: int,
+    about: Mapping[str, Any],
+    out: Path | None,
+    seconds: float = math.inf,
 ) -> list[Result]:
-    """Run `stages` and return their results; write these after each, behind `about`, to the file `out`."""
+    """Run `stages` and return their results; write these after each, behind `about`, to the file `out`.
+
+    After `seconds` none is running any more, and no other begins.
+    """
     results: list[Result] = []
     _write(out, about, results)
+    end = time.monotonic() + seconds
     for stage in stages:
         print(f"{stage.name:6s}{stage.title} ...", flush=True)
-        results.append(_run(stage, device, gpus))
+        left = end - time.monotonic()
+        if left < _LEAST:
+            results.append(_skipped(stage, f"the {seconds:g} s of the whole check were over"))
+        else:
+            results.append(_run(stage, device, gpus, left))
         _write(out, about, results)
         result = results[-1]
         reason = f": {result['reason']}" if result["reason"] else ""
@@ -69,8 +86,12 @@ def environment(device: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **hidden}
 
 
-def _run(stage: Stage, device: Literal["cpu", "cuda"], gpus: int) -> Result:
-    limit = stage.limits[0 if device == "cuda" else 1]
+def _skipped(stage: Stage, reason: str) -> Result:
+    return {"name": stage.name, "verdict": "skipped", "reason": reason, "seconds": 0.0, "figures": {}}
+
+
+def _run(stage: Stage, device: Literal["cpu", "cuda"], gpus: int, left: float) -> Result:
+    limit = min(stage.limits[0 if device == "cuda" else 1], left)
     began = time.monotonic()
     with TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True) as name:
         folder = Path(name)

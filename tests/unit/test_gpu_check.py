@@ -106,6 +106,14 @@ def test_whatever_a_stage_does_it_gets_its_verdict_and_the_others_run(
     )
 
 
+def test_no_stage_begins_when_the_time_is_over() -> None:
+    stage = Stage("late", "late", "nowhere:nothing", (60, 60))
+    (late,) = run_stages([stage], "cpu", 0, {}, None, seconds=5)
+    assert (late["verdict"], late["figures"]) == ("skipped", {})
+    assert "5 s" in late["reason"]
+    assert exit_code([late]) == 1
+
+
 @pytest.mark.parametrize(
     ("verdicts", "code"),
     [(["passed", "skipped"], 0), (["passed"], 0), (["skipped"], 1), ([], 1), (["passed", "failed", "skipped"], 1)],
