@@ -80,10 +80,11 @@ def exit_code(results: Sequence[Result]) -> int:
 
 
 def environment(device: str) -> dict[str, str]:
-    """Return the environment of a process that finds this checkout, and on a CPU no GPU."""
+    """Return the environment of a process that finds this checkout; on a CPU no GPU, and has one thread."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    return {**os.environ, "PYTHONPATH": path, **hidden}
+    # Several ranks of several threads each would spin for the cores that they lack.
+    on_cpu = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or "1"}
+    return {**os.environ, "PYTHONPATH": path, **(on_cpu if device == "cpu" else {})}
 
 
 def _skipped(stage: Stage, reason: str) -> Result:
