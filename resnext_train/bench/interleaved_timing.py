@@ -53,10 +53,10 @@ def progress(total: int, what: str, unit: str) -> Iterator[Callable[[int], objec
         yield bar.update
 
 
-def in_turns(what: str, runners: Mapping[Key, Runner], rounds: int) -> dict[Key, list[Lap]]:
-    """Run each runner once per round, after one round that does not count; `what` names the progress."""
+def in_turns(what: str, runners: Mapping[Key, Runner], rounds: int, shown: bool = True) -> dict[Key, list[Lap]]:
+    """Run each runner once per round, after one that does not count; `what` names the progress, if it is shown."""
     laps: dict[Key, list[Lap]] = {key: [] for key in runners}
-    with progress(len(runners) * (1 + rounds), what, "pass") as advance:
+    with progress(len(runners) * (1 + rounds) * shown, what, "pass") as advance:
         for number in range(1 + rounds):
             for key, run in runners.items():
                 laps[key].append(run(number))

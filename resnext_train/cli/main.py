@@ -76,6 +76,31 @@ _PREPARE = {
     ),
 }
 
+_BENCH = {
+    "data": Command(
+        "time the input pipeline on training images",
+        parsers.bench_data_arguments,
+        "bench_requests:read_data",
+        "bench:data",
+        intermixed=True,
+    ),
+    "step": Command(
+        "time a recipe's step, part by part, beside a bare loop",
+        parsers.bench_step_arguments,
+        "bench_requests:read_step",
+        "bench:step",
+        many_processes=True,
+        intermixed=True,
+    ),
+    "scaling": Command(
+        "time a recipe's step on one process and on more",
+        parsers.bench_scaling_arguments,
+        "bench_requests:read_scaling",
+        "bench:scaling",
+        intermixed=True,
+    ),
+}
+
 RESNEXT = Group(
     "train and evaluate ResNeXt and ResNet",
     "Train and evaluate ResNeXt and ResNet on ImageNet, on CIFAR, or on any folder of images, as the papers did.",
@@ -113,12 +138,10 @@ RESNEXT = Group(
             "Pack images into a few large files that training reads fast; check images; unpack.",
             _PREPARE,
         ),
-        "bench": Command(
-            "measure how fast this machine feeds training",
-            parsers.bench_arguments,
-            "requests:read_bench",
-            "bench:bench",
-            intermixed=True,
+        "bench": Group(
+            "measure how fast this machine feeds training, and trains",
+            "Measure how fast this machine reads images and takes steps, and what more processes bring.",
+            _BENCH,
         ),
         "verify": Command(
             "prove that a recipe resumes exactly",

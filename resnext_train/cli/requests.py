@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnext_train.bench import TIERS
 from resnext_train.checkpoint.resume import check_resume, continued_recipe, named_checkpoints, run_folder
 from resnext_train.config import (
     LoadedRecipe,
@@ -26,7 +25,6 @@ from resnext_train.config import (
     recipe_from_dict_with_notes,
     run_name,
 )
-from resnext_train.distributed.process_limits import check_socket_folder
 from resnext_train.distributed.rank import PATIENCE, planned_processes, this_rank
 from resnext_train.errors import InputError
 from resnext_train.models.architecture import check_model
@@ -57,7 +55,7 @@ class TrainRequest:
 
 def read_train(args: Namespace) -> TrainRequest:
     """Read the recipe, and check that the run folder takes it."""
-    overrides = _overrides(args)
+    overrides = given_overrides(args)
     resume = args.resume
     if "=" in resume and not os.path.lexists(resume):  # --resume without a value, before an override
         resume, overrides = "auto", [*overrides, resume]
@@ -67,9 +65,9 @@ def read_train(args: Namespace) -> TrainRequest:
     loaded = _train_recipe(args.config, continued, overrides)
     folder = continued if continued and not args.out else RunDir(Path(args.out or Path("runs") / run_name(args.config)))
     recipe = continued_recipe(folder, loaded.recipe, resume)
-    _check_model(loaded)
-    _check_procs(args.procs)
-    _check_micro_batches(recipe, max(args.procs, this_rank().world_size, planned_processes()))
+    check_network(loaded)
+    check_procs(args.procs)
+    check_micro_batches(recipe, max(args.procs, this_rank().world_size, planned_processes()))
     if not args.dry_run:  # which checks it last, so that the rest is seen
         check_resume(folder, recipe, resume)
     if args.profile is not None and args.profile < 1:
@@ -77,7 +75,7 @@ def read_train(args: Namespace) -> TrainRequest:
     return TrainRequest(recipe, folder, resume, args.dry_run, loaded.notes, args.profile or 0)
 
 
-def _check_model(loaded: LoadedRecipe) -> None:
+def check_network(loaded: LoadedRecipe) -> None:
     """Check the network; a mistake gets the place in the recipe that it is in."""
     try:
         check_model(loaded.recipe.model)
@@ -86,7 +84,7 @@ def _check_model(loaded: LoadedRecipe) -> None:
         raise InputError(f"{loaded.place(key[0])}: {error}" if key else str(error)) from error
 
 
-def _overrides(args: Namespace) -> list[str]:
+def given_overrides(args: Namespace) -> list[str]:
     """Return the overrides of a command, those by options first, so that section.key=value wins."""
     return [*args.shortcuts, *args.overrides]
 
@@ -103,12 +101,12 @@ def _train_recipe(config: str | None, continued: RunDir | None, overrides: list[
     return recipe_from_dict_with_notes(read_yaml(continued.recipe), str(continued.recipe), overrides)
 
 
-def _check_procs(procs: int) -> None:
+def check_procs(procs: int) -> None:
     if procs < 1:
         raise InputError(f"--procs {procs}: must be at least 1")
 
 
-def _check_micro_batches(recipe: Recipe, world_size: int) -> None:
+def check_micro_batches(recipe: Recipe, world_size: int) -> None:
     train, micro_batches = recipe.train, recipe.train.micro_batches
     if world_size > micro_batches:
         raise InputError(
@@ -150,11 +148,11 @@ class EvalRequest:
 
 def read_eval(args: Namespace) -> EvalRequest:
     """Read the recipe, if one is given, and check that the checkpoint is there."""
-    overrides = _overrides(args)
-    _check_procs(args.procs)
+    overrides = given_overrides(args)
+    check_procs(args.procs)
     checkpoint = _checkpoint(args.ckpt, args.overrides)
     recipe = _own_recipe(args.config, overrides)
-    _check_json(args.json)
+    check_json(args.json)
     return EvalRequest(checkpoint, recipe, overrides, args.classes, args.json)
 
 
@@ -162,7 +160,7 @@ def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
     if config is None:
         return None
     loaded = load_recipe_with_notes(config, overrides)
-    _check_model(loaded)
+    check_network(loaded)
     return loaded.recipe
 
 
@@ -182,7 +180,7 @@ def _checkpoint(path: str | None, words: Sequence[str] = ()) -> Path:
     return Path(path)
 
 
-def _check_json(file: str | None) -> None:
+def check_json(file: str | None) -> None:
     if file and os.path.isdir(file):  # noqa: PTH112  unlike Path.is_dir: False for any odd name
         raise InputError(f"--json: {file} is a folder; name a file")
     if file and not Path(file).absolute().parent.is_dir():
@@ -286,39 +284,6 @@ def _network_or_recipe(name: str, overrides: list[str]) -> tuple[ModelSection, s
 
 
 @dataclass(frozen=True)
-class BenchRequest:
-    """Images to read for the clock."""
-
-    recipe: Recipe
-    images: int
-    rounds: int
-    tiers: list[str]
-    baseline: bool
-    json: str | None
-
-
-def read_bench(args: Namespace) -> BenchRequest:
-    """Read the recipe, and check the measurement's options."""
-    if args.what is None:
-        raise InputError(f"say what to measure: data, as in resnext bench data --config {args.config}")
-    words = args.tiers or []  # argparse gives --tiers the overrides that follow it, too
-    tiers, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w] + args.overrides
-    overrides = [*args.shortcuts, *overrides]
-    for option, least in (("images", 2), ("rounds", 1)):
-        if getattr(args, option) < least:
-            raise InputError(f"--{option} {getattr(args, option)}: must be at least {least}")
-    for tier in tiers:
-        if tier not in TIERS:
-            raise InputError(f"--tiers {tier}: must be among {', '.join(TIERS)}")
-    if args.tiers and not tiers:
-        raise InputError(f"--tiers names no tier; name some of {', '.join(TIERS)}")
-    recipe = load_recipe(args.config, overrides)
-    _check_json(args.json)
-    check_socket_folder()
-    return BenchRequest(recipe, args.images, args.rounds, list(dict.fromkeys(tiers)), args.baseline, args.json)
-
-
-@dataclass(frozen=True)
 class VerifyRequest:
     """A proof to make, and the folder that keeps both runs."""
 
@@ -332,10 +297,10 @@ def read_verify(args: Namespace) -> VerifyRequest:
         if getattr(args, name) < least:
             raise InputError(f"--{name} must be at least {least}")
     own = [f"train.max_steps={args.steps}", "log.every=1", "log.tensorboard=false", "checkpoint.every_steps=2"]
-    overrides = [*_overrides(args), *own]
+    overrides = [*given_overrides(args), *own]
     loaded = load_recipe_with_notes(args.config, overrides)
-    _check_model(loaded)
-    _check_micro_batches(loaded.recipe, args.procs)
+    check_network(loaded)
+    check_micro_batches(loaded.recipe, args.procs)
     out = Path(args.out) if args.out else None
     if out and out.exists() and any(out.iterdir()):
         raise InputError(f"--out {out} is not empty; choose another folder")

@@ -54,7 +54,7 @@ class FiniteOptimizer:
     ) -> None:
         self._parameters = list(model.parameters())
         self.optimizer, self.scaler, self._clip_norm = optimizer, scaler, clip_norm
-        self._skips = torch.zeros((), device=self._parameters[0].device)
+        self._skips = torch.zeros((), dtype=torch.float32, device=self._parameters[0].device)
 
     def gradients(self) -> Gradients:
         """Return the gradients that the parameters hold."""

@@ -174,6 +174,10 @@ class TrainStep:
         self.optimizer.hold(None)
         self.statistics.restore()
 
+    def without_sync(self) -> AbstractContextManager[None]:
+        """Return a context in which steps sum no gradients over ranks, to measure what the sum takes."""
+        return self._forward.no_sync()
+
     def read_metrics(self) -> list[Skipped]:
         """Wait for the device: bring `meter` up to date, and return the steps skipped since the last call."""
         results = self._results.read()

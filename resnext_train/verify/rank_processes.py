@@ -68,6 +68,23 @@ class RankProcesses:
             process.wait()
         return running
 
+    def kill_rank(self, rank: int) -> None:
+        """SIGKILL one rank and its loader processes; the others go on."""
+        os.killpg(self._processes[rank].pid, signal.SIGKILL)
+        self._processes[rank].wait()
+
+    def codes_within(self, seconds: float) -> list[int | None]:
+        """Return the exit codes by rank as soon as all have ended; None for those that run after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while any(p.poll() is None for p in self._processes) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return [p.poll() for p in self._processes]
+
+    def output(self) -> str:
+        """Return what all ranks have printed so far."""
+        self._output.seek(0)
+        return self._output.read().decode(errors="replace")
+
     def wait(self) -> None:
         """Wait for the end of the run.
 
@@ -76,8 +93,7 @@ class RankProcesses:
         """
         codes = [p.wait() for p in self._processes]
         if any(codes):
-            self._output.seek(0)
-            lines = self._output.read().decode(errors="replace").strip().splitlines()
+            lines = self.output().strip().splitlines()
             raise FaultError(f"a run ended with exit code {max(codes, key=abs)}: {lines[-1] if lines else 'no output'}")
 
     def watch(self, target: int | None) -> tuple[float | None, int]:

@@ -57,7 +57,7 @@ def test_commands_that_are_shown_have_the_options_that_are_shown() -> None:
     assert len(lines) > 120
     for line in dict.fromkeys(lines):
         words = shlex.split(line, comments=True)[1:]
-        count = 2 if words[0] == "prepare" else 1
+        count = 2 if words[0] in ("prepare", "bench") else 1
         command = find_command(words[:count])
         assert isinstance(command, Command)
         args = parser_of("resnext", command).parse_intermixed_args(words[count:])

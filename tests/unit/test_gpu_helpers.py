@@ -10,7 +10,7 @@ import warnings
 import pytest
 import torch
 
-from helpers.gpu import gpu_syncs_forbidden
+from resnext_train.verify.gpu_syncs import gpu_syncs_forbidden
 
 
 def test_no_gpu_is_visible_here_and_in_other_processes() -> None:

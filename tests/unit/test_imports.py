@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("regular_file", "errors"),
     },
     "prepare": {"data", "regular_file", "errors", "atomic_file"},
-    "bench": {"prepare", "data", "compute", "distributed", "config", "errors"},
+    "bench": {"training", "prepare", "data", "models", "compute", "distributed", "config", "errors"},
     "verify": {"errors"},
     "cli": {
         *("training", "prepare", "bench", "verify", "evaluation", "data", "models", "compute", "checkpoint", "run_dir"),

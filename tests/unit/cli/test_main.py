@@ -81,7 +81,8 @@ def test_help_imports_neither_torch_nor_pydantic() -> None:
     code = (
         "import sys\n"
         "from resnext_train.cli.main import main\n"
-        "for words in (['train'], ['eval'], ['info'], ['export'], ['prepare', 'pack'], ['bench'], ['verify'], []):\n"
+        "one, more = ['train', 'eval', 'info', 'export', 'verify'], [['prepare', 'pack'], ['bench', 'step'], []]\n"
+        "for words in [*([word] for word in one), *more]:\n"
         "    try: main([*words, '--help'])\n"
         "    except SystemExit as e: assert e.code == 0\n"
         "sys.exit(bool({'torch', 'pydantic', 'numpy'} & set(sys.modules)))"
@@ -106,6 +107,8 @@ def test_help_imports_neither_torch_nor_pydantic() -> None:
         ("info resnet51", "resnet51"),
         ("prepare pack a b --tier raw --size 7", "--size 7"),
         ("bench data --config smoke --rounds 0", "--rounds 0"),
+        ("bench step --config smoke --procs 5", "5 processes"),
+        ("bench scaling --config smoke --procs 5", "5 processes"),
         ("verify --config smoke --kills 0", "--kills"),
         ("verify --config smoke --procs 5", "5 processes"),
     ],
@@ -120,7 +123,7 @@ def test_a_mistake_is_one_sentence_before_torch_is_imported(words: str, key: str
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1
-    command = "prepare pack" if words.startswith("prepare") else words.split()[0]
+    command = " ".join(words.split()[: 2 if words.startswith(("prepare", "bench")) else 1])
     assert done.stderr.startswith(f"resnext {command}: error: ")
     assert key in done.stderr
 

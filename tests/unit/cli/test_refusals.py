@@ -27,6 +27,9 @@ SENTENCES = {
     "prepare check x": "x is neither a folder nor a .csv file; give one with images, or a table of path,label",
     "prepare unpack x out": "x holds no finished pack, and neither do its train and val; give a pack's folder",
     "bench data --config smoke --tiers zip": "--tiers zip: must be among folder, exact, resized, raw",
+    "bench step --config smoke --rounds 0": "--rounds 0: must be at least 1",
+    "bench scaling --config smoke --procs 1,8": "8 processes but only 4 micro-batches in a step (train.batch_size 64 / "
+    "train.micro_batch 16); start at most 4, or make train.micro_batch smaller",
     "verify --config smoke --kills 0": "--kills must be at least 1",
 }
 """What each command says; the other tests of refusals look for keys, paths and numbers only."""
@@ -41,7 +44,7 @@ def test_every_command_refuses_in_one_sentence(
     monkeypatch.chdir(tmp_path)
     arguments = words.split()
     assert main(arguments) == 2
-    command = " ".join(arguments[:2]) if arguments[0] == "prepare" else arguments[0]
+    command = " ".join(arguments[:2]) if arguments[0] in ("prepare", "bench") else arguments[0]
     assert capsys.readouterr().err == error_line(command, SENTENCES[words])
 
 

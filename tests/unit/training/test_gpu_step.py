@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from helpers.gpu import gpu_syncs_forbidden
 from helpers.ranks import single
 from helpers.steps import NETWORK, NORMALISE, step_images, take_steps, train_step
 from resnext_train.compute.backend import refuse_tf32
@@ -26,6 +25,7 @@ from resnext_train.evaluation.evaluate import evaluate
 from resnext_train.models.build_model import build_model
 from resnext_train.training.compiled_network import NetworkOptions
 from resnext_train.training.optimizer import build_optimizer
+from resnext_train.verify.gpu_syncs import gpu_syncs_forbidden
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""What tests of a GPU share."""
+"""Make the host's waiting for a GPU an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def gpu_syncs_forbidden() -> Iterator[None]:
-    """Make the host's waiting for the GPU an error while inside; the mode is put back however that ends."""
+    """Raise RuntimeError where the host waits for the GPU while inside; the mode is put back however that ends."""
     before = torch.cuda.get_sync_debug_mode()
     try:
         _set_sync_mode("error")

@@ -1,0 +1,123 @@
+"""resnext bench step and resnext bench scaling, with a tiny network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.commands import Refuses, bench
+from helpers.runs import SMALL, run_module
+from resnext_train.bench import bench_step
+from resnext_train.bench.step_cost import flop_of, traffic_of
+from resnext_train.bench.step_timer import PARTS, StepTimer
+from resnext_train.compute.step_parts import part
+
+TINY = ["--config", "smoke.yaml", *SMALL]
+
+
+def check_consistent(result: dict[str, Any], world_size: int) -> None:
+    """What follows from other figures does."""
+    m, ms = result["measured"], result["ms"]
+    assert (m["world_size"], m["batch_size"], m["micro_batches"], m["micro_batch"]) == (world_size, 16, 4, 4)
+    assert list(ms) == list(PARTS)
+    assert all(value >= 0 for value in ms.values())
+    assert sum(ms.values()) == pytest.approx(result["step_ms"])
+    assert all(ms[name] > 0 for name in ("color", "forward", "loss", "backward", "optimizer", "rest"))
+    for rate in result["rates"].values():
+        assert 0 < rate["lowest"] <= rate["median"] <= rate["highest"]
+        assert len(rate["rounds"]) == m["rounds"]
+    if m["rounds"] == 1:  # the parts are all of the lap but its first and last microseconds
+        assert 16_000 / result["step_ms"] == pytest.approx(result["rates"]["step"]["median"], rel=0.1)
+    assert result["ratio"] == pytest.approx(result["rates"]["step"]["median"] / result["rates"]["bare"]["median"])
+
+
+def test_a_step_by_parts_beside_a_bare_loop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_step, "LAP_SECONDS", 0.05)
+    file = tmp_path / "step.json"
+    assert bench(["step", *TINY, "--rounds", "1", "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    check_consistent(result, 1)
+    assert result["ms"]["all_reduce"] == 0
+    beyond = sum(n for name, n in result["launches"].items() if name in ("input", "color", "all_reduce", "rest"))
+    assert result["launches_beyond"] == beyond <= result["launch_budget"]
+    assert result["flop_per_s"] == pytest.approx(1000 * result["flop_per_step"] / result["step_ms"])
+    assert result["of_machine"]["copy"] == pytest.approx(result["bytes_per_s"] / result["machine"]["copy_bytes_per_s"])
+    assert 0 < result["of_machine"]["matmul"] < 2
+    assert result["peak_memory_bytes"] > 1e8
+    assert {"versions", "git_commit"} < set(result)
+    out = capsys.readouterr().out
+    for told in ("16 images over all processes, in 4 micro-batches of 4", "bare loop", "backward", "peak memory"):
+        assert told in out
+
+
+@pytest.mark.slow
+def test_more_processes_take_the_same_step(tmp_path: Path) -> None:
+    file = tmp_path / "scaling.json"
+    out = run_module("bench", "scaling", *TINY, "--procs", "2", "--rounds", "1", "--json", str(file))
+    result = json.loads(file.read_text())
+    assert list(result["rates"]) == list(result["efficiency"]) == ["1", "2"]
+    one, two = (result["rates"][n]["step"]["median"] for n in ("1", "2"))
+    assert result["efficiency"] == pytest.approx({"1": 1.0, "2": two / one / 2})
+    for n in (1, 2):
+        of_n = {key: result[key][str(n)] for key in ("measured", "rates", "step_ms", "ms")}
+        ratio = of_n["rates"]["step"]["median"] / of_n["rates"]["bare"]["median"]
+        check_consistent({**of_n, "ratio": ratio}, n)
+    assert "efficiency" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["step", *TINY, "--rounds", "0"], ("--rounds 0", " 1")),
+        (["step", *TINY, "--procs", "5"], ("5 processes", "4 micro-batches")),
+        (["step", *TINY, "--baseline"], ("--baseline",)),
+        (["step", *TINY, "train.precision=fp16"], ("train.precision=fp16", "GPU")),
+        (["step", "--config", "smoke", "model.arch=resnext51_2x4d"], ("resnext51_2x4d",)),
+        (["step", *TINY, "--json", "nowhere/out.json"], ("--json", "nowhere/out.json")),
+        (["scaling", *TINY, "--procs", "1,0"], ("--procs 1,0", "1,2,4")),
+        (["scaling", *TINY, "--procs", "two"], ("--procs two", "1,2,4")),
+        (["scaling", *TINY, "--procs", "1,8"], ("8 processes", "4 micro-batches")),
+        (["scaling", *TINY, "--tiers", "raw"], ("--tiers",)),
+        (["data", *TINY, "--procs", "2"], ("--procs",)),
+    ],
+)
+def test_refusals(arguments: list[str], told: tuple[str, ...], refuses: Refuses) -> None:
+    error = refuses(bench, *arguments)
+    assert all(fact in error for fact in told), error
+
+
+def test_a_part_within_another_counts_as_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr("resnext_train.bench.step_timer.time.perf_counter", lambda: float(next(clock)) ** 2)
+    timer = StepTimer(torch.device("cpu"))
+    with timer.observe():  # marks at 0, 1, 4, 9, 16, 25, 36, 49
+        with part("backward"), part("all_reduce"):
+            pass
+        with part("optimizer"):
+            pass
+    seconds = timer.take()
+    told = {
+        "rest": 1 + (25 - 16) + (49 - 36),
+        "backward": (4 - 1) + (16 - 9),
+        "all_reduce": 9 - 4,
+        "optimizer": 36 - 25,
+    }
+    assert {name: value for name, value in seconds.items() if value} == told
+    assert sum(seconds.values()) == 49
+    assert sum(timer.take().values()) == 0
+
+
+def test_what_a_step_computes_and_moves_is_counted() -> None:
+    layer = torch.nn.Linear(16, 4, bias=False)
+    images = torch.ones(8, 16, requires_grad=True)
+    assert flop_of(lambda: layer(images).sum().backward()) == 3 * (2 * 8 * 16 * 4)
+    a, b = torch.ones(10, 10), torch.ones(10, 10)
+    assert traffic_of(lambda: a + b) == 3 * 400
+    assert traffic_of(lambda: (a.view(100), a.t(), torch.empty(50))) == 0
+    assert traffic_of(lambda: a.add_(b)) == 3 * 400
