@@ -29,7 +29,8 @@ SENTENCES = {
     "bench data --config smoke --tiers zip": "--tiers zip: must be among folder, exact, resized, raw",
     "bench step --config smoke --rounds 0": "--rounds 0: must be at least 1",
     "bench scaling --config smoke --procs 1,8": "8 processes but only 4 micro-batches in a step (train.batch_size 64 / "
-    "train.micro_batch 16); start at most 4, or make train.micro_batch smaller",
+    "train.micro_batch 16); start at most 4; or train by another recipe than this, and so not the paper's, scaled to 8 "
+    "processes: train.batch_size=128 optimizer.lr=0.05",
     "verify --config smoke --kills 0": "--kills must be at least 1",
 }
 """What each command says; the other tests of refusals look for keys, paths and numbers only."""
