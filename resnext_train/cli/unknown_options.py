@@ -30,6 +30,8 @@ _KEYS = {
     "print_freq": "log.every",
     "sched": "schedule.name",
     "scheduler": "schedule.name",
+    "torchcompile": "train.compile",
+    "use_deterministic_algorithms": "train.deterministic",
     "warmup_epochs": "schedule.warmup",
     "wd": "optimizer.weight_decay",
 }
@@ -47,6 +49,7 @@ _OPTIONS = {
 """What they call options of ours; the first that the command has is meant."""
 
 _ANSWERS = {
+    "channels_last": "it is the default; train.layout=contiguous is the other one",
     "device": "a GPU is used where there is one",
     "gpu": "a GPU is used where there is one; --gpus N is for several",
     "pretrained": "write model.weights=FILE, with a file of weights",

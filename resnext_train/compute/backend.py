@@ -54,7 +54,7 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """If `wanted`, let torch take only algorithms that give the same bits each time, while inside.
 
     Enter it before CUDA starts. Torch raises RuntimeError for an operation that has none, see
-    `missing_determinism_explained`.
+    `torch_refusals_explained`.
     """
     if not wanted:
         yield
@@ -78,21 +78,27 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 
 _NO_FORM = re.compile(r"(\S+) does not have a deterministic implementation")
+_NO_COMPILER = re.compile(r"No working C\+\+ compiler|Failed to find C compiler|Cannot find a working triton")
+"""What torch.compile and Triton say on a host that lacks what they need."""
 
 
 @contextmanager
-def missing_determinism_explained() -> Iterator[None]:
-    """Return a context in which torch's error for an operation without a deterministic form becomes an InputError."""
+def torch_refusals_explained() -> Iterator[None]:
+    """Return a context in which torch's error for what a recipe asks of it, and it cannot do here, is an InputError."""
     try:
         yield
     except RuntimeError as error:
-        found = _NO_FORM.search(str(error))
-        if found is None:
-            raise
-        raise InputError(
-            f"train.deterministic=true: the network needs {found[1]}, which has no deterministic form on this device; "
-            "set train.deterministic=false, or choose another model.arch"
-        ) from error
+        if found := _NO_FORM.search(str(error)):
+            raise InputError(
+                f"train.deterministic=true: the network needs {found[1]}, which has no deterministic form on this "
+                "device; set train.deterministic=false, or choose another model.arch"
+            ) from error
+        if found := _NO_COMPILER.search(str(error)):
+            raise InputError(
+                f"train.compile: torch.compile lacks what it needs on this host ({found[0]}); install a C++ compiler, "
+                "and Triton for GPUs, or set train.compile=off"
+            ) from error
+        raise
 
 
 def choices(device: torch.device) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpointer import Checkpointer
 from resnext_train.checkpoint.resume import branch_from, is_elsewhere
-from resnext_train.compute.backend import missing_determinism_explained
+from resnext_train.compute.backend import torch_refusals_explained
 from resnext_train.compute.metrics import EvalCounts
 from resnext_train.data.build_loaders import build_color_transform, build_eval_loader, build_train_loader
 from resnext_train.data.device_loader import DeviceLoader
@@ -136,7 +136,7 @@ class Trainer:
             self._failure_recorded(),
             self.context.dead_ranks_named(),
             explained,
-            missing_determinism_explained(),
+            torch_refusals_explained(),
             self._statistics,
         ):
             try:

@@ -10,7 +10,12 @@ import torch
 from torch import nn
 
 from helpers.steps import NORMALISE
-from resnext_train.compute.backend import choices, deterministic_algorithms, prepare_gpu_libraries
+from resnext_train.compute.backend import (
+    choices,
+    deterministic_algorithms,
+    prepare_gpu_libraries,
+    torch_refusals_explained,
+)
 from resnext_train.compute.precision import Precision
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.distributed.dist_context import DistContext
@@ -83,6 +88,15 @@ def test_deterministic_algorithms_end_with_the_run(
     assert not torch.are_deterministic_algorithms_enabled()
     assert os.environ.get(CUBLAS) == before
     assert flags() == (True, False)
+
+
+def test_a_host_without_a_compiler_is_told_what_to_do() -> None:
+    """In the words of torch 2.14 where CXX names no compiler."""
+    told = "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx: (None, 'nope')"
+    with pytest.raises(InputError, match=r"^train\.compile: .* train\.compile=off$"), torch_refusals_explained():
+        raise RuntimeError(told)
+    with pytest.raises(RuntimeError, match="illegal memory access"), torch_refusals_explained():
+        raise RuntimeError("an illegal memory access")
 
 
 def test_a_deterministic_run_never_times_algorithms() -> None:
