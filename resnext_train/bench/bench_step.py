@@ -17,7 +17,7 @@ from resnext_train.bench.machine_speed import copy_bytes_per_s, matmul_flop_per_
 from resnext_train.bench.step_cost import flop_of, peak_memory, traffic_of
 from resnext_train.bench.step_timer import PARTS, StepTimer, timed_step
 from resnext_train.config import Recipe, SyntheticData
-from resnext_train.data.build_loaders import build_train_loader
+from resnext_train.data.build_loaders import build_train_loader, memory_format
 from resnext_train.data.device_loader import on_device
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.transforms.color_transform import mapped_as_on_gpus
@@ -36,14 +36,15 @@ _LR = 1e-4
 Result = dict[str, Any]
 """All measurements, as `--json` writes them:
 
-measured         network, `device`, `precision`, `threads`; `world_size`; images of a step over all ranks, its number of
-                 micro-batches and the images of one; `rounds`, and steps in a lap
-rates            images/s over all ranks: of our `step`, and of the `bare` loop (`bare_nchw`: in NCHW memory)
+measured         network, `device`, `precision`, `layout`, `compile` (of our step; the bare loop never is), `threads`;
+                 `world_size`; images of a step over all ranks, its number of micro-batches and the images of one;
+                 `rounds`, and steps in a lap
+rates            images/s over all ranks: of our `step`, and of the `bare` loop in the same memory layout
 ratio            our median over that of the bare loop
 step_ms, ms      milliseconds of our median lap's step, and of each part of it, which add up to it. `all_reduce` is what
                  summing gradients over ranks adds to the step, by comparison with steps that do not
-launches         dispatcher calls of a step by part, as on a GPU; `launches_beyond` those of forward, loss, backward and
-                 optimizer, and the `launch_budget` for them
+launches         dispatcher calls of a step by part, as on a GPU and not compiled; `launches_beyond` those of forward,
+                 loss, backward and optimizer, and the `launch_budget` for them
 peak_memory_bytes  of our step alone
 flop_per_step, bytes_per_step  of this rank; `flop_per_s`, `bytes_per_s` by its step; `machine`: a matrix product's in
                  the same precision, and a copy's; `of_machine`: the quotients
@@ -69,8 +70,10 @@ class StepBench:
         self.step(on_device(iter(self.batches), self.context.device), self._number, images, _LR)
         self._number += 1
 
-    def take_bare_step(self, layout: torch.memory_format = torch.channels_last) -> None:
-        """Take a step of the bare loop, whose images are on the device, in this memory layout."""
+    def take_bare_step(self, other_layout: bool = False) -> None:
+        """Take a step of the bare loop, whose images are on the device, in the recipe's memory layout or the other."""
+        layouts = [torch.channels_last, torch.contiguous_format]
+        layout = layouts[(memory_format(self.setup.recipe) == layouts[0]) == other_layout]
         if layout not in self._bare:
             setup, device = self.setup, self.context.device
             model = build_model(setup.recipe.model, setup.num_classes, setup.recipe.train.seed)
@@ -83,10 +86,10 @@ class StepBench:
         loop(batches)
 
     def runners(self, steps: int, layouts: bool) -> dict[str, Runner]:
-        """Return what is timed in turns, in laps of `steps` steps; with `layouts` the bare loop in NCHW memory, too."""
+        """Return what is timed in turns, in laps of `steps` steps; with `layouts` the bare loop in both layouts."""
         takes: dict[str, Callable[[], object]] = {"step": self.take_step, "bare": self.take_bare_step}
         if layouts:
-            takes["bare_nchw"] = partial(self.take_bare_step, torch.contiguous_format)
+            takes["bare_other_layout"] = partial(self.take_bare_step, other_layout=True)
         if self.context.world_size > 1:
             takes["local"] = self._take_local_step
         timer = StepTimer(self.context.device)
@@ -109,7 +112,7 @@ class StepBench:
 
 
 def measure_step(recipe: Recipe, context: DistContext, rounds: int, layouts: bool = False) -> Result:
-    """Measure on all ranks; the result is this rank's. With `layouts` the bare loop is timed in NCHW memory, too.
+    """Measure on all ranks; the result is this rank's. With `layouts` the bare loop is timed in the other layout, too.
 
     Raises:
         InputError: the recipe does not fit the ranks or the device.
@@ -132,7 +135,7 @@ def measure_step(recipe: Recipe, context: DistContext, rounds: int, layouts: boo
     parts = _parts(laps, steps)
     return {
         "measured": _measured(bench.setup, rounds, steps),
-        "rates": {name: rate_of(laps[name]) for name in ("step", "bare", "bare_nchw") if name in laps},
+        "rates": {name: rate_of(laps[name]) for name in ("step", "bare", "bare_other_layout") if name in laps},
         "ratio": ours["median"] / bare["median"],
         "step_ms": sum(parts.values()),
         "ms": parts,
@@ -168,6 +171,8 @@ def _measured(setup: Setup, rounds: int, steps: int) -> dict[str, Any]:
         "crop": setup.recipe.augment.size,
         "device": torch.cuda.get_device_name(context.device) if gpu else "cpu",
         "precision": setup.precision.name,
+        "layout": "contiguous" if memory_format(setup.recipe) == torch.contiguous_format else "channels_last",
+        "compile": setup.recipe.train.compile,
         "threads": torch.get_num_threads(),
         "world_size": context.world_size,
         "batch_size": plan.batch_size,

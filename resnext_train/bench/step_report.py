@@ -70,7 +70,8 @@ def scaling_report(result: Result) -> str:
 
 def _title(m: dict[str, Any]) -> str:
     return (
-        f"{m['arch']}, {m['crop']} × {m['crop']} pixels, {m['device']}, {m['precision']}\n"
+        f"{m['arch']}, {m['crop']} × {m['crop']} pixels, {m['device']}, {m['precision']}, {m['layout']}, "
+        f"compile {m['compile']}\n"
         f"a step: {m['batch_size']} images over all processes, in {m['micro_batches']} micro-batches of "
         f"{m['micro_batch']}"
     )

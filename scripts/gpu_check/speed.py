@@ -62,6 +62,9 @@ def measure_steps(host: Host, report: Report) -> None:
     for batch, micro_batch in _BATCHES:
         sizes = [f"train.batch_size={batch}", f"train.micro_batch={micro_batch}"]
         cases = {f"{p}, {batch // micro_batch} × {micro_batch}": [*sizes, f"train.precision={p}"] for p in precisions}
+        if batch == _BATCHES[0][0]:
+            best = f"train.precision={precisions[0]}"
+            cases[f"{precisions[0]}, 1 × {batch}, contiguous"] = [*sizes, best, "train.layout=contiguous"]
         _judge(host, report, 1, cases, deadline)
 
 

@@ -28,9 +28,8 @@ SENTENCES = {
     "prepare unpack x out": "x holds no finished pack, and neither do its train and val; give a pack's folder",
     "bench data --config smoke --tiers zip": "--tiers zip: must be among folder, exact, resized, raw",
     "bench step --config smoke --rounds 0": "--rounds 0: must be at least 1",
-    "bench scaling --config smoke --procs 1,8": "8 processes but only 4 micro-batches in a step (train.batch_size 64 / "
-    "train.micro_batch 16); start at most 4; or train by another recipe than this, and so not the paper's, scaled to 8 "
-    "processes: train.batch_size=128 optimizer.lr=0.05",
+    "bench scaling --config smoke --procs two": "--procs two: must be numbers of processes with commas between them, as "
+    "in 1,2,4",
     "verify --config smoke --kills 0": "--kills must be at least 1",
 }
 """What each command says; the other tests of refusals look for keys, paths and numbers only."""
