@@ -28,8 +28,8 @@ SENTENCES = {
     "prepare unpack x out": "x holds no finished pack, and neither do its train and val; give a pack's folder",
     "bench data --config smoke --tiers zip": "--tiers zip: must be among folder, exact, resized, raw",
     "bench step --config smoke --rounds 0": "--rounds 0: must be at least 1",
-    "bench scaling --config smoke --procs two": "--procs two: must be numbers of processes with commas between them, as "
-    "in 1,2,4",
+    "bench scaling --config smoke --procs two": "--procs two: must be numbers of processes with commas between them, "
+    "as in 1,2,4",
     "verify --config smoke --kills 0": "--kills must be at least 1",
 }
 """What each command says; the other tests of refusals look for keys, paths and numbers only."""
