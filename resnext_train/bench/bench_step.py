@@ -27,7 +27,7 @@ from resnext_train.models.build_model import build_model
 from resnext_train.training.build_step import build_train_step
 from resnext_train.training.setup import Setup, set_up
 
-LAP_SECONDS = 0.5
+LAP_SECONDS = 0.3
 """A lap has as many steps as take about so long."""
 
 _LR = 1e-4
