@@ -156,7 +156,7 @@ class TrainSection(Section):
     default, false is off. Evaluation is never compiled."""
     layout: Literal["auto", "channels_last", "contiguous"] = "auto"
     """Memory layout of images and network. auto: channels_last, which was the faster one on CPUs; on some GPUs groups
-    of 16 and more channels may be faster contiguous."""
+    of 16 and more channels may be faster contiguous: `resnext bench step` measures both."""
     deterministic: bool = False
     """Take only algorithms that give the same bits each time, so that a run resumes exactly on a GPU as well; slower.
     A network with an operation that has none ends the run."""
