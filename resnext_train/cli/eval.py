@@ -10,7 +10,7 @@ from resnext_train.checkpoint import checkpoint_file
 from resnext_train.cli.json_file import write_json
 from resnext_train.cli.requests import EvalRequest
 from resnext_train.cli.run_command import announce, warn
-from resnext_train.compute.backend import deterministic_algorithms
+from resnext_train.compute.backend import deterministic_algorithms, torch_refusals_explained
 from resnext_train.compute.precision import resolve_precision
 from resnext_train.config import FolderData, Recipe, recipe_from_dict
 from resnext_train.data.build_loaders import (
@@ -46,6 +46,7 @@ def evaluate(request: EvalRequest) -> None:
 def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
     """Evaluate the checkpoint and return the result for printing and --json."""
     path, class_list = request.checkpoint, request.classes
+    context.check_agreement("was given", f"--ckpt {path}", "all processes of an evaluation need the same command")
     content = context.run_on_all_ranks(lambda: checkpoint_file.load_file(path))
     recipe, weights, classes = _read_content(content, request)
     if classes and class_list:
@@ -68,7 +69,8 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
     context.check_agreement("would compute", f"in {precision.name}", "set train.precision to one that all have")
     started = time.perf_counter()
     # As in the run that the checkpoint is of: cuBLAS may otherwise compute in another order.
-    with deterministic_algorithms(recipe.train.deterministic), worker_deaths_explained():
+    deterministic = deterministic_algorithms(recipe.train.deterministic)
+    with deterministic, torch_refusals_explained(), worker_deaths_explained():
         batches = evaluation_shown(loader, len(evaluation.images), context.world_size, context.is_main)
         counts = evaluation_pass.evaluate(
             model, batches, build_color_transform(recipe), precision, context, evaluation.outputs

@@ -16,7 +16,7 @@ from resnext_train.models.architecture import title_of
 from resnext_train.models.complexity import check_training, measure
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training import run
-from resnext_train.training.setup import Setup, set_up
+from resnext_train.training.setup import SAME_COMMAND, Setup, set_up
 
 
 def train(request: TrainRequest) -> None:
@@ -24,6 +24,7 @@ def train(request: TrainRequest) -> None:
     deterministic = request.recipe.train.deterministic
     with deterministic_algorithms(deterministic), connect(request.patience_seconds) as context:
         setup = set_up(request.recipe, context)
+        context.check_agreement("was given", f"--out {request.folder.path} --resume {request.resume}", SAME_COMMAND)
         if context.is_main:
             for name, text in _description(setup, request.folder).items():
                 announce(f"{name:14s}{text}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from resnext_train.errors import InputError
+from resnext_train.errors import InputError, LocalInputError
 
 
 def prepare_gpu_libraries() -> None:
@@ -53,8 +53,8 @@ _DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": (":4096:8", ":16:8"), "TORCHINDUCTO
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """If `wanted`, let torch take only algorithms that give the same bits each time, while inside.
 
-    Enter it before CUDA starts. Torch raises RuntimeError for an operation that has none, see
-    `torch_refusals_explained`.
+    Enter it before the first matrix product on a GPU, where cuBLAS reads the environment. Torch raises RuntimeError for
+    an operation that has none, see `torch_refusals_explained`.
     """
     if not wanted:
         yield
@@ -84,7 +84,12 @@ _NO_COMPILER = re.compile(r"No working C\+\+ compiler|Failed to find C compiler|
 
 @contextmanager
 def torch_refusals_explained() -> Iterator[None]:
-    """Return a context in which torch's error for what a recipe asks of it, and it cannot do here, is an InputError."""
+    """Return a context in which torch's error for what a recipe asks of it, and it cannot do here, is an InputError.
+
+    Raises:
+        InputError: the network needs an operation that has no deterministic form.
+        LocalInputError: this host lacks a compiler.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -94,7 +99,7 @@ def torch_refusals_explained() -> Iterator[None]:
                 "device; set train.deterministic=false, or choose another model.arch"
             ) from error
         if found := _NO_COMPILER.search(str(error)):
-            raise InputError(
+            raise LocalInputError(  # other hosts may have one
                 f"train.compile: torch.compile lacks what it needs on this host ({found[0]}); install a C++ compiler, "
                 "and Triton for GPUs, or set train.compile=off"
             ) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,8 +20,14 @@ from resnext_train.errors import InputError
 _FACTS = "resnext_train/facts"
 """Key of the store, before the rank."""
 
+_SEEN = "resnext_train/facts_seen"
+"""Key of the store, before the rank, for which facts it has read."""
+
 _READ = "resnext_train/facts_read"
-"""Key of the store for the number of ranks that have read all facts."""
+"""Key of the store, before a rank that has all facts."""
+
+_OLD = 900.0
+"""Seconds to wait for the others, where the store holds facts of an earlier start."""
 
 _LAST_READER = 10.0
 """Seconds that rank 0 waits for the others to read them, before it ends, and the store with it."""
@@ -38,6 +45,8 @@ class RankFacts:
     """Device and versions, each with how a sentence goes on after `process 3`: {"found": "no GPU"}."""
     gpu: str = ""
     """Tells its GPU from others; empty on a CPU."""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Tells this start of the rank from others."""
 
 
 def exchange_facts(store: Any, rank: int, world_size: int, facts: RankFacts) -> None:
@@ -46,18 +55,8 @@ def exchange_facts(store: Any, rank: int, world_size: int, facts: RankFacts) -> 
     Raises:
         InputError: they differ in what must be the same, and may not run together; or a rank did not come.
     """
-    store.set(f"{_FACTS}/{rank}", json.dumps(asdict(facts)))
-    found: list[RankFacts] = []
-    for other in range(world_size):
-        try:
-            content = json.loads(store.get(f"{_FACTS}/{other}"))
-        except RuntimeError as error:
-            raise InputError(
-                f"process {other} of {world_size} (counted from 0) has not come, or the connection is gone "
-                f"({str(error).partition(chr(10))[0][:150]}); start all processes, and see what the others said"
-            ) from error
-        found.append(RankFacts(**{**content, "process": ProcessIdentity(**content["process"])}))
-    store.add(_READ, 1)
+    found = _all_facts(store, rank, world_size, facts)
+    store.set(f"{_READ}/{rank}", facts.token)
     hosts = [facts.host for facts in found]
     kinds = dict.fromkeys(kind for facts in found for kind in facts.software)
     sentences = [
@@ -65,16 +64,56 @@ def exchange_facts(store: Any, rank: int, world_size: int, facts: RankFacts) -> 
     ]
     if sentences := [*sentences, *_shared_gpus(found)]:
         deadline = time.monotonic() + _LAST_READER
-        while rank == 0 and store.add(_READ, 0) < world_size and time.monotonic() < deadline:
+        while rank == 0 and time.monotonic() < deadline:
+            if all(_read(store, f"{_READ}/{other}") == f.token for other, f in enumerate(found)):
+                break
             time.sleep(0.05)
         raise InputError(f"{'; '.join(sentences)}; the processes of a run need the same devices and versions")
 
 
+def _all_facts(store: Any, rank: int, world_size: int, facts: RankFacts) -> list[RankFacts]:
+    """Return the facts of all ranks of this start.
+
+    A launcher that starts ranks again keeps the store, in which a start that was broken off has left facts. A rank is
+    of this start if it has read this rank's facts, which are new.
+    """
+    store.set(f"{_FACTS}/{rank}", json.dumps(asdict(facts)))
+    found: dict[int, RankFacts] = {rank: facts}
+    deadline = time.monotonic() + _OLD
+    while True:
+        held = [facts if other == rank else _facts_of(store, other, world_size) for other in range(world_size)]
+        store.set(f"{_SEEN}/{rank}", json.dumps([one.token for one in held]))
+        for other, one in enumerate(held):
+            seen = json.loads(_read(store, f"{_SEEN}/{other}") or "[]")
+            if len(seen) == world_size and (seen[rank], seen[other]) == (facts.token, one.token):
+                found[other] = one
+        if len(found) == world_size:
+            return [found[other] for other in range(world_size)]
+        if time.monotonic() > deadline:
+            gone = _listed([str(other) for other in range(world_size) if other not in found])
+            raise InputError(f"of {world_size} processes (counted from 0), {gone} did not come; start all processes")
+        time.sleep(0.05)
+
+
+def _facts_of(store: Any, other: int, world_size: int) -> RankFacts:
+    try:
+        content = json.loads(store.get(f"{_FACTS}/{other}"))
+    except RuntimeError as error:
+        raise InputError(
+            f"process {other} of {world_size} (counted from 0) has not come, or the connection is gone "
+            f"({str(error).partition(chr(10))[0][:150]}); start all processes, and see what the others said"
+        ) from error
+    return RankFacts(**{**content, "process": ProcessIdentity(**content["process"])})
+
+
+def _read(store: Any, key: str) -> str | None:
+    return store.get(key).decode() if store.check([key]) else None
+
+
 def forget_facts(store: Any, rank: int) -> None:
-    """Remove this rank's facts, once all have read them: a launcher that starts the ranks again keeps the store."""
-    store.delete_key(f"{_FACTS}/{rank}")
-    if rank == 0:
-        store.delete_key(_READ)
+    """Remove this rank's facts, once all have read them."""
+    for key in (_FACTS, _SEEN, _READ):
+        store.delete_key(f"{key}/{rank}")
 
 
 def cores_of_rank(found: Sequence[RankFacts], rank: int) -> CoreShare:

@@ -27,7 +27,7 @@ from resnext_train.distributed.heartbeat import Heartbeat, dead_ranks_named
 from resnext_train.distributed.loss_watch import LossWatch, Record
 from resnext_train.distributed.rank import PATIENCE, Rank, this_rank, threads_are_chosen
 from resnext_train.distributed.usable_cores import CoreShare, own_share
-from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted
+from resnext_train.errors import FaultError, InputError, LocalInputError, Preempted, ReportedInputError
 
 T = TypeVar("T")
 
@@ -195,7 +195,8 @@ def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
         _disconnect(heartbeat)
         raise
     except LocalInputError as error:
-        heartbeat.leave(str(error))
+        if not heartbeat.leave(str(error)):
+            raise ReportedInputError(str(error)) from error
         raise
     except (InputError, FaultError):  # all ranks raise it
         heartbeat.end_in_order()
@@ -241,7 +242,8 @@ def _meet(place: Rank) -> Any:
 
 def _facts(device: torch.device) -> RankFacts:
     """Return what this rank tells the others."""
-    software = {"found": "no GPU", "came with torch": torch.__version__, "came with resnext-train": __version__}
+    torch_version = torch.__version__.partition("+")[0]  # what it is built for is NCCL's matter, which has a version
+    software = {"found": "no GPU", "came with torch": torch_version, "came with resnext-train": __version__}
     gpu = ""
     if device.type == "cuda":
         software |= {"found": "a GPU (cuda)"}

@@ -24,6 +24,10 @@ _DEAD = "resnext_train/dead"
 _BEATS_PER_LOOK = 4
 """Heartbeats after which a rank reads those of all."""
 
+_FAILURES_IN_A_ROW, _NEW_CONNECTION = 6, 3
+"""Heartbeats that fail before this rank gives them up, and before it tries them by a new connection. A connection may
+fail once, and others take a rank without heartbeats for lost."""
+
 
 class Heartbeat:
     """A thread that writes to the launcher's store twice a second, to show that this rank lives."""
@@ -58,15 +62,21 @@ class Heartbeat:
         return self._end.is_set()
 
     def _run(self) -> None:
-        count = 0
+        count = failures = 0
         while not self._end.wait(self._EVERY):
             count += 1
             try:
                 self._beat(count)
                 if count % _BEATS_PER_LOOK == 0:
                     self._read_pulses()
-            except RuntimeError:  # the store's host is gone, and nobody could read this
-                return
+                failures = 0
+            except RuntimeError:
+                failures += 1
+                if failures == _FAILURES_IN_A_ROW:  # the store's host is gone, and nobody could read this
+                    return
+                if failures == _NEW_CONNECTION:
+                    with suppress(RuntimeError):
+                        self._store = self._lookup.clone()
 
     def _beat(self, count: int) -> None:
         self._store.set(self._key(self.rank), str(count))
@@ -105,9 +115,12 @@ class Heartbeat:
         with suppress(RuntimeError):
             self._lookup.compare_set(_DEAD, "", ",".join(map(str, sorted(ranks))))
 
-    def leave(self, reason: str) -> None:
-        """Tell the other ranks that this one ends the run, and has said why."""
+    def leave(self, reason: str) -> bool:
+        """Tell the other ranks that this one ends the run, and says why; return False if another says the same."""
+        if self.reason_of_leaving() == reason:
+            return False
         self._lookup.set(f"{_LEFT}/{self.rank}", reason)
+        return True
 
     def reason_of_leaving(self) -> str | None:
         """Return why another rank has ended the run; None if no rank has said so.

@@ -24,8 +24,8 @@ Record = Callable[[BaseException], None]
 class LossWatch:
     """A thread that looks for lost ranks twice a second, and ends this process if its main thread does not.
 
-    A rank is lost when its process is gone, though it has not said that it ends; or, as on another host, when it shows
-    no sign of life for `patience` seconds. One that is stopped, suspended or busy lives. Time is counted in looks, so
+    A rank is lost when its process is gone, though it has not said that it ends, or when it shows no sign of life for
+    `patience` seconds. Until then one that is stopped, suspended or busy lives. Time is counted in looks, so
     that none passes while this process is suspended itself.
     """
 

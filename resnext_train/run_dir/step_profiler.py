@@ -55,11 +55,13 @@ class StepProfiler:
         try:
             profile.export_chrome_trace(os.fspath(half))
             half.replace(trace)
+            place = f"trace of {self._steps} steps: {trace}"
         except OSError as error:
+            half.unlink(missing_ok=True)
+            place = ""
             print_warning(f"--profile: {trace} cannot be written: {error.strerror}")
-        for line in table(profile.key_averages(), self._steps):
+        for line in (*table(profile.key_averages(), self._steps), *filter(None, [place])):
             print_progress(line)
-        print_progress(f"trace of {self._steps} steps: {trace}")
 
     def _stop(self) -> None:
         self._profile.stop()

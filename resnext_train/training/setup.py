@@ -15,7 +15,7 @@ from resnext_train.config import Recipe, as_continued
 from resnext_train.data.build_loaders import Evaluation, build_evaluation, check_memory, memory_format
 from resnext_train.data.build_sources import Splits, build_splits
 from resnext_train.data.decode.jpeg_decoder import describe_decoders
-from resnext_train.data.loader_workers import worker_count
+from resnext_train.data.loader_workers import worker_count, worker_text
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.slow_loader import Workers
 from resnext_train.distributed.dist_context import DistContext
@@ -85,6 +85,7 @@ class Setup:
             **({"bucket_mb": train.bucket_mb, "comm": train.comm} if self.context.world_size > 1 else {}),
             "images": self.splits.storage,
             "jpeg": describe_decoders(),
+            "loader_processes": worker_text(self.recipe.data.workers, self.context.cores),
             "batch_size": self.plan.batch_size,
             "groups": self.plan.micro_batches,
             "steps_per_epoch": self.steps_per_epoch,
@@ -114,8 +115,9 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
 
     Raises:
         InputError: missing or unfit data, a class count that disagrees with it, too little data for a step, or ranks
-            that compute in different precisions.
+            with different recipes or precisions.
     """
+    check_same_recipe(recipe, context)
     splits = context.local_rank0_first(lambda: build_splits(recipe.data))
     requested = recipe.model.num_classes
     if requested not in ("auto", len(splits.classes)):
@@ -128,6 +130,31 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
     precision = context.run_on_all_ranks(lambda: resolve_precision(recipe.train.precision, context.device))
     context.check_agreement("would compute", f"in {precision.name}", "set train.precision to one that all have")
     return Setup(recipe, context, splits, evaluation, plan, precision)
+
+
+_OF_A_HOST = {"data.root", "data.workers"}
+"""Keys that may differ between hosts."""
+
+SAME_COMMAND = "all processes of a run need the same command, and so do tasks of one srun, which are one run"
+"""What to do about commands that differ."""
+
+
+def check_same_recipe(recipe: Recipe, context: DistContext) -> None:
+    """Check that all ranks were given the same recipe, but for what may differ between hosts.
+
+    Raises:
+        InputError: they were not; names the first key that differs, and the ranks.
+    """
+    own = {
+        f"{section}.{key}": repr(value)
+        for section, content in recipe.to_dict().items()
+        for key, value in content.items()
+        if f"{section}.{key}" not in _OF_A_HOST
+    }
+    of_all = context.gather(own)
+    for name in dict.fromkeys(name for of_rank in of_all for name in of_rank):
+        if len({of_rank.get(name) for of_rank in of_all}) > 1:
+            context.check_agreement("was given", f"{name}={own.get(name)}", SAME_COMMAND)
 
 
 def build_plan(recipe: Recipe, splits: Splits) -> StepPlan:

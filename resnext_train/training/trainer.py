@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from threading import Lock
 from typing import Any, NoReturn
 
 from resnext_train.checkpoint import checkpoint_file
@@ -60,6 +61,7 @@ class Trainer:
         self._begins_branch = saved is not None and is_elsewhere(saved.path, folder)
         self.schedule = setup.schedule()
         self.progress = Progress()
+        self._recording, self._is_recorded = Lock(), False
         self._parts = {
             **self.train_step.stateful_parts(),
             "schedule": self.schedule,
@@ -323,11 +325,15 @@ class Trainer:
             self.log.close()
 
     def _record_failure(self, error: BaseException) -> None:
-        self.checkpointer.close()  # first: a checkpoint that is still being written ends by writing state.json, too
-        self.checkpointer.log_outcome()
-        self.log.write("failed", step=self.progress.step, text=str(error) or type(error).__name__)
-        if self.context.is_main:
-            self.folder.write_state("failed", self.progress.step)
+        with self._recording:  # a thread may record that a rank is lost while this one notices it
+            if self._is_recorded:
+                return
+            self._is_recorded = True
+            self.checkpointer.close()  # first: a checkpoint that is still being written ends by writing state.json, too
+            self.checkpointer.log_outcome()
+            self.log.write("failed", step=self.progress.step, text=str(error) or type(error).__name__)
+            if self.context.is_main:
+                self.folder.write_state("failed", self.progress.step)
 
     def _save_and_exit(self, signal_name: str) -> NoReturn:
         """Save the run and end it in order, by Preempted."""

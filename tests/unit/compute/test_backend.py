@@ -20,7 +20,7 @@ from resnext_train.compute.precision import Precision
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
-from resnext_train.errors import InputError
+from resnext_train.errors import InputError, LocalInputError
 from resnext_train.evaluation.evaluate import evaluate
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
@@ -93,7 +93,7 @@ def test_deterministic_algorithms_end_with_the_run(
 def test_a_host_without_a_compiler_is_told_what_to_do() -> None:
     """In the words of torch 2.14 where CXX names no compiler."""
     told = "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx: (None, 'nope')"
-    with pytest.raises(InputError, match=r"^train\.compile: .* train\.compile=off$"), torch_refusals_explained():
+    with pytest.raises(LocalInputError, match=r"^train\.compile: .* train\.compile=off$"), torch_refusals_explained():
         raise RuntimeError(told)
     with pytest.raises(RuntimeError, match="illegal memory access"), torch_refusals_explained():
         raise RuntimeError("an illegal memory access")

@@ -116,3 +116,26 @@ def test_a_rank_of_another_host_is_lost_by_its_silence(
         assert within(2 * PATIENCE, lambda: exits) is not busy
     finally:
         ranks.stop()
+
+
+def test_of_ranks_that_leave_for_the_same_reason_one_says_it() -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True)  # type: ignore[attr-defined]
+    first, second = (Heartbeat(store, rank, 2) for rank in range(2))
+    assert first.leave("no compiler")
+    assert not second.leave("no compiler")
+    assert second.leave("a bad image")
+    for heart in (first, second):
+        heart.stop()
+
+
+def test_a_connection_that_breaks_once_does_not_end_a_heartbeat() -> None:
+    class Broken:
+        def set(self, key: str, value: str) -> None:
+            raise RuntimeError("Broken pipe")
+
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True)  # type: ignore[attr-defined]
+    heart = Heartbeat(store, 0, 1)
+    heart._store = Broken()
+    before = store.get("resnext_train/pulse/0")
+    assert within(6, lambda: store.get("resnext_train/pulse/0") != before)
+    heart.stop()
