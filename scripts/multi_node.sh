@@ -69,6 +69,7 @@ for ((i = 0; i < $#; i++)); do
     case ${train[i]} in
         --out) out=${train[i + 1]:-} ;;
         --out=*) out=${train[i]#--out=} ;;
+        --procs | --procs=* | --gpus | --gpus=*) refuse "${train[i]%%=*} is for this script: give it before --" ;;
     esac
 done
 [[ -n $out ]] || refuse "give resnext train its run folder, behind --: --out DIR, on a file system that all hosts share"

@@ -15,6 +15,7 @@ from resnext_train.distributed.dist_context import connect
 from resnext_train.models.architecture import title_of
 from resnext_train.models.complexity import check_training, measure
 from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.run_dir.step_profiler import WARM_UP_STEPS
 from resnext_train.training import run
 from resnext_train.training.setup import SAME_COMMAND, Setup, set_up
 
@@ -31,7 +32,7 @@ def train(request: TrainRequest) -> None:
             _suggest_procs(setup)
             for note in request.notes:
                 announce(note)
-            for warning in [*setup.warnings(), *_shared_cores(setup)]:
+            for warning in [*setup.warnings(), *_shared_cores(setup), *_short_of_a_profile(setup, request.profile)]:
                 warn(warning)
         if request.dry_run:
             run.check(setup, request.folder, request.resume)
@@ -141,6 +142,14 @@ def _shared_cores(setup: Setup) -> list[str]:
     if setup.context.device.type != "cpu" or ranks <= cores:
         return []
     return [f"{ranks} processes share the {_count(cores, 'core')} of this host, and so are no faster than {cores}"]
+
+
+def _short_of_a_profile(setup: Setup, steps: int) -> list[str]:
+    """Return a warning if a run is too short for a profile of `steps` steps."""
+    needed = steps + WARM_UP_STEPS
+    if not steps or setup.total_steps >= needed:
+        return []
+    return [f"--profile {steps} takes {needed} steps, and the run has {setup.total_steps}: there will be no trace"]
 
 
 def _report(summary: dict[str, object], folder: RunDir) -> None:

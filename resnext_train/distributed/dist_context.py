@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -229,7 +231,7 @@ def _meet(place: Rank) -> Any:
     """
     where = f"at MASTER_ADDR={place.address}, MASTER_PORT={place.port}"
     try:
-        with environment_set(place.variables()):
+        with environment_set(place.variables()), _said_if_slow(place, where):
             store, _, _ = next(dist.rendezvous("env://", timeout=_JOIN))  # type: ignore[attr-defined]
     except dist.DistError as error:
         reason = str(error).partition("\n")[0][:200]
@@ -238,6 +240,24 @@ def _meet(place: Rank) -> Any:
             "the port is free on its host, and that the others reach it"
         ) from error
     return store
+
+
+@contextmanager
+def _said_if_slow(place: Rank, where: str) -> Iterator[None]:
+    """Say on each host, once it takes some seconds, that processes are waited for."""
+    text = f"waiting up to {_JOIN.seconds // 60} minutes for all of the {place.world_size} processes {where}"
+    timer = threading.Timer(_SLOW, lambda: print(text, file=sys.stderr, flush=True))
+    timer.daemon = True
+    if place.is_first_on_host:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+_SLOW = 10.0
+"""Seconds after which it is said that processes are waited for."""
 
 
 def _facts(device: torch.device) -> RankFacts:

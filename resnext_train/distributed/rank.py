@@ -72,13 +72,12 @@ def _checked(place: Rank) -> Rank:
     """Return `place`, if such a rank can be."""
     if place.world_size < 1:
         raise InputError(f"WORLD_SIZE={place.world_size}: must be at least 1; {_LAUNCHERS}")
-    for name, number, most in (
-        ("RANK", place.rank, place.world_size),
-        ("LOCAL_RANK", place.local_rank, place.local_world_size),
-    ):
+    slurm = ("SLURM_PROCID", "the step's number of tasks, "), ("SLURM_LOCALID", "the node's number of tasks, ")
+    others = ("RANK", "WORLD_SIZE="), ("LOCAL_RANK", "LOCAL_WORLD_SIZE=")
+    numbers = (place.rank, place.world_size), (place.local_rank, place.local_world_size)
+    for (name, size), (number, most) in zip(slurm if place.by_slurm else others, numbers, strict=True):
         if number >= most:
-            size = "WORLD_SIZE" if name == "RANK" else "LOCAL_WORLD_SIZE"
-            raise InputError(f"{name}={number}: must be below {size}={most}; {_LAUNCHERS}")
+            raise InputError(f"{name}={number}: must be below {size}{most}; {_LAUNCHERS}")
     if place.local_world_size > place.world_size:
         raise InputError(
             f"LOCAL_WORLD_SIZE={place.local_world_size}: must not be above WORLD_SIZE={place.world_size}; {_LAUNCHERS}"
@@ -130,5 +129,5 @@ def _number(name: str, default: int | None = None) -> int:
     if not value:
         raise InputError(f"{name} is not set, but other variables of a launcher are; {_LAUNCHERS}")
     if not re.fullmatch(r"\d{1,9}", value, re.ASCII):
-        raise InputError(f"{name}={value}: must be a number; {_LAUNCHERS}")
+        raise InputError(f"{name}={value}: must be a whole number from 0; {_LAUNCHERS}")
     return int(value)

@@ -9,7 +9,7 @@ from resnext_train.run_dir.console import print_progress, print_warning
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.run_dir.sink import Event
 
-_WARM_UP, _DISCARDED = 5, 2
+WARM_UP_STEPS, _DISCARDED = 5, 2
 """Steps before those that are profiled; in so many of them the profiler runs already, for it is slow to begin."""
 
 _ROWS = 12
@@ -32,11 +32,11 @@ class StepProfiler:
         if self._done:
             return
         self._ticks += 1
-        if self._ticks == _WARM_UP - _DISCARDED:
+        if self._ticks == WARM_UP_STEPS - _DISCARDED:
             self._start()
         elif self._profile is not None:
             self._profile.step()
-            if self._ticks == _WARM_UP + self._steps:
+            if self._ticks == WARM_UP_STEPS + self._steps:
                 self._stop()
 
     def _start(self) -> None:
@@ -80,7 +80,7 @@ class StepProfiler:
                 self._profile.on_trace_ready = None
                 self._stop()
             self._done = True
-            needed = _WARM_UP + self._steps
+            needed = WARM_UP_STEPS + self._steps
             print_warning(f"--profile: the run ended after {self._ticks} of {needed} steps, too early for a trace")
 
 

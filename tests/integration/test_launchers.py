@@ -138,6 +138,7 @@ def launched(*arguments: str, **env: str) -> tuple[int, str]:
         (["--nodes", "2", "--head", "h", "--restarts", "-1"], "--restarts takes"),
         (["--nodes", "2", "--head", "h", "--config", "c"], "behind --"),
         (["--nodes", "2", "--head", "h", "--", "--config", "c"], "--out DIR"),
+        (["--nodes", "2", "--head", "h", "--", "--out", "o", "--procs", "2"], "--procs is for this script"),
         (["--nodes", "2", "--head", "no.such.invalid", "--", "--out", "o"], "knows no address of no.such.invalid"),
         (["--nodes", "2", "--head", "localhost", "--", "--out", "o"], "no other host reaches it"),
     ],

@@ -129,7 +129,7 @@ def test_no_task_of_several(monkeypatch: pytest.MonkeyPatch, changed: dict[str, 
         ({"SLURM_STEP_NODELIST": None}, "SLURM_STEP_NODELIST"),
         ({"SLURM_LOCALID": "x"}, "SLURM_LOCALID"),
         ({"SLURM_NODEID": "3"}, "SLURM_NODEID"),
-        ({"SLURM_PROCID": "11"}, "RANK=11"),
+        ({"SLURM_PROCID": "11"}, "SLURM_PROCID=11"),
     ],
     ids=str,
 )
