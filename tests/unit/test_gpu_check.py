@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from scripts.gpu_check import __main__ as command
 from scripts.gpu_check.runner import Stage, exit_code, run_stages
@@ -135,6 +136,24 @@ def test_stages_run_on_a_cpu(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert "copies to a GPU" in links["reason"]
     assert (tests["verdict"], tests["figures"]) == ("skipped", {})
     assert "1 passed, 0 failed, 1 skipped on cpu" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("torch_of_the_host", [None, "raise ImportError('libcuda.so.1: no such file')"])
+def test_without_a_gpu_nothing_is_checked_unless_the_cpu_is_asked_for(
+    torch_of_the_host: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    if torch_of_the_host:
+        (tmp_path / "torch.py").write_text(torch_of_the_host)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        told = "gpu_check: ImportError: libcuda.so.1: no such file\n"
+    else:
+        why = "torch sees no GPU on this host" if torch.version.cuda else "this torch is built without CUDA"
+        told = f"gpu_check: {why}; what a CPU can show: --device cpu\n"
+    out = tmp_path / "gpu.json"
+    assert command.main(["--stages", "tests", "--out", str(out)]) == 1
+    assert capsys.readouterr() == ("", told)
+    assert not out.exists()
 
 
 def test_mistakes_are_told_in_one_sentence(
