@@ -150,12 +150,10 @@ def _parts(laps: dict[str, list[Lap]], steps: int) -> dict[str, float]:
     lap = _median_lap(laps["step"])
     parts = {name: 1000 * lap.stages[name] for name in PARTS}
     if "local" in laps:
-        # The all-reduce runs beside the backward pass: what it adds is the difference to passes without it.
-        without = _median_lap(laps["local"])
-        added = 1000 * (lap.seconds - without.seconds) / steps
-        taken = parts["all_reduce"] + min(max(added - parts["all_reduce"], 0.0), parts["backward"])
-        parts["backward"] -= taken - parts["all_reduce"]
-        parts["all_reduce"] = taken
+        # The all-reduce runs beside the backward pass: what it adds is the difference to steps without it.
+        added = 1000 * (lap.seconds - _median_lap(laps["local"]).seconds) / steps
+        parts["all_reduce"] = min(max(added, 0.0), parts["backward"])
+        parts["backward"] -= parts["all_reduce"]
     return parts
 
 
