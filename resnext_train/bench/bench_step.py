@@ -43,8 +43,8 @@ rates            images/s over all ranks: of our `step`, and of the `bare` loop 
 ratio            our median over that of the bare loop
 step_ms, ms      milliseconds of our median lap's step, and of each part of it, which add up to it. `all_reduce` is what
                  summing gradients over ranks adds to the step, by comparison with steps that do not
-launches         dispatcher calls of a step by part, as on a GPU and not compiled; `launches_beyond` those of forward,
-                 loss, backward and optimizer, and the `launch_budget` for them
+launches         dispatcher calls of a step by part, as on a GPU and not compiled; `launches_beyond` forward, loss,
+                 backward and optimizer, and the `launch_budget` for these. DDP's copies lie within backward
 peak_memory_bytes  of our step alone
 flop_per_step, bytes_per_step  of this rank; `flop_per_s`, `bytes_per_s` by its step; `machine`: a matrix product's in
                  the same precision, and a copy's; `of_machine`: the quotients
@@ -184,8 +184,7 @@ def _measured(setup: Setup, rounds: int, steps: int) -> dict[str, Any]:
 def _launches(bench: StepBench) -> dict[str, Any]:
     with mapped_as_on_gpus():  # the CPU's way makes a call for each image
         calls = count_launches(bench.take_step)
-    parameters = len(list(bench.step.model.parameters()))
-    limit = budget(parameters, len(bench.batches), bench.context.world_size)
+    limit = budget(len(bench.batches))
     return {"launches": calls.totals(), "launches_beyond": calls.beyond, "launch_budget": limit}
 
 
