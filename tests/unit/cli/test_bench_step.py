@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,30 @@ def test_more_processes_take_the_same_step(tmp_path: Path) -> None:
 def test_refusals(arguments: list[str], told: tuple[str, ...], refuses: Refuses) -> None:
     error = refuses(bench, *arguments)
     assert all(fact in error for fact in told), error
+
+
+def test_a_host_without_a_compiler_is_told_so(refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiles(*arguments: Any) -> None:
+        raise RuntimeError(
+            "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx\n\nmore"
+        )
+
+    monkeypatch.setattr("resnext_train.cli.bench.measure_step", compiles)
+    error = refuses(bench, "step", *TINY, "train.compile=default")
+    assert "train.compile: torch.compile lacks what it needs" in error
+    assert error.endswith("set train.compile=off\n")
+
+
+def test_scaling_passes_on_the_sentence_of_the_step_and_not_what_follows(
+    refuses: Refuses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = tmp_path / "python"
+    step.write_text(
+        "#!/bin/sh\necho 'resnext bench step: error: no compiler' >&2\necho 'a note of torch' >&2\nexit 2\n"
+    )
+    step.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(step))
+    assert refuses(bench, "scaling", *TINY, "--procs", "1").endswith("error: on 1 process: no compiler\n")
 
 
 def test_a_part_within_another_counts_as_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
