@@ -53,7 +53,12 @@ def test_a_step_by_parts_beside_a_bare_loop(
     assert result["peak_memory_bytes"] > 1e8
     assert {"versions", "git_commit"} < set(result)
     out = capsys.readouterr().out
-    for told in ("16 images over all processes, in 4 micro-batches of 4", "bare loop", "backward", "peak memory"):
+    for told in (
+        "16 images over all processes, in 4 micro-batches of 4",
+        "bare loop",
+        "backward",
+        "GB of the whole process",
+    ):
         assert told in out
 
 
