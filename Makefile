@@ -44,7 +44,7 @@ format: .venv/installed-dev ## Rewrite the code in the project's style
 schema: .venv/installed ## Write the recipes' JSON schema, for editors, to configs/recipe.schema.json
 	$(BIN)/python scripts/write_schema.py
 
-gpu-check: .venv/installed-dev ## Prove the GPU path, stage by stage (OUT=gpu.json; DEVICE=cpu: what a CPU can show)
+gpu-check: .venv/installed-dev ## Prove the GPU path on a GPU host, stage by stage (OUT=gpu.json; DEVICE=cpu: what a CPU can show)
 	$(BIN)/python -m scripts.gpu_check $(if $(OUT),--out $(OUT)) $(if $(DEVICE),--device $(DEVICE))
 
 clean: ## Remove the virtual environment and caches; runs/ stays

@@ -12,6 +12,8 @@ from typing import Any
 
 from resnext_train.errors import FaultError, InputError
 
+_ERROR = "resnext bench step: error: "
+
 Result = dict[str, Any]
 """All measurements, as `--json` writes them, by number of processes as text:
 
@@ -56,9 +58,14 @@ def _measured(arguments: Sequence[str], procs: int) -> dict[str, Any]:
             check=False,
         )
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            told = last.removeprefix("resnext bench step: error: ")
-            text = f"on {procs} process{'es' * (procs > 1)}: {told}"
+            text = f"on {procs} process{'es' * (procs > 1)}: {_reason(done.stderr)}"
             raise InputError(text) if done.returncode == 2 else FaultError(text)
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return result
+
+
+def _reason(stderr: str) -> str:
+    """Return the sentence of `bench step`, which libraries may follow with lines of their own; else the last line."""
+    lines = stderr.strip().splitlines() or ["no reason given"]
+    sentences = [line for line in lines if line.startswith(_ERROR)]
+    return sentences[-1].removeprefix(_ERROR) if sentences else lines[-1]

@@ -14,7 +14,7 @@ from resnext_train.bench.bare_loop import BareLoop
 from resnext_train.bench.interleaved_timing import Lap, Runner, in_turns, rate_of
 from resnext_train.bench.launch_count import budget, count_launches
 from resnext_train.bench.machine_speed import copy_bytes_per_s, matmul_flop_per_s, wait_for
-from resnext_train.bench.step_cost import flop_of, peak_memory, traffic_of
+from resnext_train.bench.step_cost import flop_of, traffic_of
 from resnext_train.bench.step_timer import PARTS, StepTimer, timed_step
 from resnext_train.config import Recipe, SyntheticData
 from resnext_train.data.build_loaders import build_train_loader, memory_format
@@ -26,6 +26,7 @@ from resnext_train.models.architecture import title_of
 from resnext_train.models.build_model import build_model
 from resnext_train.training.build_step import build_train_step
 from resnext_train.training.setup import Setup, set_up
+from resnext_train.training.step_event import peak_memory
 
 LAP_SECONDS = 0.3
 """A lap has as many steps as take about so long."""
@@ -43,9 +44,9 @@ rates            images/s over all ranks: of our `step`, and of the `bare` loop 
 ratio            our median over that of the bare loop
 step_ms, ms      milliseconds of our median lap's step, and of each part of it, which add up to it. `all_reduce` is what
                  summing gradients over ranks adds to the step, by comparison with steps that do not
-launches         dispatcher calls of a step by part, as on a GPU and not compiled; `launches_beyond` those of forward,
-                 loss, backward and optimizer, and the `launch_budget` for them
-peak_memory_bytes  of our step alone
+launches         dispatcher calls of a step by part, as on a GPU and not compiled; `launches_beyond` forward, loss,
+                 backward and optimizer, and the `launch_budget` for these. DDP's copies lie within backward
+peak_memory_bytes  on a GPU of the tensors of our step alone; on a CPU of the whole process so far
 flop_per_step, bytes_per_step  of this rank; `flop_per_s`, `bytes_per_s` by its step; `machine`: a matrix product's in
                  the same precision, and a copy's; `of_machine`: the quotients
 """
@@ -150,12 +151,10 @@ def _parts(laps: dict[str, list[Lap]], steps: int) -> dict[str, float]:
     lap = _median_lap(laps["step"])
     parts = {name: 1000 * lap.stages[name] for name in PARTS}
     if "local" in laps:
-        # The all-reduce runs beside the backward pass: what it adds is the difference to passes without it.
-        without = _median_lap(laps["local"])
-        added = 1000 * (lap.seconds - without.seconds) / steps
-        taken = parts["all_reduce"] + min(max(added - parts["all_reduce"], 0.0), parts["backward"])
-        parts["backward"] -= taken - parts["all_reduce"]
-        parts["all_reduce"] = taken
+        # The all-reduce runs beside the backward pass: what it adds is the difference to steps without it.
+        added = 1000 * (lap.seconds - _median_lap(laps["local"]).seconds) / steps
+        parts["all_reduce"] = min(max(added, 0.0), parts["backward"])
+        parts["backward"] -= parts["all_reduce"]
     return parts
 
 
@@ -186,8 +185,7 @@ def _measured(setup: Setup, rounds: int, steps: int) -> dict[str, Any]:
 def _launches(bench: StepBench) -> dict[str, Any]:
     with mapped_as_on_gpus():  # the CPU's way makes a call for each image
         calls = count_launches(bench.take_step)
-    parameters = len(list(bench.step.model.parameters()))
-    limit = budget(parameters, len(bench.batches), bench.context.world_size)
+    limit = budget(len(bench.batches))
     return {"launches": calls.totals(), "launches_beyond": calls.beyond, "launch_budget": limit}
 
 

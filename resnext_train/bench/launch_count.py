@@ -17,8 +17,8 @@ NETWORK: frozenset[str] = frozenset({"forward", "loss", "backward", "optimizer"}
 REST = "rest"
 """What lies in no part."""
 
-BUDGET = 60
-"""Calls beyond NETWORK that a step of one micro-batch on one rank may make."""
+_UNCOUNTED = ("aten::as_strided", "aten::detach", "c10d::")
+"""Calls of a backward pass that depend on neither network nor step: views, and an all-reduce for each bucket."""
 
 
 class LaunchCount(TorchDispatchMode):
@@ -59,6 +59,12 @@ class LaunchCount(TorchDispatchMode):
         """The number of calls beyond forward, backward and the optimizer."""
         return sum(number for part, number in self.totals().items() if part not in NETWORK)
 
+    @property
+    def backward(self) -> int:
+        """The number of calls of the backward passes, without views and all-reduces."""
+        calls = self.calls.get("backward", Counter())
+        return sum(number for name, number in calls.items() if not name.startswith(_UNCOUNTED))
+
 
 def count_launches(work: Callable[[], object]) -> LaunchCount:
     """Return the calls that `work`, such as a step, makes."""
@@ -68,9 +74,19 @@ def count_launches(work: Callable[[], object]) -> LaunchCount:
     return count
 
 
-def budget(parameters: int, micro_batches: int, ranks: int) -> int:
+def budget(micro_batches: int) -> int:
     """Return how many calls beyond NETWORK a step may make on a rank with `micro_batches` micro-batches.
 
-    DistributedDataParallel copies each gradient into a bucket, and each further micro-batch adds to each gradient.
+    It depends on neither ranks nor parameters: a micro-batch's gradients are added in one call. What sums over ranks
+    cost lies in the backward pass, see `backward_budget`.
     """
-    return BUDGET + parameters * (micro_batches - 1 + (ranks > 1))
+    return 60 + 30 * (micro_batches - 1)
+
+
+def backward_budget(parameters: int, micro_batches: int, ranks: int) -> int:
+    """Return how many calls the backward passes of a rank's step may make beyond one of a single rank each.
+
+    On several ranks DistributedDataParallel copies each gradient into a bucket once; and where there are several
+    micro-batches, the pass that sums over ranks adds to the gradients of those before, one by one.
+    """
+    return parameters * ((ranks > 1) + (ranks > 1 and micro_batches > 1))

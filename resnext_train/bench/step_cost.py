@@ -54,14 +54,3 @@ def _is_view(function: Any) -> bool:
 
 def _bytes(values: Any) -> int:
     return sum(t.numel() * t.element_size() for t in tree_leaves(values) if isinstance(t, Tensor))
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the most bytes that this process had allocated: on a GPU by tensors, on a CPU by all of it."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-    import sys
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most

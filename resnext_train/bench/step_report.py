@@ -41,7 +41,8 @@ def step_report(result: Result) -> str:
             f"calls beside the network's own and the optimizer's: {result['launches_beyond']}, budget "
             f"{result['launch_budget']}",
             "",
-            f"peak memory       {result['peak_memory_bytes'] / 1e9:.2f} GB",
+            f"peak memory       {result['peak_memory_bytes'] / 1e9:.2f} GB"
+            + (" of the whole process, torch included" if m["device"] == "cpu" else ""),
             f"arithmetic        {_si(result['flop_per_s'])}FLOP/s, {100 * of_machine['matmul']:.0f} % of a matrix "
             f"product's {_si(machine['matmul_flop_per_s'])}FLOP/s",
             f"memory            {_si(result['bytes_per_s'])}B/s, {100 * of_machine['copy']:.0f} % of a copy's "

@@ -13,7 +13,8 @@ from resnext_train.bench.launch_count import REST
 from resnext_train.compute.step_parts import Part, observed
 
 PARTS: tuple[str, ...] = ("input", "color", "forward", "loss", "backward", "all_reduce", "optimizer", REST)
-"""All parts of a step; the last is what lies in no other."""
+"""All parts of a step; the last is what lies in no other. The all-reduce has no time of its own here: it lies within
+backward, and `bench_step` measures it by comparison."""
 
 
 class StepTimer:

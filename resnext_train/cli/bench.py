@@ -14,7 +14,7 @@ from resnext_train.bench.step_report import scaling_report, step_report
 from resnext_train.cli.bench_requests import DataRequest, ScalingRequest, StepRequest
 from resnext_train.cli.json_file import write_json
 from resnext_train.cli.run_command import announce
-from resnext_train.compute.backend import deterministic_algorithms
+from resnext_train.compute.backend import deterministic_algorithms, torch_refusals_explained
 from resnext_train.config import Recipe
 from resnext_train.distributed.dist_context import connect
 from resnext_train.distributed.usable_cores import usable_cores
@@ -30,7 +30,7 @@ def data(request: DataRequest) -> None:
 def step(request: StepRequest) -> None:
     """Measure the step on all ranks, and print what rank 0 has measured."""
     deterministic = deterministic_algorithms(request.recipe.train.deterministic)
-    with deterministic, connect(request.patience_seconds) as context:
+    with deterministic, connect(request.patience_seconds) as context, torch_refusals_explained():
         result = measure_step(request.recipe, context, request.rounds)
     if context.is_main:
         _show(step_report(result), result, request.json)

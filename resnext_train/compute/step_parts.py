@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
-Part = Literal["input", "color", "forward", "loss", "backward", "all_reduce", "optimizer"]
-"""Input is the wait for a micro-batch; all_reduce is that of gradients, and lies within backward."""
+Part = Literal["input", "color", "forward", "loss", "backward", "optimizer"]
+"""Input is the wait for a micro-batch; backward contains the all-reduce of gradients, which runs beside it."""
 
 Observer = Callable[[Part], AbstractContextManager[object]]
 """Returns a context for a part that begins."""

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import time
+import warnings
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -25,12 +26,14 @@ _ROUNDS = 7
 
 def describe() -> dict[str, Any]:
     """Return GPU, driver, versions, topology and commit of this host."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    no_gpu = _why_no_gpu()
+    gpus = 0 if no_gpu else torch.cuda.device_count()
     names = sorted({torch.cuda.get_device_name(i) for i in range(gpus)})
     about = environment()
     return {
         "gpu": f"{gpus} × {' and '.join(names)}" if gpus else None,
         "gpus": gpus,
+        "no_gpu": no_gpu,
         "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory if gpus else None,
         "capability": list(torch.cuda.get_device_capability(0)) if gpus else None,
         "driver": _smi("--query-gpu=driver_version", "--format=csv,noheader", "--id=0") if gpus else None,
@@ -44,6 +47,18 @@ def describe() -> dict[str, Any]:
         "versions": about["versions"],
         "host": about["host"],
     }
+
+
+def _why_no_gpu() -> str | None:
+    """Return why torch sees no GPU: in the words of its warning, if it has any, as where the driver is too old."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return None
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    words = [str(warning.message).strip().splitlines()[0] for warning in told if str(warning.message).strip()]
+    return f"torch sees no GPU on this host{f' ({words[0]})' if words else ''}"
 
 
 def _smi(*arguments: str) -> str | None:

@@ -10,6 +10,7 @@ against its norm, or where that is smaller against a tenth of what it would be i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 
 import torch
@@ -30,9 +31,11 @@ _SMALL_PART = 0.1
 State = dict[str, Tensor]
 
 
-def take_steps(context: DistContext, precision: str, dtype: torch.dtype) -> list[list[State]]:
+def take_steps(
+    context: DistContext, precision: str, dtype: torch.dtype, seeds: Sequence[int] = SEEDS
+) -> list[list[State]]:
     """Return all tensors after each step and the mean loss so far, by seed."""
-    return [_take_steps(context, precision, dtype, seed) for seed in SEEDS]
+    return [_take_steps(context, precision, dtype, seed) for seed in seeds]
 
 
 def _take_steps(context: DistContext, precision: str, dtype: torch.dtype, seed: int) -> list[State]:
@@ -53,17 +56,22 @@ def _take_steps(context: DistContext, precision: str, dtype: torch.dtype, seed: 
 def compare_with_cpu(host: Host, report: Report) -> None:
     """Compare gradients, buffers, momentum, weights and loss of three steps with those of the CPU."""
     cpu = DistContext(Rank(), torch.device("cpu"))
-    exact, plain = (take_steps(cpu, "fp32", dtype) for dtype in (torch.float64, torch.float32))
-    fp64 = alone(take_steps, host, "fp32", torch.float64)
+    seeds = SEEDS if host.device == "cuda" else SEEDS[:1]
+    if host.device == "cpu":
+        report.leave_out("another device than the CPU (it is compared with itself), and of the networks all but one")
+    exact, plain = (take_steps(cpu, "fp32", dtype, seeds) for dtype in (torch.float64, torch.float32))
+    fp64 = alone(take_steps, host, "fp32", torch.float64, seeds)
+    fp32 = alone(take_steps, host, "fp32", torch.float32, seeds)
     report.at_most("fp64_error_after_1_step", max(_errors(fp64, exact, 0)), 1e-9)
-    report.record(fp64_error_after_3_steps=max(_errors(fp64, exact, -1)))
-    fp32 = alone(take_steps, host, "fp32", torch.float32)
-    report.record(fp32_error_by_seed=_errors(fp32, exact, 0), fp32_error_after_3_steps=median(_errors(fp32, exact, -1)))
+    # Later steps have momentum, Nesterov's look ahead, weight decay and running statistics in them.
+    report.at_most("fp64_error_after_3_steps", max(_errors(fp64, exact, -1)), 1e-8)
+    report.record(fp32_error_by_seed=_errors(fp32, exact, 0))
     report.at_most("fp32_error_after_1_step", median(_errors(fp32, exact, 0)), 1e-4)
+    report.at_most("fp32_error_after_3_steps", median(_errors(fp32, exact, -1)), 1e-3)
     report.at_most("fp32_error_to_fp32_on_the_cpu", median(_errors(fp32, plain, 0)), 1e-4)
     report.record(loss=[states[-1]["loss"].item() for states in exact])
     for precision in _half_precisions(host, report):
-        states = alone(take_steps, host, precision, torch.float32)
+        states = alone(take_steps, host, precision, torch.float32, seeds)
         worst = [_least_cosine(own[0], other[0]) for own, other in zip(states, exact, strict=True)]
         report.record(**{f"{precision}_least_cosines": [[name, value] for name, value in worst]})
         report.at_least(f"{precision}_least_cosine_after_1_step", median(value for _, value in worst), 0.99)

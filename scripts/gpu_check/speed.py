@@ -16,7 +16,7 @@ from resnext_train.data.sources.synthetic_images import SyntheticImages
 from resnext_train.distributed.dist_context import DistContext
 from scripts.gpu_check.commands import resnext
 from scripts.gpu_check.ranks import run_ranks
-from scripts.gpu_check.report import Host, Report
+from scripts.gpu_check.report import CannotRunHereError, Host, Report
 from scripts.gpu_check.small_run import SMALL
 
 _GOAL = 0.90
@@ -24,6 +24,9 @@ _GOAL = 0.90
 
 _BATCHES = ((64, 64), (256, 32), (256, 256), (32, 32))
 """Global batch and micro-batch on one GPU, the most telling first."""
+
+_NEEDED = _BATCHES[:2]
+"""Those without which, in the best precision, the stage has not shown what it is for."""
 
 _SHARE = 0.75
 """Part of the stage's time after which no further case is begun."""
@@ -51,25 +54,34 @@ def measure_steps(host: Host, report: Report) -> None:
     """Measure ResNeXt-50 in all precisions and batches on one GPU, and on all; a small network on a CPU."""
     deadline = time.monotonic() + _SHARE * host.seconds
     if host.device == "cpu":
-        report.leave_out("the judgement (speed on a shared CPU is noise)")
         options = [*SMALL, "train.batch_size=32", "train.micro_batch=16"]
         report.record(**run_ranks(measure, 1, host, "smoke", {"cpu": options}, 1, deadline)[0])
-        return
+        raise CannotRunHereError("speed on a shared CPU is noise: recorded, and not judged")
     precisions = (["bf16"] if torch.cuda.is_bf16_supported(False) else []) + ["fp16", "fp32"]
+    needed = {
+        f"{precisions[0]}, {batch // micro} × {micro}": [
+            *(f"train.batch_size={batch}", f"train.micro_batch={micro}", f"train.precision={precisions[0]}")
+        ]
+        for batch, micro in _NEEDED
+    }
+    measured = _judge(host, report, 1, needed, deadline)
+    for case in needed:
+        report.require(case in measured, f"{case}: not measured before the time was over")
     if host.gpus > 1:
         options = [f"train.batch_size={64 * host.gpus}", "train.micro_batch=64", f"train.precision={precisions[0]}"]
         _judge(host, report, host.gpus, {f"{precisions[0]}, 64 on each of {host.gpus} GPUs": options}, deadline)
     for batch, micro_batch in _BATCHES:
         sizes = [f"train.batch_size={batch}", f"train.micro_batch={micro_batch}"]
         cases = {f"{p}, {batch // micro_batch} × {micro_batch}": [*sizes, f"train.precision={p}"] for p in precisions}
+        cases = {case: options for case, options in cases.items() if case not in needed}
         if batch == _BATCHES[0][0]:
             best = f"train.precision={precisions[0]}"
             cases[f"{precisions[0]}, 1 × {batch}, contiguous"] = [*sizes, best, "train.layout=contiguous"]
         _judge(host, report, 1, cases, deadline)
 
 
-def _judge(host: Host, report: Report, world_size: int, cases: dict[str, list[str]], deadline: float) -> None:
-    """Measure the cases, record each, and let the stage fail where one is too slow."""
+def _judge(host: Host, report: Report, world_size: int, cases: dict[str, list[str]], deadline: float) -> set[str]:
+    """Measure the cases, record each, and let the stage fail where one is too slow; return which were measured."""
     results = {}
     if time.monotonic() < deadline:
         results = run_ranks(measure, world_size, host, "resnext50_32x4d", cases, 3, deadline)[0]
@@ -80,6 +92,7 @@ def _judge(host: Host, report: Report, world_size: int, cases: dict[str, list[st
             continue
         ratio = results[case]["ratio"]
         report.require(ratio >= _GOAL, f"{case}: {ratio:.2f} of the bare loop's images/s, under {_GOAL}")
+    return set(results)
 
 
 def measure_training(host: Host, report: Report) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from resnext_train.bench.launch_count import budget, count_launches
+from resnext_train.bench.launch_count import backward_budget, budget, count_launches
 from resnext_train.data.transforms.color_transform import mapped_as_on_gpus
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.flag_sync import StepFlags
@@ -46,7 +46,9 @@ def count_launches_of_a_step(context: DistContext, micro_batches: int, precision
     return {
         "by_part": calls.totals(),
         "beyond": calls.beyond,
-        "budget": budget(parameters, micro_batches, context.world_size),
+        "budget": budget(micro_batches),
+        "backward": calls.backward,
+        "backward_budget": backward_budget(parameters, micro_batches, context.world_size),
         "kernels": kernels,
     }
 
@@ -94,6 +96,7 @@ def count_syncs_and_launches(host: Host, report: Report) -> None:
     precisions += ["fp16"] if host.device == "cuda" else []
     for precision in precisions:
         cases = [(1, 1), (1, 4)] + ([(host.ranks, 2)] if host.ranks > 1 else [])
+        single = 0  # calls of a backward pass on a single rank, the first case
         for world_size, micro_batches in cases if precision == precisions[-1] else cases[:1]:
             counted = run_ranks(count_launches_of_a_step, world_size, host, micro_batches, precision)[0]
             case = f"{precision}, {micro_batches} micro-batches on each of {world_size} ranks"
@@ -101,6 +104,9 @@ def count_syncs_and_launches(host: Host, report: Report) -> None:
             report.require(
                 counted["beyond"] <= counted["budget"], f"{case}: {counted['beyond']} calls, over {counted['budget']}"
             )
+            single = single or counted["backward"]
+            added, limit = counted["backward"] - micro_batches * single, counted["backward_budget"]
+            report.require(added <= limit, f"{case}: backward makes {added} more calls than alone, over {limit}")
     if host.device == "cpu":
         report.leave_out("syncs (they need a GPU)")
         return

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from scripts.gpu_check import __main__ as command
+from scripts.gpu_check import parity, speed
+from scripts.gpu_check.report import CannotRunHereError, Host, Report
 from scripts.gpu_check.runner import Stage, exit_code, run_stages
 
 STAGES_OF_A_TEST = """
@@ -137,6 +140,24 @@ def test_stages_run_on_a_cpu(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert "1 passed, 0 failed, 1 skipped on cpu" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("torch_of_the_host", [None, "raise ImportError('libcuda.so.1: no such file')"])
+def test_without_a_gpu_nothing_is_checked_unless_the_cpu_is_asked_for(
+    torch_of_the_host: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    if torch_of_the_host:
+        (tmp_path / "torch.py").write_text(torch_of_the_host)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        told = "gpu_check: ImportError: libcuda.so.1: no such file\n"
+    else:
+        why = "torch sees no GPU on this host" if torch.version.cuda else "this torch is built without CUDA"
+        told = f"gpu_check: {why}; what a CPU can show: --device cpu\n"
+    out = tmp_path / "gpu.json"
+    assert command.main(["--stages", "tests", "--out", str(out)]) == 1
+    assert capsys.readouterr() == ("", told)
+    assert not out.exists()
+
+
 def test_mistakes_are_told_in_one_sentence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -147,3 +168,56 @@ def test_mistakes_are_told_in_one_sentence(
     monkeypatch.setattr(command, "find_spec", lambda name: None if name in ("yaml", "PIL") else os)
     assert command.main(["--device", "cpu"]) == 1
     assert "missing pillow, pyyaml;" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("third", "told"), [(1e-6, "fp64_error_after_3_steps is 1e-06, over 1e-08"), (0.0, "")])
+def test_later_steps_are_compared_with_those_of_the_cpu(
+    third: float, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def states(error: float) -> list[list[dict[str, torch.Tensor]]]:
+        weights = torch.tensor([3.0, 4.0], dtype=torch.float64)
+        return [[{"w": weights * (1 + error * (n == 2)), "loss": torch.ones(1)} for n in range(3)]]
+
+    monkeypatch.setattr(parity, "take_steps", lambda *_: states(0))
+    monkeypatch.setattr(parity, "alone", lambda work, host, *arguments: states(third))
+    report = Report(tmp_path / "result.json")
+    parity.compare_with_cpu(Host("cpu", 0, tmp_path, 60), report)
+    report.finish()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["verdict"] == ("failed" if third else "passed")
+    assert told in result["reason"]
+    assert third or "compared with itself" in result["reason"]
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        (["bf16, 1 × 64"], "bf16, 8 × 32: not measured before the time was over"),
+        (["bf16, 1 × 64", "bf16, 8 × 32"], ""),
+    ],
+)
+def test_speed_is_not_shown_without_the_most_telling_cases(
+    measured: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ranks(work: object, world_size: int, host: Host, config: str, cases: dict[str, Any], *_: object) -> Any:
+        return [{case: {"ratio": 0.95} for case in cases if case in measured}]
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: True)
+    monkeypatch.setattr(speed, "run_ranks", ranks)
+    report = Report(tmp_path / "result.json")
+    speed.measure_steps(Host("cuda", 1, tmp_path, 60), report)
+    report.finish()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["verdict"] == ("failed" if told else "passed")
+    assert told in result["reason"]
+    assert list(result["figures"]) == measured
+
+
+def test_speed_on_a_cpu_is_recorded_and_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "run_ranks", lambda *_: [{"cpu": {"ratio": 0.1}}])
+    report = Report(tmp_path / "result.json")
+    with pytest.raises(CannotRunHereError, match="not judged") as reason:
+        speed.measure_steps(Host("cpu", 0, tmp_path, 60), report)
+    report.finish(skipped=str(reason.value))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["verdict"], result["figures"]) == ("skipped", {"cpu": {"ratio": 0.1}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_a_step_by_parts_beside_a_bare_loop(
     result = json.loads(file.read_text())
     check_consistent(result, 1)
     assert result["ms"]["all_reduce"] == 0
-    beyond = sum(n for name, n in result["launches"].items() if name in ("input", "color", "all_reduce", "rest"))
+    beyond = sum(n for name, n in result["launches"].items() if name in ("input", "color", "rest"))
     assert result["launches_beyond"] == beyond <= result["launch_budget"]
     assert result["flop_per_s"] == pytest.approx(1000 * result["flop_per_step"] / result["step_ms"])
     assert result["of_machine"]["copy"] == pytest.approx(result["bytes_per_s"] / result["machine"]["copy_bytes_per_s"])
@@ -52,7 +53,12 @@ def test_a_step_by_parts_beside_a_bare_loop(
     assert result["peak_memory_bytes"] > 1e8
     assert {"versions", "git_commit"} < set(result)
     out = capsys.readouterr().out
-    for told in ("16 images over all processes, in 4 micro-batches of 4", "bare loop", "backward", "peak memory"):
+    for told in (
+        "16 images over all processes, in 4 micro-batches of 4",
+        "bare loop",
+        "backward",
+        "GB of the whole process",
+    ):
         assert told in out
 
 
@@ -92,12 +98,36 @@ def test_refusals(arguments: list[str], told: tuple[str, ...], refuses: Refuses)
     assert all(fact in error for fact in told), error
 
 
+def test_a_host_without_a_compiler_is_told_so(refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiles(*arguments: Any) -> None:
+        raise RuntimeError(
+            "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx\n\nmore"
+        )
+
+    monkeypatch.setattr("resnext_train.cli.bench.measure_step", compiles)
+    error = refuses(bench, "step", *TINY, "train.compile=default")
+    assert "train.compile: torch.compile lacks what it needs" in error
+    assert error.endswith("set train.compile=off\n")
+
+
+def test_scaling_passes_on_the_sentence_of_the_step_and_not_what_follows(
+    refuses: Refuses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = tmp_path / "python"
+    step.write_text(
+        "#!/bin/sh\necho 'resnext bench step: error: no compiler' >&2\necho 'a note of torch' >&2\nexit 2\n"
+    )
+    step.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(step))
+    assert refuses(bench, "scaling", *TINY, "--procs", "1").endswith("error: on 1 process: no compiler\n")
+
+
 def test_a_part_within_another_counts_as_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))
     monkeypatch.setattr("resnext_train.bench.step_timer.time.perf_counter", lambda: float(next(clock)) ** 2)
     timer = StepTimer(torch.device("cpu"))
     with timer.observe():  # marks at 0, 1, 4, 9, 16, 25, 36, 49
-        with part("backward"), part("all_reduce"):
+        with part("backward"), part("forward"):
             pass
         with part("optimizer"):
             pass
@@ -105,7 +135,7 @@ def test_a_part_within_another_counts_as_itself_alone(monkeypatch: pytest.Monkey
     told = {
         "rest": 1 + (25 - 16) + (49 - 36),
         "backward": (4 - 1) + (16 - 9),
-        "all_reduce": 9 - 4,
+        "forward": 9 - 4,
         "optimizer": 36 - 25,
     }
     assert {name: value for name, value in seconds.items() if value} == told
