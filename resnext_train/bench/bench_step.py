@@ -91,14 +91,34 @@ class StepBench:
         takes: dict[str, Callable[[], object]] = {"step": self.take_step, "bare": self.take_bare_step}
         if layouts:
             takes["bare_other_layout"] = partial(self.take_bare_step, other_layout=True)
-        if self.context.world_size > 1:
-            takes["local"] = self._take_local_step
         timer = StepTimer(self.context.device)
-        return {name: self._lap(take, steps, timer) for name, take in takes.items()}
+        runners = {name: self._lap(take, steps, timer) for name, take in takes.items()}
+        if self.context.world_size > 1:
+            runners["local"] = self._undone(self._lap(self._take_local_step, steps, timer))
+        return runners
 
     def _take_local_step(self) -> None:
         with self.step.without_sync():
             self.take_step()
+
+    def _undone(self, run: Runner) -> Runner:
+        """Return `run` with weights, buffers, momentum and loss scale put back after it.
+
+        Steps that sum no gradients let ranks drift apart, until the next ones overflow on one and not on another.
+        """
+        optimizer = self.step.optimizer
+
+        def run_and_undo(number: int) -> Lap:
+            held = [tensor for state in optimizer.optimizer.state.values() for tensor in state.values()]
+            tensors = [*self.step.model.state_dict().values(), *held]
+            before, scale = [tensor.clone() for tensor in tensors], optimizer.scaler.state_dict()
+            lap = run(number)
+            for tensor, old in zip(tensors, before, strict=True):
+                tensor.copy_(old)
+            optimizer.scaler.load_state_dict(scale)
+            return lap
+
+        return run_and_undo
 
     def _lap(self, take: Callable[[], object], steps: int, timer: StepTimer) -> Runner:
         def run(number: int) -> Lap:

@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from helpers.commands import Refuses, bench
+from helpers.ranks import run_ranks
 from helpers.runs import SMALL, run_module
 from resnext_train.bench import bench_step
 from resnext_train.bench.step_cost import flop_of, traffic_of
 from resnext_train.bench.step_timer import PARTS, StepTimer
 from resnext_train.compute.step_parts import part
+from resnext_train.config import load_recipe
+from resnext_train.distributed.dist_context import DistContext
 
 TINY = ["--config", "smoke.yaml", *SMALL]
 
@@ -75,6 +78,32 @@ def test_more_processes_take_the_same_step(tmp_path: Path) -> None:
         ratio = of_n["rates"]["step"]["median"] / of_n["rates"]["bare"]["median"]
         check_consistent({**of_n, "ratio": ratio}, n)
     assert "efficiency" in out
+
+
+def lap_without_sums(context: DistContext) -> dict[str, torch.Tensor]:
+    """The weights, buffers and momentum after steps, and after a lap of steps that sum no gradients."""
+    steps = bench_step.StepBench(load_recipe("smoke", SMALL), context)
+    steps.take_step()
+    runners = steps.runners(2, layouts=False)
+
+    def state() -> torch.Tensor:
+        momentum = [t for held in steps.step.optimizer.optimizer.state.values() for t in held.values()]
+        return torch.cat([t.detach().flatten().double() for t in (*steps.step.model.state_dict().values(), *momentum)])
+
+    before = state()
+    assert runners["local"](0).images == 2 * 16
+    after = state()
+    runners["step"](1)
+    return {"before": before, "after": after, "later": state()}
+
+
+@pytest.mark.slow
+def test_steps_that_sum_nothing_leave_no_trace(tmp_path: Path) -> None:
+    one, two = run_ranks(lap_without_sums, 2, tmp_path)
+    for states in (one, two):
+        assert torch.equal(states["before"], states["after"])
+        assert not torch.equal(states["after"], states["later"])
+    assert torch.equal(one["later"], two["later"]), "the ranks have drifted apart"
 
 
 @pytest.mark.parametrize(
