@@ -29,6 +29,8 @@ _MARK = "RESNEXT_GPU_CHECK_STAGE"
 _LEAST = 10.0
 """Seconds that must be left for a stage to begin."""
 
+_TOO_LATE = "never began within the"
+
 Result = dict[str, Any]
 
 
@@ -63,7 +65,7 @@ def run_stages(
         print(f"{stage.name:6s}{stage.title} ...", flush=True)
         left = end - time.monotonic()
         if left < _LEAST:
-            results.append(_skipped(stage, f"the {seconds:g} s of the whole check were over"))
+            results.append(_skipped(stage, f"{_TOO_LATE} {seconds:g} s of the whole check"))
         else:
             results.append(_run(stage, device, gpus, left))
         _write(out, about, results)
@@ -74,8 +76,10 @@ def run_stages(
 
 
 def exit_code(results: Sequence[Result]) -> int:
-    """Return 1 if a stage failed, or if none passed; skipped ones are neither."""
+    """Return 1 if a stage failed, if none passed, or if one never began for want of time; skipped ones are neither."""
     verdicts = [result["verdict"] for result in results]
+    if any(result.get("reason", "").startswith(_TOO_LATE) for result in results):
+        return 1
     return 1 if "failed" in verdicts or "passed" not in verdicts else 0
 
 
