@@ -65,6 +65,7 @@ def second_step_takes_a_minute() -> None:
 
     def slow(self: TrainStep, micro_batches: Any, before: int, *more: Any) -> None:
         if before == 1:
+            print("the second step has begun", flush=True)
             time.sleep(60)
         take(self, micro_batches, before, *more)
 
@@ -74,8 +75,12 @@ def second_step_takes_a_minute() -> None:
 def test_a_second_interrupt_exits_at_once(tmp_path: Path) -> None:
     out, output = tmp_path / "run", tmp_path / "output"
     options = [*RUN, "--out", str(out), "log.every=1"]
+    output.touch()
     (job,) = start_command(train, 1, *options, prepare=second_step_takes_a_minute, output=output)
-    wait_for_step(out)
+    deadline = time.monotonic() + 60
+    while "the second step has begun" not in output.read_text():  # before, a signal is heeded between two steps
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert job.pid
     for wait in (0, 1.2):  # the first two as of one Ctrl-C that came two ways
         os.kill(job.pid, signal.SIGINT)
