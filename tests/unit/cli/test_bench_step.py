@@ -12,7 +12,7 @@ import torch
 
 from helpers.commands import Refuses, bench
 from helpers.ranks import run_ranks
-from helpers.runs import SMALL, run_module
+from helpers.runs import SMALL
 from resnext_train.bench import bench_step
 from resnext_train.bench.step_cost import flop_of, traffic_of
 from resnext_train.bench.step_timer import PARTS, StepTimer
@@ -66,9 +66,9 @@ def test_a_step_by_parts_beside_a_bare_loop(
 
 
 @pytest.mark.slow
-def test_more_processes_take_the_same_step(tmp_path: Path) -> None:
+def test_more_processes_take_the_same_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "scaling.json"
-    out = run_module("bench", "scaling", *TINY, "--procs", "2", "--rounds", "1", "--json", str(file))
+    assert bench(["scaling", *TINY, "--procs", "2", "--rounds", "1", "--json", str(file)]) == 0
     result = json.loads(file.read_text())
     assert list(result["rates"]) == list(result["efficiency"]) == ["1", "2"]
     one, two = (result["rates"][n]["step"]["median"] for n in ("1", "2"))
@@ -77,7 +77,7 @@ def test_more_processes_take_the_same_step(tmp_path: Path) -> None:
         of_n = {key: result[key][str(n)] for key in ("measured", "rates", "step_ms", "ms")}
         ratio = of_n["rates"]["step"]["median"] / of_n["rates"]["bare"]["median"]
         check_consistent({**of_n, "ratio": ratio}, n)
-    assert "efficiency" in out
+    assert "efficiency" in capsys.readouterr().out
 
 
 def lap_without_sums(context: DistContext) -> dict[str, torch.Tensor]:
