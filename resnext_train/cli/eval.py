@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
-from resnext_train.checkpoint import checkpoint_file
 from resnext_train.cli.json_file import write_json
 from resnext_train.cli.requests import EvalRequest
 from resnext_train.cli.run_command import announce, warn
 from resnext_train.compute.backend import deterministic_algorithms, torch_refusals_explained
 from resnext_train.compute.precision import resolve_precision
-from resnext_train.config import FolderData, Recipe, recipe_from_dict
+from resnext_train.config import FolderData, Recipe
 from resnext_train.data.build_loaders import (
     build_color_transform,
     build_eval_loader,
@@ -28,9 +26,9 @@ from resnext_train.data.sources.class_subset import read_class_names
 from resnext_train.distributed.dist_context import DistContext, connect
 from resnext_train.errors import InputError
 from resnext_train.evaluation import evaluate as evaluation_pass
+from resnext_train.inference.stored_network import read_network
 from resnext_train.models.architecture import title_of
-from resnext_train.models.build_model import build_model
-from resnext_train.models.weight_conversion import CIFAR_PORT, classes_in, find_state_dict, load_weights
+from resnext_train.models.weight_conversion import CIFAR_PORT
 from resnext_train.regular_file import user_path
 from resnext_train.run_dir.console import evaluation_shown, print_warning
 
@@ -47,17 +45,15 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
     """Evaluate the checkpoint and return the result for printing and --json."""
     path, class_list = request.checkpoint, request.classes
     context.check_agreement("was given", f"--ckpt {path}", "all processes of an evaluation need the same command")
-    content = context.run_on_all_ranks(lambda: checkpoint_file.load_file(path))
-    recipe, weights, classes = _read_content(content, request)
+    stored = context.run_on_all_ranks(lambda: read_network(path, request.recipe, request.overrides))
+    recipe, classes = stored.recipe, stored.classes
     if classes and class_list:
         raise InputError(f"--classes is for foreign weights; {path} knows the names of its classes")
     source = context.local_rank0_first(lambda: build_val(recipe.data))
     classes = classes or context.run_on_all_ranks(lambda: _foreign_classes(recipe, source.classes, class_list))
-    if not checkpoint_file.is_ours(content):
-        _check_classes(path, classes_in(weights, recipe.model), len(classes))
-    model = build_model(recipe.model, len(classes))
-    origin = load_weights(model, weights, str(path), recipe.model)
-    if context.is_main and not checkpoint_file.is_ours(content):
+    stored.check_classes(len(classes))
+    model, origin = stored.build(len(classes))
+    if context.is_main and not stored.is_ours:
         announce(f"weights: {origin}")
         if f": {CIFAR_PORT}" in origin.removeprefix(str(path)):
             warn(normalisation_warning(path, recipe.data))
@@ -87,25 +83,6 @@ def _result(request: EvalRequest, context: DistContext) -> dict[str, Any]:
     }
 
 
-def _read_content(content: Any, request: EvalRequest) -> tuple[Recipe, dict[str, Any], tuple[str, ...] | None]:
-    """Return recipe, weights and class names (None: unknown) of a loaded file.
-
-    Our own checkpoints hold their recipe; --config replaces all of its sections but the model.
-    """
-    path, recipe, overrides = request.checkpoint, request.recipe, request.overrides
-    if not checkpoint_file.is_ours(content):
-        if recipe is None:
-            raise InputError(f"{path} was not written by resnext-train: give the recipe of its weights with --config")
-        return recipe, find_state_dict(content, str(path)), None
-    for override in overrides:
-        if override.startswith("model."):
-            raise InputError(f"override {override!r}: the network of {path} cannot be changed, only evaluated")
-    own = recipe_from_dict(content["recipe"], f"recipe in {path}", overrides)
-    stored = recipe_from_dict(content["recipe"], f"recipe in {path}")
-    used = (recipe or own).model_copy(update={"model": stored.model})
-    return used, content["model"], tuple(content["classes"])
-
-
 def _foreign_classes(recipe: Recipe, data_classes: tuple[str, ...], class_list: str | None) -> tuple[str, ...]:
     """Return class names for weights without any, from --classes or the data, if they agree with model.num_classes."""
     classes = tuple(read_class_names(user_path(class_list), "--classes")) if class_list else data_classes
@@ -116,14 +93,6 @@ def _foreign_classes(recipe: Recipe, data_classes: tuple[str, ...], class_list: 
             "weights hold no class names; list all their classes with --classes"
         )
     return classes
-
-
-def _check_classes(path: Path, outputs: int | None, known: int) -> None:
-    """Refuse foreign weights whose number of outputs (None: unknown) is not the number of class names."""
-    if outputs not in (None, known):
-        raise InputError(
-            f"{path} has {outputs} classes, but the names of {known} are known; name all of them in order by --classes"
-        )
 
 
 def _report(result: dict[str, Any], json_file: str | None) -> None:

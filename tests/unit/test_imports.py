@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"config", "errors"},
     "data": {"distributed", "config", "regular_file", "errors"},
     "evaluation": {"data", "compute", "distributed", "errors"},
+    "inference": {"checkpoint", "evaluation", "data", "models", "compute", "distributed", "config", "errors"},
     "training": {
         *("evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config"),
         *("regular_file", "errors"),
@@ -33,7 +34,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": {"training", "prepare", "data", "models", "compute", "distributed", "config", "errors"},
     "verify": {"errors"},
     "cli": {
-        *("training", "prepare", "bench", "verify", "evaluation", "data", "models", "compute", "checkpoint", "run_dir"),
+        *(
+            "training",
+            "inference",
+            "prepare",
+            "bench",
+            "verify",
+            "evaluation",
+            "data",
+            "models",
+            "compute",
+            "checkpoint",
+            "run_dir",
+        ),
         *("distributed", "config", "regular_file", "errors", "atomic_file"),
     },
 }
