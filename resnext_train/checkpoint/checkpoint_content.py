@@ -32,8 +32,7 @@ _Positive = Annotated[int, Field(gt=0)]
 _Seconds = Annotated[float, Field(ge=0)]
 
 
-class _Evaluation(_Part):
-    epoch: _Positive
+class _Counts(_Part):
     count: _Positive
     top1_correct: _Count
     top5_correct: _Count
@@ -41,6 +40,11 @@ class _Evaluation(_Part):
     top5: float
     loss: float  # may be NaN
     unreadable: _Count
+
+
+class _Evaluation(_Counts):
+    epoch: _Positive
+    also: dict[str, _Counts] | None = None
 
 
 class _Progress(_Part):

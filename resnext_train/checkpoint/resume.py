@@ -13,7 +13,7 @@ from resnext_train.regular_file import user_path, why_no_file
 from resnext_train.run_dir.run_paths import RunDir, epoch_of
 
 _MAY_CHANGE = (
-    *("data.root", "data.workers", "data.on_bad_image", "log.", "checkpoint."),
+    *("data.root", "data.workers", "data.on_bad_image", "eval.also", "log.", "checkpoint."),
     *("train.max_skipped", "train.patience"),
 )
 """Keys, or beginnings of keys, that do not change what a resumed run computes from readable images."""

@@ -67,12 +67,19 @@ def train_arguments(p: ArgumentParser) -> None:
 
 
 def eval_arguments(p: ArgumentParser) -> None:
-    p.description = "Evaluate a checkpoint: every image exactly once, on any number of processes."
-    p.epilog = "example:\n  {prog} --ckpt runs/resnext50_32x4d --data /path/to/imagenet"
+    p.description = (
+        "Evaluate a checkpoint, or several as an ensemble: every image exactly once, on any number of processes."
+    )
+    p.epilog = (
+        "examples:\n  {prog} --ckpt runs/resnext50_32x4d --data /path/to/imagenet\n"
+        "  {prog} --ckpt runs/a runs/b --protocol ten_crop --out results"
+    )
     p.add_argument(
         "--ckpt",
+        nargs="+",
         metavar="PATH",
-        help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights",
+        help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights; several "
+        "make an ensemble, and are counted alone, too",
     )
     p.add_argument(
         "--config",
@@ -85,12 +92,20 @@ def eval_arguments(p: ArgumentParser) -> None:
         help="for foreign weights with more classes than the data: all their classes in order, as a file with one name "
         "per line or a folder with a folder per class",
     )
+    p.add_argument(
+        "--recalibrate-bn",
+        type=int,
+        default=0,
+        metavar="N",
+        help="first take the BatchNorm statistics anew from N training images",
+    )
     p.add_argument("--json", metavar="FILE", help="also write the result to this file")
     _add_procs(p)
     _add_overrides(
         p,
         {
             ("--data",): "data.root",
+            ("--protocol",): "eval.protocol",
             ("-b", "--batch-size"): "eval.batch_size",
             ("-j", "--workers"): "data.workers",
         },
@@ -116,6 +131,7 @@ _METAVARS = {
     "optimizer.lr": "X",
     "train.seed": "N",
     "data.root": "DIR",
+    "eval.protocol": "NAME",
     "data.workers": "N",
 }
 """What stands for the value of a key that has an option of its own."""

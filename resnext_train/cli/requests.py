@@ -25,8 +25,9 @@ from resnext_train.config import (
     recipe_from_dict_with_notes,
     run_name,
 )
-from resnext_train.distributed.rank import PATIENCE, planned_processes, this_rank
+from resnext_train.distributed.rank import planned_processes, this_rank
 from resnext_train.errors import InputError
+from resnext_train.inference.evaluation_request import EvaluationRequest
 from resnext_train.models.architecture import check_model
 from resnext_train.regular_file import why_no_file
 from resnext_train.run_dir.run_paths import RunDir
@@ -129,31 +130,23 @@ def _scaled(recipe: Recipe, world_size: int) -> list[str]:
     return [f"train.batch_size={world_size * train.micro_batch}", f"optimizer.lr={lr:.4g}", *warmup]
 
 
-@dataclass(frozen=True)
-class EvalRequest:
-    """A checkpoint to evaluate."""
-
-    checkpoint: Path
-    recipe: Recipe | None
-    """Of --config, with the overrides."""
-    overrides: list[str]
-    classes: str | None
-    json: str | None
-
-    @property
-    def patience_seconds(self) -> float:
-        """How long ranks wait for each other, in seconds."""
-        return PATIENCE
-
-
-def read_eval(args: Namespace) -> EvalRequest:
-    """Read the recipe, if one is given, and check that the checkpoint is there."""
+def read_eval(args: Namespace) -> EvaluationRequest:
+    """Read the recipe, if one is given, and check that the checkpoints are there and the outputs can be written."""
     overrides = given_overrides(args)
     check_procs(args.procs)
-    checkpoint = _checkpoint(args.ckpt, args.overrides)
+    if args.recalibrate_bn < 0:
+        raise InputError(f"--recalibrate-bn {args.recalibrate_bn}: must be a number of images")
+    checkpoints = tuple(_checkpoint(path, args.overrides) for path in args.ckpt or [None])
     recipe = _own_recipe(args.config, overrides)
     check_json(args.json)
-    return EvalRequest(checkpoint, recipe, overrides, args.classes, args.json)
+    return EvaluationRequest(
+        checkpoints,
+        recipe,
+        tuple(overrides),
+        args.classes,
+        args.recalibrate_bn,
+        json=args.json,
+    )
 
 
 def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:

@@ -68,7 +68,7 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
         **({"gradients": _gradients(setup)} if context.world_size > 1 else {}),
         "length": f"{_count(plan.steps_per_epoch, 'step')} an epoch, {_count(setup.total_steps, 'step')} in all; "
         + _last_batch(setup),
-        "evaluation": f"{setup.evaluation.protocol}, {normalisation_text(recipe.data)}, every "
+        "evaluation": f"{setup.evaluation.description}, {normalisation_text(recipe.data)}, every "
         + (f"{recipe.eval.every_epochs} epochs" if recipe.eval.every_epochs > 1 else "epoch"),
         "learning rate": _lr_table(setup),
         "run folder": str(folder.path),

@@ -21,6 +21,12 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor, smoothing: float = 0.0) ->
     return F.cross_entropy(wide, labels, reduction="sum", label_smoothing=smoothing)
 
 
+def cross_entropy_each(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of logits (n, classes) and labels (n,) of each image: (n,), in fp32 at least."""
+    wide = logits if logits.dtype.itemsize >= 4 else logits.float()
+    return F.cross_entropy(wide, labels, reduction="none")
+
+
 def main_logits(outputs: Outputs) -> Tensor:
     return outputs if isinstance(outputs, Tensor) else outputs[0]
 

@@ -138,31 +138,61 @@ class PadAugment(_Augment):
 AugmentSection = Annotated[AreaAugment | ScaleAugment | PadAugment, Field(discriminator="crop")]
 
 
+SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+"""Name of a set of images."""
+
+
 class EvalSection(Section):
-    """Single-crop evaluation: short side to `resize`, centre crop of `crop`."""
+    """Evaluation: which views of an image the network sees, and how their scores make one."""
 
     every_epochs: Positive = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
+    protocol: Literal["center", "center_flip", "ten_crop", "multi_scale", "full"] = "center"
+    """Views of an image, whose scores are averaged. center: the centre crop, after the short side is resized to
+    `resize`. center_flip: it and its mirror image. ten_crop: centre and corners and their mirror images. multi_scale:
+    the whole image and its mirror image with the short side at each of `scales`. full: the whole image at `resize`."""
     resize: Pixels = 256
     """Pixels of the short side after the antialiased resize."""
     crop: Pixels = 224
-    """Height and width of the centre crop in pixels."""
+    """Height and width of a crop in pixels."""
+    scales: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (224, 256, 384, 480, 640)
+    """Short sides of multi_scale in pixels (ResNet paper, section 3.4)."""
+    average: Literal["softmax", "logits"] = "softmax"
+    """What is averaged over views, and over the networks of an ensemble."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     """Resampling method of the resize."""
     batch_size: BatchSize = 64
-    """Images per forward pass and process; does not change the result."""
+    """Images of crop × crop pixels per forward pass and process; of larger views, as many as have no more pixels. Does
+    not change the result."""
     classes: str | None = None
     """Evaluate only these classes of the network: a text file with one class name per line, or a folder with one folder
     per class. Predictions are made among them and only their images count, as in the 1K-way evaluation of a model of
     ImageNet-5K. null: all classes."""
+    labels: str | None = None
+    """Several labels per image, as of ImageNet-ReaL: a prediction is correct if it is among them, and images without
+    any do not count. A JSON file (ReaL's own, or an object from image names to lists of classes), or imagenet-real for
+    the one that comes with timm. null: the data's own label."""
+    also: dict[SetName, str] = Field(default_factory=dict)
+    """More sets of images, by name, that training evaluates and logs at the same times: folders or packs like
+    data.root, with classes of the network. They are evaluated among all classes and with their own labels."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> EvalSection:
-        if self.crop > self.resize:
+        if self.protocol not in ("multi_scale", "full") and self.crop > self.resize:
             raise ValueError(f"eval.crop ({self.crop}) cannot exceed eval.resize ({self.resize})")
         return self
 
     @property
-    def protocol(self) -> str:
-        """One line that describes the evaluation, stored with every result."""
-        return f"short side {self.resize} {self.interpolation} antialiased, centre crop {self.crop}, 1 view"
+    def description(self) -> str:
+        """One line that describes the protocol, stored with every result."""
+        sides = ", ".join(map(str, self.scales)) if self.protocol == "multi_scale" else str(self.resize)
+        shown = {
+            "center": f"centre crop {self.crop}, 1 view",
+            "center_flip": f"centre crop {self.crop} and its mirror image, 2 views",
+            "ten_crop": f"centre and corner crops {self.crop} and their mirror images, 10 views",
+            "multi_scale": f"whole image and its mirror image, {2 * len(self.scales)} views",
+            "full": "whole image, 1 view",
+        }[self.protocol]
+        several = "s" if len(sides.split()) > 1 else ""
+        averaged = "" if shown.endswith(" 1 view") else f", {self.average} averaged"
+        return f"short side{several} {sides} {self.interpolation} antialiased, {shown}{averaged}"

@@ -1,4 +1,4 @@
-"""Fill batches image by image in a loader process (read, decode, crop), in reused shared memory."""
+"""Fill micro-batches image by image in a loader process (read, decode, crop), in reused shared memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from resnext_train.data.image_batch import ImageBatch, LoadReport, UnreadableIma
 from resnext_train.data.sampler import BatchIndices
 from resnext_train.data.sources.image_source import ImageSource, decoded_pixels
 from resnext_train.data.transforms.color_transform import ColorTransform
-from resnext_train.data.transforms.crop_transforms import CropTransform, EvalTransform
-from resnext_train.data.transforms.random_draws import NO_DRAWS, CropDraws, image_draws
+from resnext_train.data.transforms.crop_transforms import CropTransform
+from resnext_train.data.transforms.random_draws import CropDraws, image_draws
 from resnext_train.errors import printable
 
 MAX_SKIPPED_IN_A_ROW = 16
@@ -71,41 +71,13 @@ class TrainBatches(Dataset[ImageBatch | UnreadableImage]):
             candidates = (i % len(self.source) for i in range(requested, last + 1))
             loaded = next((i for i in candidates if maker.load(i, slot, crop_draws[slot])), None)
             if loaded is None:
-                return maker.failure()
+                return maker.unreadable.failure()
             images[slot] = loaded
         missing = int((images != indices.images).sum())
         maps = self.color_transform.draw_maps(color_draws)
         color_maps = None if maps is None else torch.from_numpy(maps)
         labels = torch.from_numpy(self.source.labels[images])
         return ImageBatch(maker.batch, labels, color_maps, maker.report(missing))
-
-
-class EvalBatches(Dataset[ImageBatch | UnreadableImage]):
-    """Evaluation batches of `largest` images at most.
-
-    With `skip`, images that cannot be read are left out, if there are at most MAX_SKIPPED_IN_A_ROW in a row.
-    """
-
-    def __init__(self, source: ImageSource, transform: EvalTransform, largest: int, skip: bool = False) -> None:
-        self.source, self.transform, self.skip = source, transform, skip
-        self._buffers = BatchBuffers(transform.size, largest)
-
-    def __getitem__(self, indices: BatchIndices) -> ImageBatch | UnreadableImage:
-        maker = _BatchMaker(self.source, self.transform, self._buffers.next(len(indices.images)))
-        decoded = maker.load_decoded(indices.images, [NO_DRAWS] * len(indices.images))
-        images: list[int] = indices.images.tolist() if decoded else []
-        in_a_row = 0
-        for i in () if decoded else indices.images.tolist():
-            if maker.load(i, len(images), NO_DRAWS):
-                images.append(i)
-                in_a_row = 0
-                continue
-            in_a_row += 1
-            if not self.skip or in_a_row > MAX_SKIPPED_IN_A_ROW:
-                return maker.failure()
-        labels = torch.from_numpy(self.source.labels[images])
-        missing = len(indices.images) - len(images)
-        return ImageBatch(maker.batch[: len(images)], labels, None, maker.report(missing))
 
 
 class BatchBuffers:
@@ -135,12 +107,38 @@ class BatchBuffers:
         return batch[:count]
 
 
+class Unreadable:
+    """Notes which images of a batch could not be read, and why."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self._source = source
+        self.messages: list[str] = []
+        """One sentence for each."""
+
+    def note(self, i: int, error: BadImageError | OSError) -> None:
+        """Note that image `i` could not be read.
+
+        Raises:
+            OSError: it is an error of the process or the system, not of this image, whose name is its `filename`.
+        """
+        if isinstance(error, OSError) and error.errno not in _FILE_ERRORS:
+            raise OSError(error.errno, error.strerror or str(error), self._source.name(i)) from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        self.messages.append(printable(f"{self._source.name(i)} cannot be read: {reason}"))
+
+    def failure(self) -> UnreadableImage:
+        """Return what is passed in place of the batch."""
+        more = len(self.messages) - 1
+        others = f", nor can the {more} others that were tried ({self.messages[0]})" if more else ""
+        return UnreadableImage(self.messages[-1] + others)
+
+
 class _BatchMaker:
-    """Fills a batch crop by crop; records the time taken and what could not be read."""
+    """Fills a micro-batch crop by crop; records the time taken and what could not be read."""
 
     def __init__(self, source: ImageSource, transform: CropTransform, batch: Tensor) -> None:
         self._source, self._transform, self.batch = source, transform, batch
-        self.unreadable: list[str] = []
+        self.unreadable = Unreadable(source)
         self._read = self._decode = self._resize = 0.0
 
     def load_decoded(self, images: NDArray[np.int64], draws: Sequence[CropDraws]) -> bool:
@@ -156,7 +154,7 @@ class _BatchMaker:
         """Write the crop of image `i` to `slot`; return False if the image cannot be read.
 
         Raises:
-            OSError: an error of the process or the system, not of this image, whose name is its `filename`.
+            OSError: see `Unreadable.note`.
         """
         started = time.perf_counter()
         try:
@@ -164,10 +162,7 @@ class _BatchMaker:
             opened = time.perf_counter()
             pixels = self._transform.read(image, draws)
         except (BadImageError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in _FILE_ERRORS:
-                raise OSError(error.errno, error.strerror or str(error), self._source.name(i)) from error
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self.unreadable.append(printable(f"{self._source.name(i)} cannot be read: {reason}"))
+            self.unreadable.note(i, error)
             return False
         decoded = time.perf_counter()
         self.batch[slot] = self._transform.crop(pixels, draws)
@@ -177,9 +172,4 @@ class _BatchMaker:
         return True
 
     def report(self, missing: int) -> LoadReport:
-        return LoadReport(self._read, self._decode, self._resize, missing, tuple(self.unreadable))
-
-    def failure(self) -> UnreadableImage:
-        more = len(self.unreadable) - 1
-        others = f", nor can the {more} others that were tried ({self.unreadable[0]})" if more else ""
-        return UnreadableImage(self.unreadable[-1] + others)
+        return LoadReport(self._read, self._decode, self._resize, missing, tuple(self.unreadable.messages))

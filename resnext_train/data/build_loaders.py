@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from resnext_train.config import DataSection, EvalSection, FolderData, PadAugment, Recipe, ScaleAugment
-from resnext_train.data.batch_datasets import EvalBatches, TrainBatches
-from resnext_train.data.build_sources import first_few, missing_from
+from resnext_train.data.batch_datasets import TrainBatches
+from resnext_train.data.build_sources import build_val, first_few, missing_from
 from resnext_train.data.device_loader import DeviceLoader, Loading
+from resnext_train.data.eval_batches import EvalBatch, EvalBatches
+from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.loader_workers import check_shared_memory, start_method, worker_count
+from resnext_train.data.multi_labels import read_multi_labels
 from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, shard_for_rank
-from resnext_train.data.sources.class_subset import ClassImages, read_class_names
+from resnext_train.data.sources.class_subset import ClassImages, ImageSubset, read_class_names
 from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.crop_transforms import (
     AreaTransform,
     CropTransform,
-    EvalTransform,
     PadTransform,
     ScaleTransform,
 )
+from resnext_train.data.transforms.eval_views import EvalViews
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.process_limits import check_socket_folder
 from resnext_train.errors import InputError
@@ -83,7 +88,7 @@ def normalisation_warning(weights: Path, section: DataSection) -> str:
 
 def build_train_loader(
     recipe: Recipe, source: ImageSource, plan: StepPlan, context: DistContext, steps: range, report: Report
-) -> DeviceLoader:
+) -> DeviceLoader[ImageBatch]:
     """Return the loader of this rank's micro-batches of `steps`; `report` hears of images that cannot be read."""
     transform, color_transform = build_crop_transform(recipe), build_color_transform(recipe)
     largest = -(-plan.batch_size // plan.micro_batches)
@@ -98,22 +103,48 @@ class Evaluation:
     """The images to evaluate, labelled by position among the classes that may be predicted."""
 
     images: ImageSource
+    classes: tuple[str, ...]
+    """The classes that may be predicted."""
     outputs: Tensor | None
     """The network's outputs for those classes, int64, ascending; None: all outputs."""
-    protocol: str
+    description: str
+    labels: NDArray[np.int64] | None = None
+    """Several labels per image, (images, L), as positions among the classes; -1 fills up. None: those of `images`."""
+    unlabelled: int = 0
+    """Images that were left out because they have no label among several."""
 
 
 def build_evaluation(section: EvalSection, source: ImageSource, classes: tuple[str, ...]) -> Evaluation:
     """Apply an eval section to `source`, for a network whose outputs are `classes`.
 
     Raises:
-        InputError: a class to evaluate is not among `classes`, no image is left, or eval.classes cannot be used.
+        InputError: a class to evaluate is not among `classes`, no image is left, or eval.classes or eval.labels cannot
+            be used.
     """
     if section.classes is not None:
-        return _restricted(section, user_path(section.classes), source, classes)
-    if unknown := missing_from(source.classes, classes):
-        raise InputError(f"the images have classes that the network does not know: {first_few(unknown)}")
-    return Evaluation(ClassImages(source, classes), None, section.protocol)
+        found = _restricted(section, user_path(section.classes), source, classes)
+    else:
+        if unknown := missing_from(source.classes, classes):
+            raise InputError(f"the images have classes that the network does not know: {first_few(unknown)}")
+        found = Evaluation(ClassImages(source, classes), classes, None, section.description)
+    return found if section.labels is None else _multi_labelled(section.labels, found)
+
+
+def build_also(recipe: Recipe, classes: tuple[str, ...]) -> dict[str, Evaluation]:
+    """Return the further sets of eval.also for a network of `classes`: all their classes, and their own labels.
+
+    Raises:
+        InputError: the name of the set, and what is wrong with it.
+    """
+    section = recipe.eval.model_copy(update={"classes": None, "labels": None})
+    found: dict[str, Evaluation] = {}
+    for name, root in recipe.eval.also.items():
+        data = FolderData(root=root)
+        try:
+            found[name] = build_evaluation(section, build_val(data), classes)
+        except InputError as error:
+            raise InputError(f"eval.also: {name}: {error}") from error
+    return found
 
 
 def _restricted(section: EvalSection, path: Path, source: ImageSource, classes: tuple[str, ...]) -> Evaluation:
@@ -122,18 +153,54 @@ def _restricted(section: EvalSection, path: Path, source: ImageSource, classes: 
     if unknown := missing_from(listed, classes):
         raise InputError(f"eval.classes: {path} names classes that the network does not know: {first_few(unknown)}")
     outputs = torch.tensor([classes.index(name) for name in listed]).sort().values
-    images = ClassImages(source, tuple(classes[i] for i in outputs.tolist()))
+    among = tuple(classes[i] for i in outputs.tolist())
+    images = ClassImages(source, among)
     if not len(images):
         raise InputError(f"eval.classes: the data holds no image of a class that {path} names")
-    return Evaluation(images, outputs, f"{section.protocol}, among {len(outputs)} of {len(classes)} classes")
+    return Evaluation(images, among, outputs, f"{section.description}, among {len(among)} of {len(classes)} classes")
 
 
-def build_eval_loader(recipe: Recipe, images: ImageSource, context: DistContext, report: Report) -> DeviceLoader:
+def _multi_labelled(file: str, evaluation: Evaluation) -> Evaluation:
+    """Take several labels per image from `file`; leave out images without any."""
+    images = evaluation.images
+    labels = read_multi_labels(file, [images.name(i) for i in range(len(images))], evaluation.classes)
+    kept = np.flatnonzero(labels.max(1) >= 0)
+    if not len(kept):
+        raise InputError(f"eval.labels: {file} has no label of a known class for any of the images")
+    return replace(
+        evaluation,
+        images=ImageSubset(images, kept),
+        description=f"{evaluation.description}, several labels per image from {file}",
+        labels=labels[kept],
+        unlabelled=len(images) - len(kept),
+    )
+
+
+def build_views(section: EvalSection) -> EvalViews:
+    """Return the views of an image that an eval section asks for."""
+    whole = section.protocol in ("multi_scale", "full")
+    return EvalViews(
+        sides=section.scales if section.protocol == "multi_scale" else (section.resize,),
+        crop=None if whole else section.crop,
+        corners=section.protocol == "ten_crop",
+        flip=section.protocol in ("center_flip", "ten_crop", "multi_scale"),
+        interpolation=section.interpolation,
+    )
+
+
+def build_eval_loader(
+    recipe: Recipe, images: ImageSource, context: DistContext, report: Report
+) -> DeviceLoader[EvalBatch]:
     """Return the loader of this rank's batches of `images`; `report` hears of those that cannot be read."""
-    e = recipe.eval
-    dataset = EvalBatches(images, EvalTransform(e.resize, e.crop, e.interpolation), e.batch_size, _skips(recipe))
-    sampler = EvalSampler(len(images), e.batch_size, context.world_size, context.rank)
+    views, size = build_views(recipe.eval), _images_per_batch(recipe.eval)
+    dataset = EvalBatches(images, views, size, _skips(recipe))
+    sampler = EvalSampler(len(images), size, context.world_size, context.rank)
     return DeviceLoader(dataset, sampler, _loading(recipe, context), context.device, report)
+
+
+def _images_per_batch(section: EvalSection) -> int:
+    """Return how many images are loaded at once: fewer where each has several views."""
+    return max(1, section.batch_size // build_views(section).loaded)
 
 
 def check_memory(recipe: Recipe, context: DistContext, train: bool) -> None:
@@ -147,7 +214,7 @@ def check_memory(recipe: Recipe, context: DistContext, train: bool) -> None:
     if workers:
         start_method()
         check_socket_folder()
-    pixels = recipe.eval.batch_size * recipe.eval.crop**2
+    pixels = _images_per_batch(recipe.eval) * build_views(recipe.eval).usual_pixels
     if train:
         pixels += recipe.train.micro_batch * recipe.augment.size**2
     check_shared_memory(3 * pixels, workers)

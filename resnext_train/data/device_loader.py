@@ -9,21 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.reduction import ForkingPickler
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import UntypedStorage
 from torch.utils.data import DataLoader, Dataset
 
 from resnext_train.data.batch_datasets import PREFETCH
-from resnext_train.data.image_batch import ImageBatch, UnreadableImage
+from resnext_train.data.image_batch import Batch, UnreadableImage
 from resnext_train.data.loader_workers import name_signal, process_arguments, starting_processes
 from resnext_train.data.sampler import BatchIndices
 from resnext_train.distributed.process_limits import exceeded_limit
 from resnext_train.errors import FaultError, InputError, LocalInputError, printable
 
-Loaded = ImageBatch | UnreadableImage
-"""What comes from a loader process."""
+B = TypeVar("B", bound=Batch)
 
 _LONGEST_TICK = 5.0
 """Seconds in which the patience is counted."""
@@ -38,13 +37,13 @@ class Loading(NamedTuple):
     """Seconds to wait for a batch of loader processes before they are given up."""
 
 
-class _WithErrors(Dataset[Loaded]):
+class _WithErrors(Dataset[Any]):
     """A dataset that returns its OSErrors: raised ones would lose their numbers between two processes.
 
     So it does with those of opening its images again in a loader process that is not forked.
     """
 
-    def __init__(self, dataset: Dataset[Loaded]) -> None:
+    def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset
         self._not_opened: UnreadableImage | None = None
 
@@ -60,7 +59,7 @@ class _WithErrors(Dataset[Loaded]):
         except OSError as error:
             self._not_opened = _unreadable(error)
 
-    def __getitem__(self, indices: BatchIndices) -> Loaded:
+    def __getitem__(self, indices: BatchIndices) -> Any:
         if self._not_opened:
             return self._not_opened
         try:
@@ -73,7 +72,7 @@ def _unreadable(error: OSError) -> UnreadableImage:
     return UnreadableImage(printable(f"{error.filename} cannot be read: {error.strerror}"), error.errno)
 
 
-class DeviceLoader:
+class DeviceLoader(Generic[B]):
     """Batches on this rank's device, one per `BatchIndices` of a sampler, made by loader processes.
 
     The loader processes live as long as the loader. A batch on the CPU is intact until the next but one is asked for:
@@ -88,7 +87,7 @@ class DeviceLoader:
 
     def __init__(
         self,
-        dataset: Dataset[Loaded],
+        dataset: Dataset[B | UnreadableImage],
         sampler: Iterable[BatchIndices],
         loading: Loading,
         device: torch.device,
@@ -97,7 +96,7 @@ class DeviceLoader:
         self._device, self._report = device, report
         workers, self._patience = loading
         self._workers = workers
-        self._loader: DataLoader[Loaded] | None = DataLoader(
+        self._loader: DataLoader[B | UnreadableImage] | None = DataLoader(
             _WithErrors(dataset),
             batch_size=None,
             sampler=sampler,
@@ -109,14 +108,14 @@ class DeviceLoader:
             **process_arguments(workers),
         )
 
-    def __iter__(self) -> Iterator[ImageBatch]:
+    def __iter__(self) -> Iterator[B]:
         return on_device(self._host_batches(), self._device)
 
     def close(self) -> None:
         """End the loader processes, once no iterator over this loader is left; it gives no more batches."""
         self._loader = None  # while it is there, so are they; and its own end, in a cycle of references, takes seconds
 
-    def _host_batches(self) -> Iterator[ImageBatch]:
+    def _host_batches(self) -> Iterator[B]:
         assert self._loader is not None, "it is closed"
         mapped: dict[int, UntypedStorage] = {}
         reported: set[str] = set()
@@ -129,13 +128,13 @@ class DeviceLoader:
                 if message not in reported:
                     reported.add(message)
                     self._report(message)
-            if batch.images.is_shared():
+            if batch.pixels.is_shared():
                 # Batches come back in the same few buffers; keeping each one alive spares torch from mapping it again.
-                memory = batch.images.untyped_storage()
+                memory = batch.pixels.untyped_storage()
                 mapped[memory.data_ptr()] = memory
             yield batch
 
-    def _next(self, batches: Iterator[Loaded]) -> Loaded | None:
+    def _next(self, batches: Iterator[B | UnreadableImage]) -> B | UnreadableImage | None:
         """Return the next batch of a DataLoader, or None behind the last.
 
         DataLoader's own time-out does not cover a process that stops while it hands over a batch; and with it,
@@ -198,7 +197,7 @@ def _error_about(image: UnreadableImage) -> Exception:
     return LocalInputError(image.message)
 
 
-def on_device(batches: Iterable[ImageBatch], device: torch.device) -> Iterator[ImageBatch]:
+def on_device(batches: Iterable[B], device: torch.device) -> Iterator[B]:
     """Yield `batches` on `device`; a GPU copies each one while it still computes with the one before.
 
     The copy runs on its own stream, from pinned memory. The host waits for neither: it asks for the next batch as soon
@@ -212,7 +211,6 @@ def on_device(batches: Iterable[ImageBatch], device: torch.device) -> Iterator[I
         with torch.cuda.stream(copies):
             copied = batch.to(device)
         current.wait_stream(copies)
-        for tensor in (copied.images, copied.labels, copied.color_maps):
-            if tensor is not None:
-                tensor.record_stream(current)  # or its memory could be reused while the step still reads it
+        for tensor in copied.tensors:
+            tensor.record_stream(current)  # or its memory could be reused while the step still reads it
         yield copied

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,13 +32,34 @@ class LoadReport(NamedTuple):
         )
 
 
+Self = TypeVar("Self")
+
+
+class Batch(Protocol):
+    """What a `DeviceLoader` brings to the device: micro-batches, and batches of an evaluation."""
+
+    @property
+    def pixels(self) -> Tensor:
+        """Return the tensor whose memory a loader process may have shared."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all tensors."""
+
+    @property
+    def report(self) -> LoadReport: ...
+
+    def to(self: Self, device: torch.device) -> Self:
+        """Start the copy to `device` and return the batch there, without waiting."""
+
+
 _NOTHING_REPORTED = LoadReport(0.0, 0.0, 0.0, 0, ())
 
 
 class ImageBatch(NamedTuple):
-    """A micro-batch or evaluation batch: uint8 images (n, 3, S, S), labels (n,), colour maps (n, MAP_ROWS, 3) or None.
+    """A micro-batch: uint8 images (n, 3, S, S), labels (n,), colour maps (n, MAP_ROWS, 3) or None.
 
-    Where there are none, as in evaluation, images are only normalised.
+    Where there are none, images are only normalised.
     """
 
     images: Tensor
@@ -47,9 +68,12 @@ class ImageBatch(NamedTuple):
     report: LoadReport = _NOTHING_REPORTED
 
     @property
-    def asked(self) -> int:
-        """Number of images that were to be evaluated, those that could not be read included."""
-        return len(self.labels) + self.report.missing
+    def pixels(self) -> Tensor:
+        return self.images
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(tensor for tensor in (self.images, self.labels, self.color_maps) if tensor is not None)
 
     def to(self, device: torch.device) -> ImageBatch:
         """Start the copy to `device` and return the batch there, without waiting."""

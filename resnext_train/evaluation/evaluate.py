@@ -2,65 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnext_train.compute.backend import fixed_algorithms
-from resnext_train.compute.loss import cross_entropy_sum
-from resnext_train.compute.metrics import EvalCounts, target_rank
+from resnext_train.compute.loss import cross_entropy_each
+from resnext_train.compute.metrics import EvalCounts, best_label, target_rank
 from resnext_train.compute.precision import Precision
-from resnext_train.data.image_batch import ImageBatch
-from resnext_train.data.transforms.color_transform import ColorTransform
+from resnext_train.data.eval_batches import EvalBatch
+from resnext_train.data.transforms.eval_views import EvalViews
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
+from resnext_train.evaluation.image_results import ResultSink
+from resnext_train.evaluation.member import Average, Member, average_scores
+from resnext_train.evaluation.result_stream import ResultStream
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a batch's images are scored."""
+
+    views: EvalViews
+    average: Average
+    pass_pixels: int
+    """Pixels that a forward pass may take."""
+    precision: Precision
+    labels: Tensor | None = None
+    """Several labels per image of the source, int64 (images, L) on the CPU, -1 fills up; None: those of the batches."""
 
 
 def evaluate(
-    model: nn.Module,
-    batches: Iterable[ImageBatch],
-    normalise: ColorTransform,
-    precision: Precision,
+    members: Sequence[Member],
+    batches: Iterable[EvalBatch],
+    scoring: Scoring,
     context: DistContext,
-    outputs: Tensor | None = None,
-) -> EvalCounts:
-    """Evaluate the batches of all ranks and return the counts; leave the model in training mode if it was.
+    sink: ResultSink | None = None,
+) -> list[EvalCounts]:
+    """Evaluate the batches of all ranks: return the counts of the ensemble and, of several members, of each alone.
 
     Images that could not be read do not count, except as unreadable. Which images form a batch does not depend on the
-    number of ranks, and algorithms are fixed, so neither do the logits: call it with a model that is not compiled. With
-    fewer than five classes, top-5 is always correct.
-
-    Predictions are made among the network's `outputs` (int64; None: all), and labels are positions there: the softmax
-    knows no other class, as in the 1K-way evaluation of ImageNet-5K (ResNeXt paper, Table 6).
+    number of ranks, and algorithms are fixed, so neither do the logits; losses are summed exactly, so neither does any
+    number. With fewer than five classes, top-5 is always correct. On rank 0 `sink` receives the ensemble's results.
 
     Raises:
         InputError: no image could be read.
     """
-    class_outputs = None if outputs is None else outputs.to(context.device)
-    was_training = model.training
-    dtype = precision.compute_dtype(torch.float32)
-    model.eval()
-    totals = torch.zeros(3, dtype=torch.int64, device=context.device)
-    unreadable = torch.zeros(1, dtype=torch.int64, device=context.device)
-    loss = torch.zeros(1, dtype=torch.float64, device=context.device)
-    try:
-        with fixed_algorithms(), torch.no_grad():
-            for batch in batches:
-                unreadable += batch.report.missing
-                if not len(batch.labels):
-                    continue
-                pixels = normalise(batch.images, None, dtype)  # outside autocast, which would compute in fewer bits
-                with precision.autocast():
-                    logits = model(pixels) if class_outputs is None else model(pixels)[:, class_outputs]
-                rank = target_rank(logits, batch.labels)
-                totals += torch.stack((torch.ones_like(rank).sum(), (rank < 1).sum(), (rank < 5).sum()))
-                loss += cross_entropy_sum(logits, batch.labels)
-    finally:
-        model.train(was_training)
-    context.all_reduce_sum(totals)
-    context.all_reduce_sum(loss)
-    count, top1, top5 = totals.tolist()
-    if not count:
-        raise InputError("none of the images can be read; `resnext prepare check` says why")
-    return EvalCounts(count, top1, top5, loss.item(), int(context.all_reduce_sum(unreadable).item()))
+    stream = ResultStream(context, sink) if sink else None
+    tallies = [_Tally(context.device) for _ in range(len(members) + 1 if len(members) > 1 else 1)]
+    unreadable = torch.zeros(1, dtype=torch.int64)
+    with fixed_algorithms(), torch.no_grad():
+        for batch in batches:
+            unreadable += batch.report.missing
+            if not len(batch.numbers):
+                if stream:
+                    stream.add_nothing()
+                continue
+            labels = batch.labels
+            if scoring.labels is not None:
+                labels = scoring.labels[batch.numbers].to(context.device, non_blocking=True)
+            each = [member_scores(member, batch, scoring) for member in members]
+            scores = average_scores(torch.stack(each, 1), scoring.average) if len(each) > 1 else each[0]
+            for tally, counted in zip(tallies, [scores, *each], strict=False):
+                tally.add(counted, labels)
+            if stream:
+                stream.add(batch.numbers, scores, labels)
+    if stream:
+        stream.close()
+    left_out = int(context.all_reduce_sum(unreadable.to(context.device)).item())
+    return [tally.total(context, left_out) for tally in tallies]
+
+
+def member_scores(member: Member, batch: EvalBatch, scoring: Scoring) -> Tensor:
+    """Return a network's scores (n, classes) of a batch, averaged over its views."""
+    logits = member.view_logits(batch, scoring.views, scoring.pass_pixels, scoring.precision)
+    return average_scores(logits, scoring.average)
+
+
+@dataclass
+class _Tally:
+    """Counts and losses of one network or ensemble; they stay on the device until the end."""
+
+    device: torch.device
+    losses: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counts = torch.zeros(3, dtype=torch.int64, device=self.device)
+
+    def add(self, scores: Tensor, labels: Tensor) -> None:
+        rank = target_rank(scores, labels)
+        self.counts += torch.stack((torch.ones_like(rank).sum(), (rank < 1).sum(), (rank < 5).sum()))
+        self.losses.append(cross_entropy_each(scores, best_label(scores, labels)).double().sum())
+
+    def total(self, context: DistContext, unreadable: int) -> EvalCounts:
+        """Return the counts of all ranks."""
+        count, top1, top5 = context.all_reduce_sum(self.counts).tolist()
+        own = torch.stack(self.losses).tolist() if self.losses else []
+        # Exactly rounded, and so the same in any order: a rank has other batches where there are other ranks.
+        loss = math.fsum(value for of_rank in context.gather(own) for value in of_rank)
+        if not count:
+            raise InputError("none of the images can be read; `resnext prepare check` says why")
+        return EvalCounts(count, top1, top5, loss, unreadable)

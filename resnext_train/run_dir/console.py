@@ -45,6 +45,11 @@ def print_warning(text: str) -> None:
         tqdm.write(printable(text), file=sys.stderr)
 
 
+def print_line(text: str) -> None:
+    """Print a line to stdout, with control characters in it escaped (see `printable`)."""
+    print(printable(text), flush=True)
+
+
 def print_progress(text: str) -> None:
     """Print a line to stdout, at once, also where that is a file."""
     with contextlib.suppress(OSError, ValueError):
@@ -163,16 +168,17 @@ class ConsoleSink:
 
 
 def evaluation_shown(
-    batches: Iterable[_Batch], images: int, ranks: int, is_shown: bool
+    batches: Iterable[_Batch], images: int, ranks: int, is_shown: bool, name: str = ""
 ) -> Generator[_Batch, None, None]:
-    """Yield this rank's `batches`, and show how many of the `images` all ranks have gone through.
+    """Yield this rank's `batches`, and show how many of the `images` all ranks have gone through, of the set `name`.
 
     The others are taken to be as fast as this one.
     """
     if not is_shown:
         yield from batches
         return
-    progress, done = Progress(("evaluating",), images), 0
+    what = f"evaluating {name}" if name else "evaluating"
+    progress, done = Progress((what, "evaluating"), images), 0
     started = printed = time.monotonic()
     try:
         for batch in batches:
@@ -187,7 +193,7 @@ def evaluation_shown(
             progress.advance(count)
             if not _is_terminal() and now - printed > _LINE_SECONDS:
                 printed = now
-                print_progress(f"evaluating: {counted}, {speed}, ETA {left}")
+                print_progress(f"{what}: {counted}, {speed}, ETA {left}")
     finally:
         progress.close()
 
@@ -235,6 +241,8 @@ def _epoch_line(event: Event, epochs: int) -> str:
     if event["val_count"]:
         top1, top5 = (100 * event[f"val_{k}_correct"] / event["val_count"] for k in ("top1", "top5"))
         line += f"; val loss {event['val_loss']:.4f}, accuracy {top1:.2f} %, top-5 accuracy {top5:.2f} %"
+    for name, counts in (event.get("also") or {}).items():
+        line += f"; {name} accuracy {100 * counts['top1_correct'] / counts['count']:.2f} %"
     return f"{line}; {event['seconds']:.1f} s"
 
 

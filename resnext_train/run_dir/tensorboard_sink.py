@@ -14,7 +14,7 @@ from resnext_train.run_dir.sink import Event, LogEnd
 
 
 class TensorBoardSink:
-    """Scalars by step: train/* and val/*.
+    """Scalars by step: train/*, val/*, and those of each set of eval.also under its name.
 
     Uses TensorBoard's own record writer, without its thread, which dies on a full disk, and without torch's wrapper,
     which takes two seconds to import.
@@ -62,6 +62,12 @@ class TensorBoardSink:
                 "val/accuracy": 100 * event["val_top1_correct"] / count,
                 "val/top5_accuracy": 100 * event["val_top5_correct"] / count,
             }
+            for name, also in (event.get("also") or {}).items():
+                scalars |= {
+                    f"{name}/loss": also["loss"],
+                    f"{name}/accuracy": 100 * also["top1_correct"] / also["count"],
+                    f"{name}/top5_accuracy": 100 * also["top5_correct"] / also["count"],
+                }
         else:
             return
         numbers = {k: v for k, v in scalars.items() if isinstance(v, (int, float))}

@@ -12,7 +12,7 @@ from resnext_train import __version__
 from resnext_train.compute.backend import choices
 from resnext_train.compute.precision import Precision, resolve_precision
 from resnext_train.config import Recipe, as_continued
-from resnext_train.data.build_loaders import Evaluation, build_evaluation, check_memory, memory_format
+from resnext_train.data.build_loaders import Evaluation, build_also, build_evaluation, check_memory, memory_format
 from resnext_train.data.build_sources import Splits, build_splits
 from resnext_train.data.decode.jpeg_decoder import describe_decoders
 from resnext_train.data.loader_workers import worker_count, worker_text
@@ -32,6 +32,8 @@ class Setup:
     context: DistContext
     splits: Splits
     evaluation: Evaluation
+    also: Mapping[str, Evaluation]
+    """The sets that eval.also names."""
     plan: StepPlan
     precision: Precision
 
@@ -125,11 +127,12 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
             f"model.num_classes is {requested} but the data has {len(splits.classes)} classes; correct it or use auto"
         )
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, splits.val, splits.classes))
+    also = context.local_rank0_first(lambda: build_also(recipe, splits.classes))
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=True))
     plan = build_plan(recipe, splits)
     precision = context.run_on_all_ranks(lambda: resolve_precision(recipe.train.precision, context.device))
     context.check_agreement("would compute", f"in {precision.name}", "set train.precision to one that all have")
-    return Setup(recipe, context, splits, evaluation, plan, precision)
+    return Setup(recipe, context, splits, evaluation, also, plan, precision)
 
 
 _OF_A_HOST = {"data.root", "data.workers"}

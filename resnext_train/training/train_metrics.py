@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -127,7 +127,7 @@ class TrainMeter:
         self.run = Totals(**state["run"])
 
 
-def epoch_results(totals: Totals, counts: EvalCounts | None) -> dict[str, Any]:
+def epoch_results(totals: Totals, counts: EvalCounts | None, also: Mapping[str, EvalCounts]) -> dict[str, Any]:
     """Return what an epoch's event says of training and of its evaluation, if there was one."""
     return {
         "train_loss": totals.mean_loss,
@@ -138,6 +138,7 @@ def epoch_results(totals: Totals, counts: EvalCounts | None) -> dict[str, Any]:
         "val_top5_correct": counts and counts.top5_correct,
         "val_loss": counts and counts.loss,
         "val_unreadable": counts and counts.unreadable,
+        **({"also": {name: of_set.to_dict() for name, of_set in also.items()}} if also else {}),
     }
 
 

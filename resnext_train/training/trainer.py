@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from threading import Lock
 from typing import Any, NoReturn
@@ -15,15 +15,14 @@ from resnext_train.checkpoint.checkpointer import Checkpointer
 from resnext_train.checkpoint.resume import branch_from, is_elsewhere
 from resnext_train.compute.backend import torch_refusals_explained
 from resnext_train.compute.metrics import EvalCounts
-from resnext_train.data.build_loaders import build_color_transform, build_eval_loader, build_train_loader
+from resnext_train.data.build_loaders import build_train_loader
 from resnext_train.data.device_loader import DeviceLoader
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.loader_workers import worker_deaths_explained
 from resnext_train.distributed.flag_sync import StepFlags
 from resnext_train.distributed.stop_signals import StopRequested, StopSignals
 from resnext_train.errors import InputError, Preempted
-from resnext_train.evaluation.evaluate import evaluate
-from resnext_train.run_dir.console import evaluation_shown, print_warning
+from resnext_train.run_dir.console import print_warning
 from resnext_train.run_dir.environment import environment
 from resnext_train.run_dir.run_logger import RunLogger, open_sinks
 from resnext_train.run_dir.run_paths import RunDir
@@ -36,6 +35,7 @@ from resnext_train.training.setup import Setup
 from resnext_train.training.step_event import StepEvents
 from resnext_train.training.throughput import Clock, DataWait, Lap
 from resnext_train.training.train_metrics import Totals, epoch_results
+from resnext_train.training.validation import Validation
 
 _FIRST_SHOWN = 5
 """Steps after which the console shows first numbers, if none are logged before."""
@@ -75,7 +75,7 @@ class Trainer:
                 self.checkpointer.continue_from_last(self.progress.step, self.progress.epoch_is_open)
         images = setup.splits.train
         self._clock, self._data_wait = Clock(), DataWait(setup.workers(), images.storage)
-        self._val_loader = build_eval_loader(recipe, setup.evaluation.images, context, self._log_unreadable)
+        self._validation = Validation(setup, self._log_unreadable)
 
     def begin(self, saved: SavedRun | None) -> None:
         """Prepare the run folder for a run that goes on from `saved`, and log the start.
@@ -132,7 +132,7 @@ class Trainer:
         setup, progress, recipe = self.setup, self.progress, self.setup.recipe
         explained = worker_deaths_explained()  # inside: what is recorded is the explanation
         with (
-            closing(self._val_loader),
+            closing(self._validation),
             closing(self._train_loader()) as train_loader,
             closing(self._clock.timed(train_loader)) as micro_batches,
             self._failure_recorded(),
@@ -166,7 +166,7 @@ class Trainer:
             except StopRequested as stop:
                 self._save_and_exit(stop.signal_name)
 
-    def _train_loader(self) -> DeviceLoader:
+    def _train_loader(self) -> DeviceLoader[ImageBatch]:
         setup, steps = self.setup, range(self.progress.step, self.setup.total_steps)
         images, report = setup.splits.train, self._log_unreadable
         return build_train_loader(setup.recipe, images, setup.plan, self.context, steps, report)
@@ -217,43 +217,26 @@ class Trainer:
         epoch = setup.epoch_of(progress.step - 1)
         at_end = progress.step == setup.total_steps
         self._check_health()
-        counts, is_best = None, False
+        counts, also, is_best = None, dict[str, EvalCounts](), False
         if at_end or epoch % recipe.eval.every_epochs == 0:
             progress.epoch_is_open = True
             if not self.checkpointer.has_begun(progress.step, epoch_is_open=True):  # as where the run continues here
                 self._save()  # the evaluation may fail, and must not take the epoch's training with it
-            counts = self.evaluate()
+            # Raises StopRequested where a rank received a signal: the epoch stays open.
+            counts, also = self._validation(self._model, lambda: self._sync_flags(may_save=False))
             self.schedule.observe(100 - counts.top1)
-            progress.last = {"epoch": epoch, **counts.to_dict()}
+            progress.last = {"epoch": epoch, **counts.to_dict(also)}
             is_best = self.checkpointer.observe(progress.last)
         progress.epoch_is_open = False  # also where a changed recipe does not evaluate an epoch that was open
         self._end_lap()
         seconds = progress.seconds - progress.epoch_began
-        results = epoch_results(self._meter.epoch, counts)
+        results = epoch_results(self._meter.epoch, counts, also)
         self.log.write("epoch", step=progress.step, epoch=epoch, **results, seconds=seconds)
         if progress.step % setup.steps_per_epoch == 0:  # else max_steps cut it short: a longer run may go on with it
             self._meter.end_epoch()
             progress.epoch_began = progress.seconds
         if at_end or is_best or self.checkpointer.is_due_after_epoch(epoch):
             self._save(is_best, epoch)
-
-    def evaluate(self) -> EvalCounts:
-        """Evaluate the network on the validation images, see `evaluate` in evaluation/.
-
-        Raises:
-            StopRequested: a rank received a signal.
-            InputError: no image can be read.
-        """
-        setup, context = self.setup, self.context
-        images, batches = len(setup.evaluation.images), self._until_stopped(self._val_loader)
-        batches = evaluation_shown(batches, images, context.world_size, context.is_main)
-        normalise = build_color_transform(setup.recipe)
-        return evaluate(self._model, batches, normalise, setup.precision, context, setup.evaluation.outputs)
-
-    def _until_stopped(self, batches: Iterable[ImageBatch]) -> Iterator[ImageBatch]:
-        for batch in batches:
-            self._sync_flags(may_save=False)
-            yield batch
 
     def _sync_flags(self, may_save: bool = True) -> None:
         """Agree with the other ranks on the flags of all, and act on them: stop, save, or withdraw a lost best.

@@ -9,7 +9,10 @@ from torch._dynamo.utils import counters
 
 from resnext_train.data.build_loaders import build_color_transform, build_eval_loader
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.evaluation.build_scoring import build_scoring
 from resnext_train.evaluation.evaluate import evaluate
+from resnext_train.evaluation.inference_network import inference_network
+from resnext_train.evaluation.member import Member
 from scripts.gpu_check.parity import cosine
 from scripts.gpu_check.ranks import run_ranks
 from scripts.gpu_check.report import Host, Report
@@ -65,8 +68,9 @@ def _graphs() -> int:
 def _evaluate(run: SmallRun) -> list[int]:
     setup = run.setup
     loader = build_eval_loader(setup.recipe, setup.evaluation.images, run.context, print)
-    normalise = build_color_transform(setup.recipe)
-    counts = evaluate(run.step.model, loader, normalise, setup.precision, run.context, setup.evaluation.outputs)
+    member = Member(inference_network(run.step.model), build_color_transform(setup.recipe))
+    scoring = build_scoring(setup.recipe.eval, setup.evaluation, setup.precision)
+    (counts,) = evaluate([member], loader, scoring, run.context)
     return [counts.count, counts.top1_correct, counts.top5_correct]
 
 

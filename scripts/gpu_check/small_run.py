@@ -61,7 +61,7 @@ class SmallRun:
             self.step.optimizer.scaler.load_state_dict({**state, "scale": 1024.0})
         self.step.statistics.__enter__()
 
-    def loader(self, steps: int) -> DeviceLoader:
+    def loader(self, steps: int) -> DeviceLoader[ImageBatch]:
         """Return the loader of the first `steps` steps, on this rank's device."""
         setup = self.setup
         return build_train_loader(setup.recipe, setup.splits.train, setup.plan, self.context, range(steps), print)

@@ -31,7 +31,7 @@ from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpointer import Checkpointer
 from resnext_train.distributed.rank import this_rank
 from resnext_train.evaluation.evaluate import evaluate
-from resnext_train.training import trainer
+from resnext_train.training import validation
 from resnext_train.training.train_step import TrainStep
 
 pytestmark = pytest.mark.slow
@@ -117,7 +117,7 @@ class StoppedInEvaluation(End):
             stops = next(calls) == self.epoch and this_rank().rank == 0
             return evaluate(model, first_then_stop() if stops else batches, *more)
 
-        pytest.MonkeyPatch().setattr(trainer, "evaluate", interrupted)
+        pytest.MonkeyPatch().setattr(validation, "evaluate", interrupted)
 
     def check(self, out: Path, codes: list[int | None]) -> None:
         assert codes == [75] * len(codes)
@@ -151,15 +151,13 @@ class KilledAtEvaluation(End):
             if is_open:
                 killed_here("before", step)
 
-        def evaluated(
-            model: Any, batches: Iterator[Any], normalise: Any, precision: Any, context: Any, *more: Any
-        ) -> Any:
+        def evaluated(members: Any, batches: Iterator[Any], scoring: Any, context: Any) -> Any:
             def first_then_killed() -> Iterator[Any]:
                 yield next(batches)
                 killed_here("during", 3 * next(calls))
                 yield from batches
 
-            return evaluate(model, first_then_killed(), normalise, precision, context, *more)
+            return evaluate(members, first_then_killed(), scoring, context)
 
         def renamed(self: Path, target: Path) -> Path:
             if target.name == "last.pt" and not torch.load(self, weights_only=True)["progress"]["epoch_is_open"]:
@@ -168,7 +166,7 @@ class KilledAtEvaluation(End):
 
         calls = itertools.count(1)
         patch.setattr(Checkpointer, "save", saved_at_once)
-        patch.setattr(trainer, "evaluate", evaluated)
+        patch.setattr(validation, "evaluate", evaluated)
         patch.setattr(Path, "replace", renamed)
 
     def check(self, out: Path, codes: list[int | None]) -> None:

@@ -24,8 +24,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"run_dir", "config", "regular_file", "errors", "atomic_file"},
     "models": {"config", "errors"},
     "data": {"distributed", "config", "regular_file", "errors"},
-    "evaluation": {"data", "compute", "distributed", "errors"},
-    "inference": {"checkpoint", "evaluation", "data", "models", "compute", "distributed", "config", "errors"},
+    "evaluation": {"data", "compute", "distributed", "config", "errors"},
+    "inference": {
+        *("checkpoint", "evaluation", "data", "models", "compute", "run_dir", "distributed", "config"),
+        *("regular_file", "errors"),
+    },
     "training": {
         *("evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config"),
         *("regular_file", "errors"),

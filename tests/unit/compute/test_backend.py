@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.evaluation import evaluated
 from helpers.steps import NORMALISE
 from resnext_train.compute.backend import (
     choices,
@@ -21,7 +22,6 @@ from resnext_train.data.image_batch import ImageBatch
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
 from resnext_train.errors import InputError, LocalInputError
-from resnext_train.evaluation.evaluate import evaluate
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -57,7 +57,7 @@ def test_evaluation_has_fixed_algorithms_and_puts_the_settings_back(
 
     context = DistContext(Rank(), torch.device("cpu"))
     try:
-        evaluate(model, batches(), NORMALISE, Precision("fp32", "cpu"), context)
+        evaluated(model, batches(), NORMALISE, Precision("fp32", "cpu"), context)
         assert not fails
     except InputError:
         assert fails

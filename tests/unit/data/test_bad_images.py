@@ -26,6 +26,7 @@ from PIL import Image
 from torch.utils.data import get_worker_info
 
 from helpers.commands import Refuses, evaluate, train
+from helpers.evaluation import crops, evaluated
 from helpers.images import save_image
 from helpers.runs import events, state_of
 from resnext_train.compute.precision import Precision
@@ -35,6 +36,7 @@ from resnext_train.data.build_sources import build_splits
 from resnext_train.data.decode.image_limits import MAX_PIXELS
 from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.decode.lazy_image import LazyImage, decode, open_image
+from resnext_train.data.eval_batches import EvalBatch
 from resnext_train.data.image_batch import ImageBatch, LoadReport
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.sources.image_folder import MAX_BYTES, ImageFolder
@@ -44,7 +46,6 @@ from resnext_train.data.transforms.random_draws import BOX_DRAWS, CropDraws
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
 from resnext_train.errors import FaultError, LocalInputError
-from resnext_train.evaluation.evaluate import evaluate as count_correct
 
 ONE = DistContext(Rank(), torch.device("cpu"))
 
@@ -210,7 +211,7 @@ def test_photographs_are_far_below_the_limit() -> None:
     assert MAX_PIXELS > 12_000 * 8_000
 
 
-def loaders(root: Path, *overrides: str) -> tuple[list[ImageBatch], list[ImageBatch]]:
+def loaders(root: Path, *overrides: str) -> tuple[list[ImageBatch], list[EvalBatch]]:
     """All training micro-batches of an epoch and all evaluation batches."""
     where = [f"data.root={root}", "data.workers=0", "augment.size=32", "eval.batch_size=4"]
     recipe = load_recipe("resnet18.yaml", [*where, "train.batch_size=8", "train.micro_batch=4", *overrides])
@@ -304,7 +305,7 @@ def test_images_of_a_batch_without_a_readable_one_are_counted() -> None:
     some = ImageBatch(torch.zeros(3, 3, 4, 4, dtype=torch.uint8), torch.arange(3), None, report._replace(missing=1))
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
     plain = ColorTransform(0, 0, 0, 0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    counts = count_correct(network, [some, nothing], plain, Precision("fp32", "cpu"), ONE)
+    counts = evaluated(network, [some, nothing], plain, Precision("fp32", "cpu"), ONE)
     assert (counts.count, counts.unreadable) == (3, 3)
 
 
@@ -315,7 +316,7 @@ def test_evaluation_leaves_out_what_it_cannot_read(image_root: Path) -> None:
     _, skipped = loaders(image_root, "data.on_bad_image=skip")
     assert [len(block.labels) for block in skipped] == [3, 4, 0]
     assert [block.report.missing for block in skipped] == [1, 0, 1]
-    assert torch.equal(skipped[0].images, good[0].images[[0, 2, 3]])
+    assert torch.equal(crops(skipped[0]), crops(good[0])[[0, 2, 3]])
     assert torch.equal(skipped[0].labels, good[0].labels[[0, 2, 3]])
 
 

@@ -60,7 +60,7 @@ def test_the_listed_classes_alone_are_counted(image_root: Path, tmp_path: Path) 
     assert [Path(images.name(i)).parent.name for i in range(6)] == ["dog"] * 3 + ["emu"] * 3
     original = ImageFolder(image_root / "val")
     assert np.array_equal(images.image(4).region(0, 0, 40, 40), original.image(7).region(0, 0, 40, 40))
-    assert evaluation.protocol == f"{EvalSection().protocol}, among 3 of 4 classes"
+    assert evaluation.description == f"{EvalSection().description}, among 3 of 4 classes"
 
 
 def as_folder(path: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.evaluation import eval_batch
 from helpers.runs import RUN
 from helpers.terminal import on_terminal, screens
-from resnext_train.data.image_batch import ImageBatch
 from resnext_train.run_dir.console import ConsoleSink, evaluation_shown, fitting
 
 COMMAND = [sys.executable, "-m", "resnext_train", "train", *RUN, "log.every=50"]
@@ -126,7 +126,7 @@ def test_an_evaluation_in_a_file_has_a_line_per_interval(
 ) -> None:
     clock = iter(range(0, 10_000, 20))
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
-    images = ImageBatch(torch.zeros(50, 3, 1, 1), torch.zeros(50), None)
+    images = eval_batch(torch.zeros(50, 3, 1, 1), torch.zeros(50))
     batches = list(evaluation_shown([images] * 5, images=500, ranks=2, is_shown=True))
     assert batches == [images] * 5
     lines = capsys.readouterr().out.splitlines()

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from helpers.evaluation import evaluated
 from helpers.ranks import single
 from helpers.steps import NETWORK, NORMALISE, step_images, train_step
 from resnext_train.compute.precision import Precision
 from resnext_train.config import ModelSection, SgdSection
 from resnext_train.distributed.dist_context import DistContext
-from resnext_train.evaluation.evaluate import evaluate
 from resnext_train.models.build_model import build_model
 from resnext_train.training import train_step as train_step_module
 from resnext_train.training.compiled_network import NetworkOptions, zero_gradients
@@ -31,7 +31,7 @@ def epochs(context: DistContext, mode: str) -> dict[str, Any]:
     for n, size in enumerate(2 * EPOCH):
         step(iter(step_images(size, n)), n, size, lr=0.05)
         if n % len(EPOCH) == len(EPOCH) - 1:
-            losses.append(evaluate(model, step_images(15, n), NORMALISE, Precision("fp32", "cpu"), context).loss_sum)
+            losses.append(evaluated(model, step_images(15, n), NORMALISE, Precision("fp32", "cpu"), context).loss_sum)
             graphs.append(counters["stats"]["unique_graphs"])
     return {"state": model.state_dict(), "losses": losses, "graphs": graphs}
 

@@ -20,7 +20,7 @@ from helpers.runs import RUN, events, state_of
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.errors import InputError
 from resnext_train.evaluation.evaluate import evaluate
-from resnext_train.training import trainer
+from resnext_train.training import validation
 from resnext_train.training.train_step import TrainStep
 
 
@@ -63,7 +63,7 @@ def test_a_best_checkpoint_that_is_not_written_is_none(tmp_path: Path, monkeypat
 def results(monkeypatch: pytest.MonkeyPatch, *correct: int) -> None:
     """Let evaluations count these many images as right."""
     rest = iter(correct)
-    monkeypatch.setattr(trainer, "evaluate", lambda *a: replace(evaluate(*a), top1_correct=next(rest)))
+    monkeypatch.setattr(validation, "evaluate", lambda *a: [replace(evaluate(*a)[0], top1_correct=next(rest))])
 
 
 def best_of(checkpoint: Path) -> tuple[int, int]:
@@ -146,7 +146,7 @@ def test_a_stop_tries_again_what_could_not_be_saved(tmp_path: Path, monkeypatch:
         return evaluate(model, batches, *more)
 
     monkeypatch.setattr(checkpoint_file, "save", fails_once)
-    monkeypatch.setattr(trainer, "evaluate", stopped)
+    monkeypatch.setattr(validation, "evaluate", stopped)
     assert train([*RUN, "--out", str(tmp_path / "run")]) == 75
     assert state_of(tmp_path / "run")["status"] == "preempted"
     assert checkpoint_file.load(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] == 3

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from helpers.evaluation import evaluated
 from helpers.ranks import single
 from helpers.steps import NETWORK, NORMALISE, step_images, take_steps, train_step
 from resnext_train.compute.backend import refuse_tf32
@@ -21,7 +22,6 @@ from resnext_train.config import SgdSection
 from resnext_train.data.device_loader import on_device
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
-from resnext_train.evaluation.evaluate import evaluate
 from resnext_train.models.build_model import build_model
 from resnext_train.training.compiled_network import NetworkOptions
 from resnext_train.training.optimizer import build_optimizer
@@ -83,7 +83,7 @@ def test_a_compiled_step_sums_the_gradients_of_all_micro_batches(mode: str) -> N
         step = train_step(model, build_optimizer(SgdSection(), model), context, options=options)
         for n in range(3):  # graphs are recorded in the second run, and replayed from the third on
             step(on_device(step_images(20, n), context.device), n, 20, lr=0.0)
-            evaluate(
+            evaluated(
                 model, on_device(step_images(20, n), context.device), NORMALISE, Precision("fp32", "cuda"), context
             )
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))

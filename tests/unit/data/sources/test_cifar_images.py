@@ -14,16 +14,20 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from helpers.commands import train
+from helpers.evaluation import crops
 from helpers.images import MakeCifar
 from helpers.runs import SMALL, events
 from resnext_train.config import FolderData
-from resnext_train.data.batch_datasets import EvalBatches
 from resnext_train.data.build_sources import build_splits, build_val
-from resnext_train.data.image_batch import ImageBatch
+from resnext_train.data.eval_batches import EvalBatch, EvalBatches
 from resnext_train.data.sampler import BatchIndices
 from resnext_train.data.sources.image_source import ImageSource, decoded_pixels
-from resnext_train.data.transforms.crop_transforms import EvalTransform
+from resnext_train.data.transforms.eval_views import EvalViews
 from resnext_train.errors import InputError
+
+
+def centre(size: int) -> EvalViews:
+    return EvalViews((size,), size, corners=False, flip=False, interpolation="bicubic")
 
 
 def whole(source: ImageSource, i: int) -> torch.Tensor:
@@ -53,14 +57,14 @@ def test_images_labels_and_names(title: str, tmp_path: Path, make_cifar: MakeCif
         decoded = decoded_pixels(source, some)  # all at once, as a batch takes them
         assert decoded is not None
         assert np.array_equal(decoded.transpose(0, 3, 1, 2).reshape(3, -1), rows[some])
-        same = EvalBatches(source, EvalTransform(32, 32, "bicubic"), 3)[BatchIndices(0, some)]
-        assert isinstance(same, ImageBatch)
-        assert np.array_equal(same.images.numpy().reshape(3, -1), rows[some])
+        same = EvalBatches(source, centre(32), 3)[BatchIndices(0, some)]
+        assert isinstance(same, EvalBatch)
+        assert np.array_equal(crops(same).numpy().reshape(3, -1), rows[some])
         assert same.labels.tolist() == [reference.targets[i] for i in some]
-        smaller = EvalBatches(source, EvalTransform(16, 16, "bicubic"), 3)[BatchIndices(0, some)]
-        assert isinstance(smaller, ImageBatch)
+        smaller = EvalBatches(source, centre(16), 3)[BatchIndices(0, some)]
+        assert isinstance(smaller, EvalBatch)
         assert torch.equal(
-            smaller.images[1], F.resize(whole(source, 0), [16], InterpolationMode.BICUBIC, antialias=True)
+            crops(smaller)[1], F.resize(whole(source, 0), [16], InterpolationMode.BICUBIC, antialias=True)
         )
     assert splits.train.name(17) == f"{title} train image 17"
     assert splits.val.name(5) == f"{title} test image 5"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from helpers.commands import Refuses, evaluate, train
 from helpers.packs import JPEGTRAN, packed
@@ -21,7 +22,6 @@ from resnext_train.config import load_recipe
 from resnext_train.data.build_loaders import build_eval_loader, build_train_loader
 from resnext_train.data.build_sources import build_splits, open_images
 from resnext_train.data.decode.jpeg_header import BadImageError
-from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.pack.pack_index import PackIndex
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.sources.image_folder import ImageFolder
@@ -49,23 +49,23 @@ def pack_of(root: Path, tier: str) -> Path:
     return root.parent / tier
 
 
-def micro_batches(root: Path, workers: int = 0, *options: str) -> list[ImageBatch]:
-    """An epoch of training micro-batches and all evaluation batches."""
+def micro_batches(root: Path, workers: int = 0, *options: str) -> list[tuple[Tensor, Tensor]]:
+    """Images and labels of an epoch of training micro-batches and of all evaluation batches."""
     where = [f"data.root={root}", f"data.workers={workers}", "augment.size=32", "eval.batch_size=4"]
     recipe = load_recipe("resnet18.yaml", [*where, "train.batch_size=8", "train.micro_batch=4", *options])
     splits = build_splits(recipe.data)
     plan = StepPlan(len(splits.train), 8, 2)
     train = build_train_loader(recipe, splits.train, plan, ONE, range(plan.steps_per_epoch), print)
-    loaders = (train, build_eval_loader(recipe, splits.val, ONE, print))
-    return [micro_batch._replace(images=micro_batch.images.clone()) for loader in loaders for micro_batch in loader]
+    trained = [(batch.images.clone(), batch.labels) for batch in train]
+    return trained + [(crops(b).clone(), b.labels) for b in build_eval_loader(recipe, splits.val, ONE, print)]
 
 
 @pytest.mark.parametrize(("tier", "workers"), [("exact", 0), ("exact", 2), ("raw", 0), ("raw", 2)])
 def test_micro_batches_from_a_pack_are_those_from_the_folder(image_root: Path, tier: str, workers: int) -> None:
     """Raw too: the images have a short side under 256, so they are kept as they are."""
     for a, b in zip(micro_batches(image_root), micro_batches(pack_of(image_root, tier), workers), strict=True):
-        assert torch.equal(a.images, b.images)
-        assert torch.equal(a.labels, b.labels)
+        assert torch.equal(a[0], b[0])
+        assert torch.equal(a[1], b[1])
 
 
 @pytest.mark.parametrize("tier", ["exact", "resized", "raw"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from helpers.evaluation import evaluated
 from helpers.steps import train_step
 from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform, mapped_as_on_gpus
 from resnext_train.data.transforms.random_draws import image_draws
@@ -95,7 +96,6 @@ def test_colours_are_computed_outside_autocast() -> None:
     from resnext_train.data.image_batch import ImageBatch
     from resnext_train.distributed.dist_context import DistContext
     from resnext_train.distributed.rank import Rank
-    from resnext_train.evaluation.evaluate import evaluate
     from resnext_train.training.optimizer import build_optimizer
 
     seen: list[torch.Tensor] = []
@@ -119,7 +119,7 @@ def test_colours_are_computed_outside_autocast() -> None:
         model, build_optimizer(SgdSection(), model), context, micro_batches=1, colors=PAPER, precision="bf16"
     )
     step(iter([block]), 0, 24, lr=0.1)
-    evaluate(model, [block], PAPER, bf16, context)
+    evaluated(model, [block], PAPER, bf16, context)
     assert torch.equal(seen[0], PAPER(block.images, maps).bfloat16())
     assert torch.equal(seen[1], PAPER(block.images, None).bfloat16())
 

@@ -1,0 +1,200 @@
+"""Evaluate stored networks, one or an ensemble, on the images of a recipe."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from resnext_train.compute.backend import deterministic_algorithms, torch_refusals_explained
+from resnext_train.compute.metrics import EvalCounts
+from resnext_train.compute.precision import Precision, resolve_precision
+from resnext_train.config import FolderData, Recipe
+from resnext_train.data.build_loaders import (
+    Evaluation,
+    build_color_transform,
+    build_eval_loader,
+    build_evaluation,
+    build_views,
+    check_memory,
+    memory_format,
+    normalisation_text,
+    normalisation_warning,
+)
+from resnext_train.data.build_sources import build_train, build_val, split_folder
+from resnext_train.data.loader_workers import worker_deaths_explained
+from resnext_train.data.sources.class_subset import read_class_names
+from resnext_train.data.sources.image_source import ImageSource
+from resnext_train.distributed.dist_context import DistContext
+from resnext_train.errors import InputError
+from resnext_train.evaluation.build_scoring import build_scoring
+from resnext_train.evaluation.evaluate import evaluate
+from resnext_train.evaluation.image_results import ResultSink
+from resnext_train.evaluation.inference_network import inference_network
+from resnext_train.evaluation.member import Member
+from resnext_train.inference.evaluation_request import EvaluationRequest
+from resnext_train.inference.recalibration import recalibrate
+from resnext_train.inference.stored_network import StoredNetwork, read_network
+from resnext_train.models.architecture import title_of
+from resnext_train.models.complexity import measure
+from resnext_train.models.weight_conversion import CIFAR_PORT
+from resnext_train.regular_file import user_path
+from resnext_train.run_dir.console import evaluation_shown, print_line, print_warning
+
+
+def evaluate_networks(request: EvaluationRequest, context: DistContext) -> dict[str, Any]:
+    """Evaluate on all ranks; return the result, which `resnext eval` prints and writes with --json.
+
+    Call it with the same request on all ranks.
+
+    Raises:
+        InputError: a file, a recipe or the images cannot be used, or networks do not go together.
+    """
+    names = " ".join(map(str, request.checkpoints))
+    context.check_agreement("was given", f"--ckpt {names}", "all processes of an evaluation need the same command")
+    stored = context.run_on_all_ranks(
+        lambda: [read_network(path, request.recipe, request.overrides) for path in request.checkpoints]
+    )
+    recipe = stored[0].recipe
+    if request.recipe is None:
+        _check_same_views(stored)
+    source = context.local_rank0_first(lambda: build_val(recipe.data))
+    classes = context.run_on_all_ranks(lambda: _classes(stored, source, request.classes))
+    evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, source, classes))
+    context.run_on_all_ranks(lambda: _check_sizes(stored, len(classes)))
+    context.run_on_all_ranks(lambda: check_memory(recipe, context, train=False))
+    precision = context.run_on_all_ranks(lambda: resolve_precision(recipe.train.precision, context.device))
+    context.check_agreement("would compute", f"in {precision.name}", "set train.precision to one that all have")
+    # As in the run that the checkpoint is of: cuBLAS may otherwise compute in another order.
+    deterministic = deterministic_algorithms(recipe.train.deterministic)
+    with deterministic, torch_refusals_explained(), worker_deaths_explained():
+        networks = [_Network(one, context) for one in stored]
+        recalibrated = _recalibrated(networks, request, precision, context)
+        members = [network.member(evaluation) for network in networks]
+        counts, seconds = _evaluated(members, evaluation, recipe, precision, context)
+    description = f"{evaluation.description}, {normalisation_text(recipe.data)}, {precision.name}"
+    return {
+        **counts[0].to_dict(),
+        "images_per_s": counts[0].count / seconds,
+        "protocol": description,
+        "images": evaluation.images.storage.text,
+        "data": str(split_folder(recipe.data, "val")) if isinstance(recipe.data, FolderData) else recipe.data.source,
+        "checkpoint": names,
+        "arch": " + ".join(title_of(one.recipe.model) for one in stored),
+        **({"members": _members(stored, counts[1:])} if len(stored) > 1 else {}),
+        **({"unlabelled": evaluation.unlabelled} if evaluation.labels is not None else {}),
+        **({"recalibrated_bn": recalibrated} if recalibrated else {}),
+    }
+
+
+def _check_same_views(stored: list[StoredNetwork]) -> None:
+    """Refuse networks whose recipes show them other images: one decode serves all of them."""
+    first = stored[0]
+    for other in stored[1:]:
+        for key in ("protocol", "resize", "crop", "scales", "average", "interpolation", "classes", "labels"):
+            values = [getattr(one.recipe.eval, key) for one in (first, other)]
+            if values[0] != values[1]:
+                raise InputError(
+                    f"{first.path} was evaluated with eval.{key}={values[0]}, {other.path} with {values[1]}; "
+                    f"choose one for all, as in eval.{key}={values[0]}"
+                )
+
+
+def _classes(stored: list[StoredNetwork], source: ImageSource, listed: str | None) -> tuple[str, ...]:
+    """Return the classes of all networks, in the order of the outputs of the first one that has names for them.
+
+    Raises:
+        InputError: they differ, or --classes is given for networks that know theirs.
+    """
+    known = next((one for one in stored if one.classes), None)
+    if known and listed:
+        raise InputError(f"--classes is for foreign weights; {known.path} knows the names of its classes")
+    classes = known.classes if known else None
+    if classes is None:
+        classes = tuple(read_class_names(user_path(listed), "--classes")) if listed else source.classes
+        stated = stored[0].recipe.model.num_classes
+        if stated not in ("auto", len(classes)):
+            raise InputError(
+                f"model.num_classes is {stated} but {listed or 'the data'} has {len(classes)} classes, and foreign "
+                "weights hold no class names; list all their classes with --classes"
+            )
+    for one in stored:
+        one.check_classes(len(classes))
+        if one.classes and set(one.classes) != set(classes):
+            raise InputError(f"{one.path} has other classes than {stored[0].path}; an ensemble needs the same")
+    return classes
+
+
+def _check_sizes(stored: list[StoredNetwork], classes: int) -> None:
+    """Check that networks that see whole images take images of any size."""
+    views = build_views(stored[0].recipe.eval)
+    for one in stored if views.crop is None else ():
+        for side in {min(views.sides), max(views.sides)}:
+            measure(one.recipe.model, classes, side)
+
+
+class _Network:
+    """A stored network, built on this rank's device."""
+
+    def __init__(self, stored: StoredNetwork, context: DistContext) -> None:
+        self.stored, self.context = stored, context
+        model, origin = stored.build(stored.outputs)
+        self.model: nn.Module = model.to(context.device, memory_format=memory_format(stored.recipe))  # type: ignore[call-overload]
+        if context.is_main and not stored.is_ours:
+            print_line(f"weights: {origin}")
+            if f": {CIFAR_PORT}" in origin.removeprefix(str(stored.path)):
+                print_warning(f"warning: {normalisation_warning(stored.path, stored.recipe.data)}")
+
+    def member(self, evaluation: Evaluation) -> Member:
+        """Return the network as it is evaluated, with its outputs in the order of the evaluation's classes."""
+        own, outputs = self.stored.classes, evaluation.outputs
+        if own is not None:
+            positions = [own.index(name) for name in evaluation.classes]
+            outputs = None if positions == list(range(len(own))) else torch.tensor(positions)
+        if outputs is not None:
+            outputs = outputs.to(self.context.device)
+        return Member(inference_network(self.model), build_color_transform(self.stored.recipe), outputs)
+
+
+def _recalibrated(
+    networks: list[_Network], request: EvaluationRequest, precision: Precision, context: DistContext
+) -> int:
+    """Take BN statistics anew if it is asked for; return from how many images."""
+    if not request.recalibrate_bn:
+        return 0
+    data = networks[0].stored.recipe.data
+    source = context.local_rank0_first(lambda: build_train(data))
+    taken = 0
+    for network in networks:
+        recipe = network.stored.recipe
+        context.run_on_all_ranks(lambda: check_memory(recipe, context, train=True))  # noqa: B023  called at once
+        taken = recalibrate(network.model, recipe, source, request.recalibrate_bn, precision, context, print_warning)
+    return taken
+
+
+def _evaluated(
+    members: list[Member],
+    evaluation: Evaluation,
+    recipe: Recipe,
+    precision: Precision,
+    context: DistContext,
+    sink: ResultSink | None = None,
+) -> tuple[list[EvalCounts], float]:
+    """Return the counts of the ensemble and of each member, and the seconds that all took."""
+    loader = build_eval_loader(recipe, evaluation.images, context, print_warning)
+    started = time.perf_counter()
+    try:
+        batches = evaluation_shown(loader, len(evaluation.images), context.world_size, context.is_main)
+        counts = evaluate(members, batches, build_scoring(recipe.eval, evaluation, precision), context, sink)
+    finally:
+        loader.close()
+    return counts, time.perf_counter() - started
+
+
+def _members(stored: list[StoredNetwork], counts: list[EvalCounts]) -> list[dict[str, Any]]:
+    return [
+        {"checkpoint": str(one.path), "arch": title_of(one.recipe.model), **of_one.to_dict()}
+        for one, of_one in zip(stored, counts, strict=True)
+    ]
