@@ -72,6 +72,11 @@ def _unreadable(error: OSError) -> UnreadableImage:
     return UnreadableImage(printable(f"{error.filename} cannot be read: {error.strerror}"), error.errno)
 
 
+def _as_it_is(batch: B) -> B:
+    """Return a batch unchanged: DataLoader itself would make tensors of arrays, and lists of tuples."""
+    return batch
+
+
 class DeviceLoader(Generic[B]):
     """Batches on this rank's device, one per `BatchIndices` of a sampler, made by loader processes.
 
@@ -100,6 +105,7 @@ class DeviceLoader(Generic[B]):
             _WithErrors(dataset),
             batch_size=None,
             sampler=sampler,
+            collate_fn=_as_it_is,
             prefetch_factor=PREFETCH if workers else None,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",

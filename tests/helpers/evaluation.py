@@ -15,7 +15,6 @@ from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.eval_views import EvalViews
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.evaluation.evaluate import Scoring, evaluate
-from resnext_train.evaluation.inference_network import inference_network
 from resnext_train.evaluation.member import Member
 
 NOTHING = LoadReport(0.0, 0.0, 0.0, 0, ())
@@ -23,7 +22,7 @@ NOTHING = LoadReport(0.0, 0.0, 0.0, 0, ())
 
 def crops(batch: EvalBatch) -> Tensor:
     """The views of a batch that has one of each image, in the images' order."""
-    (group,) = batch.groups or (ViewGroup(0, 0, 0, (), ()),)
+    (group,) = batch.groups
     assert group.rows == tuple(range(len(batch.numbers)))
     return batch.images(group)
 
@@ -47,4 +46,6 @@ def evaluated(
     views = EvalViews((8,), 8, corners=False, flip=False, interpolation="bicubic")
     scoring = Scoring(views, "softmax", 10**9, precision)
     given = (eval_batch(b.images, b.labels, b.report) for b in batches)
-    return evaluate([Member(inference_network(model), normalise)], given, scoring, context)[0]
+    counts = evaluate([Member(model.eval(), normalise)], given, scoring, context)[0]
+    model.train()
+    return counts

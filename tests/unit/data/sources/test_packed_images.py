@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from helpers.commands import Refuses, evaluate, train
+from helpers.evaluation import crops
 from helpers.packs import JPEGTRAN, packed
 from helpers.runs import events
 from resnext_train.config import load_recipe
