@@ -72,14 +72,14 @@ def eval_arguments(p: ArgumentParser) -> None:
     )
     p.epilog = (
         "examples:\n  {prog} --ckpt runs/resnext50_32x4d --data /path/to/imagenet\n"
-        "  {prog} --ckpt runs/a runs/b --protocol ten_crop --out results"
+        "  {prog} --ckpt runs/a --ckpt runs/b --protocol ten_crop --out results"
     )
     p.add_argument(
         "--ckpt",
-        nargs="+",
+        action="append",
         metavar="PATH",
-        help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights; several "
-        "make an ensemble, and are counted alone, too",
+        help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights; given "
+        "several times, they make an ensemble, and each is counted alone, too",
     )
     p.add_argument(
         "--config",
@@ -98,6 +98,17 @@ def eval_arguments(p: ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="first take the BatchNorm statistics anew from N training images",
+    )
+    p.add_argument(
+        "--predictions",
+        metavar="FILE",
+        help="also write what each image was taken for, as .csv or .parquet",
+    )
+    p.add_argument(
+        "--out",
+        metavar="DIR",
+        help="also write all there is to this folder: result, predictions, classes and confusions as tables, and the "
+        "most confident mistakes as a picture",
     )
     p.add_argument("--json", metavar="FILE", help="also write the result to this file")
     _add_procs(p)

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -177,9 +177,14 @@ def _has_tag(layer: dict[str, Any]) -> bool:
     return any(TAGS.get(section) in values for section, values in layer.items())
 
 
+def _takes_text(annotation: Any) -> bool:
+    parts = () if get_origin(annotation) is dict else get_args(annotation)
+    return str in (annotation, *parts) and float not in parts
+
+
 def _typed(text: str, fields: list[FieldInfo], where: str, key: str) -> Any:
     """Parse an override: unchanged for a string key, else as YAML, or as text if no field of that name takes it."""
-    if any(str in (f.annotation, *get_args(f.annotation)) and float not in get_args(f.annotation) for f in fields):
+    if any(_takes_text(field.annotation) for field in fields):
         return None if text == "null" else text
     try:
         parsed = parse(text, where)

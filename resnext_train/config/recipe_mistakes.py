@@ -152,7 +152,7 @@ def asks_for_a_word(error: ErrorDetails) -> bool:
 _PLAIN = {
     "model_type": "should be a section, which holds keys",
     "model_attributes_type": "should be a section, which holds keys",
-    "dict_type": "should be a section, which holds keys",
+    "dict_type": "should hold names and values, as in {name: value}",
     "tuple_type": "should be a list, as in [1, 2]",
 }
 """What is said in place of pydantic's words, which are JSON's."""

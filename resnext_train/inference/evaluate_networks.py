@@ -70,7 +70,7 @@ def evaluate_networks(request: EvaluationRequest, context: DistContext) -> dict[
     # As in the run that the checkpoint is of: cuBLAS may otherwise compute in another order.
     deterministic = deterministic_algorithms(recipe.train.deterministic)
     with deterministic, torch_refusals_explained(), worker_deaths_explained():
-        networks = [_Network(one, context) for one in stored]
+        networks = [_Network(one, len(classes), context) for one in stored]
         recalibrated = _recalibrated(networks, request, precision, context)
         members = [network.member(evaluation) for network in networks]
         counts, seconds = _evaluated(members, evaluation, recipe, precision, context)
@@ -138,9 +138,9 @@ def _check_sizes(stored: list[StoredNetwork], classes: int) -> None:
 class _Network:
     """A stored network, built on this rank's device."""
 
-    def __init__(self, stored: StoredNetwork, context: DistContext) -> None:
+    def __init__(self, stored: StoredNetwork, classes: int, context: DistContext) -> None:
         self.stored, self.context = stored, context
-        model, origin = stored.build(stored.outputs)
+        model, origin = stored.build(classes)
         self.model: nn.Module = model.to(context.device, memory_format=memory_format(stored.recipe))  # type: ignore[call-overload]
         if context.is_main and not stored.is_ours:
             print_line(f"weights: {origin}")

@@ -11,12 +11,19 @@ from resnext_train.models.bottleneck_forms import FORMS
 from resnext_train.models.preact_blocks import PreactBasicBlock, PreactBottleneck
 
 
+class WideLinear(nn.Linear):
+    """A linear layer that computes in the precision of its weights, also under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):  # no autocast for "meta"
+            return super().forward(x.to(self.weight.dtype))
+
+
 class ResNet(nn.Module):
     """Stem, three or four stages, global average pooling, linear classifier.
 
-    Input (N, 3, H, W) normalised images; output (N, num_classes) logits. The classifier computes in the precision of
-    its weights even under autocast. State dict keys and shapes equal those of torchvision.models.resnet for the
-    networks that it has. Pre-activation networks have a last BN, `bn2`, after the stages, and no BN in a CIFAR stem.
+    Input (N, 3, H, W) normalised images; output (N, num_classes) logits. State dict keys and shapes equal those of
+    torchvision.models.resnet for the networks that it has. Pre-activation networks have a last BN, `bn2`, after the stages, and no BN in a CIFAR stem.
     """
 
     def __init__(self, architecture: Architecture, num_classes: int) -> None:
@@ -33,7 +40,7 @@ class ResNet(nn.Module):
             self.add_module(name, _stage(a, i))
         self.bn2 = nn.BatchNorm2d(a.outer_width(len(a.blocks) - 1)) if a.preactivation else None
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(a.outer_width(len(a.blocks) - 1), num_classes)
+        self.fc = WideLinear(a.outer_width(len(a.blocks) - 1), num_classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,9 +53,7 @@ class ResNet(nn.Module):
             x = getattr(self, name)(x)
         if self.bn2 is not None:
             x = self.relu(self.bn2(x))
-        x = torch.flatten(self.avgpool(x), 1)
-        with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):  # no autocast for "meta"
-            return self.fc(x.to(self.fc.weight.dtype))  # type: ignore[no-any-return]
+        return self.fc(torch.flatten(self.avgpool(x), 1))  # type: ignore[no-any-return]
 
 
 def _stage(a: Architecture, stage: int) -> nn.Sequential:

@@ -350,7 +350,7 @@ def test_an_open_epoch_that_a_changed_recipe_does_not_evaluate_is_closed(
     def fails(*_: Any) -> None:
         raise InputError("a validation image that cannot be read")
 
-    monkeypatch.setattr("resnext_train.training.trainer.evaluate", fails)
+    monkeypatch.setattr("resnext_train.training.validation.evaluate", fails)
     assert train([*RUN, "--out", str(out)]) == 2
     monkeypatch.undo()
     last = out / "checkpoints" / "last.pt"
