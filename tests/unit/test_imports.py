@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"run_dir", "config", "regular_file", "errors", "atomic_file"},
     "models": {"config", "errors"},
     "data": {"distributed", "config", "regular_file", "errors"},
-    "evaluation": {"data", "compute", "distributed", "errors"},
+    "evaluation": {"data", "compute", "distributed", "regular_file", "errors", "atomic_file"},
     "inference": {"checkpoint", "evaluation", "data", "models", "compute", "distributed", "config", "errors"},
     "training": {
         *("evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config"),
