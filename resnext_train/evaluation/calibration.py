@@ -21,7 +21,7 @@ class CalibrationBin:
     count: int
     correct: int
     confidence: float | None
-    """Their mean probability; None without images."""
+    """Their mean probability; None without images, or where it is no number."""
 
 
 class Calibration:
@@ -73,7 +73,8 @@ class Calibration:
         """Return the bins, from the lowest probability."""
         found = []
         for m, (count, correct) in enumerate(zip(self._counts.tolist(), self._correct.tolist(), strict=True)):
-            mean = self._confidences[m].value / count if count else None
+            total = self._confidences[m].value
+            mean = total / count if count and np.isfinite(total) else None
             found.append(CalibrationBin(m / len(self._edges), float(self._edges[m]), count, correct, mean))
         return found
 

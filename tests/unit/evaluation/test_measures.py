@@ -129,3 +129,4 @@ def test_a_diverged_network_has_no_calibration() -> None:
     measure.add(confident([math.nan, 0.5], [False, True])._replace(losses=np.array([math.inf, 1.0])))
     assert math.isnan(measure.error)
     assert measure.loss == math.inf
+    assert [(b.count, b.confidence) for b in measure.bins() if b.count] == [(1, 0.5), (1, None)]
