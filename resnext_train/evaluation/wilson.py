@@ -19,6 +19,5 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     share, z2 = correct / count, _Z * _Z / count
     middle = (share + z2 / 2) / (1 + z2)
     half = math.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
-    low = 0.0 if correct == 0 else 100 * (middle - half)  # exact where rounding would not be
-    high = 100.0 if correct == count else 100 * (middle + half)
-    return low, high
+    high = 100.0 if correct == count else 100 * (middle + half)  # which rounding would miss
+    return 100 * (middle - half), high

@@ -104,6 +104,8 @@ def test_titles_of_the_data_that_cannot_be_read_do_not_end_a_run(tmp_path: Path)
     (tmp_path / "words.txt").write_bytes(b"\xff\xfe\n")
     with pytest.warns(UserWarning, match=r"words\.txt"):
         assert find_titles(["cat"], root=tmp_path) is None
+    written(tmp_path / "words.txt", "cat\n")
+    assert find_titles(["cat"], root=tmp_path) is None, "a list of words has no titles"
     (tmp_path / "words.txt").unlink()
     os.mkfifo(tmp_path / "words.txt")
     assert find_titles(["cat"], root=tmp_path) is None

@@ -41,8 +41,9 @@ def test_the_ends_of_the_interval_solve_its_equation(count: int) -> None:
 
 
 def test_all_none_and_nothing() -> None:
-    assert wilson_interval(0, 50)[0] == 0.0
-    assert wilson_interval(50, 50)[1] == 100.0
+    for count in range(1, 200):
+        assert wilson_interval(0, count)[0] == 0.0
+        assert wilson_interval(count, count)[1] == 100.0
     assert wilson_interval(0, 0) == (0.0, 100.0)
     low, high = wilson_interval(20, 50)
     assert wilson_interval(30, 50) == pytest.approx((100 - high, 100 - low))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,16 +157,30 @@ def test_an_interrupted_evaluation_leaves_the_old_file(suffix: str, rows: int, t
 
 
 class FullDisk:
-    """Takes so many bytes, then fails as a full disk does."""
+    """A file that takes so many bytes, then fails as on a full disk."""
 
-    def __init__(self, write: Callable[[bytes], int], room: int) -> None:
-        self._write, self._room = write, room
+    def __init__(self, opened: Any, room: int) -> None:
+        self._opened, self._room = opened, room
 
-    def __call__(self, data: bytes) -> int:
+    def write(self, data: bytes) -> int:
         self._room -= len(data)
         if self._room < 0:
             raise OSError(28, "No space left on device")
-        return self._write(data)
+        return int(self._opened.write(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened, name)
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    opened = result_file.open_result
+
+    def open_full(name: str) -> Any:
+        target = opened(name)
+        target.file = FullDisk(target.file, room)  # type: ignore[assignment]
+        return target
+
+    monkeypatch.setattr(prediction_file, "open_result", open_full)
 
 
 @pytest.mark.parametrize("room", [0, 700, 2400])
@@ -175,30 +189,24 @@ def test_a_full_disk_leaves_the_old_file(
 ) -> None:
     """Wherever it fills: at the head, within rows or at the end of the file."""
     monkeypatch.setattr(prediction_file, "_ROWS", 5)
+    fill_disk(monkeypatch, room)
     file = tmp_path / f"p.{suffix}"
     file.write_bytes(b"old")
-
-    class Full:
-        def __init__(self, opened: Any) -> None:
-            self._opened, self.write = opened, FullDisk(opened.write, room)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._opened, name)
-
-    opened = result_file.open_result
-
-    def open_full(name: str) -> Any:
-        target = opened(name)
-        target.file = Full(target.file)  # type: ignore[assignment]
-        return target
-
-    monkeypatch.setattr(prediction_file, "open_result", open_full)
     with pytest.raises(InputError, match=rf"^--predictions: {file} cannot be written: No space left on device$"):
         write(file, results_of(20, 7), [10, 10])
     if suffix == "parquet":
         gc.collect()  # a writer that is still open would write
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_to_give_up_needs_no_room_on_the_disk(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parquet's writer ends with the file's metadata, whatever happened."""
+    fill_disk(monkeypatch, 150)
+    sink = PredictionFile(str(tmp_path / f"p.{suffix}"), CLASSES, path_of)
+    with pytest.raises(KeyboardInterrupt), sink:
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_written_is_refused_before_the_evaluation(tmp_path: Path) -> None:
