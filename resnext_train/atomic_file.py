@@ -65,6 +65,55 @@ def write_text_atomically(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+class PendingFile:
+    """A file that is written bit by bit, and has its name once `commit` is called. Nothing is left after `discard`."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a temporary file beside `path` for writing.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        self._path, self._temporary = path, path.with_name(f".{path.name}.new")
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        self._temporary.unlink(missing_ok=True)  # what a killed process left, or a link that leads elsewhere
+        self.file: IO[bytes] = self._temporary.open("xb")
+
+    def commit(self) -> None:
+        """Give the file its name, once it is safely on the disk.
+
+        Raises:
+            OSError: it cannot be written, or another process has begun to write it; nothing is left of it.
+        """
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            if not self._is_ours():
+                raise OSError(errno.EBUSY, "another process writes it too", str(self._path))
+            self._temporary.replace(self._path)
+        except BaseException:
+            self.discard()
+            raise
+        self.file.close()
+        sync_folder(self._path.parent)
+
+    def discard(self) -> None:
+        """Remove the temporary file. What stops this is no matter, as on a disk that is full."""
+        ours = not self.file.closed and self._is_ours()
+        with suppress(OSError):  # what is in the buffer cannot be written
+            self.file.close()
+        if ours:
+            with suppress(OSError):
+                self._temporary.unlink()
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self.file.fileno()), self._temporary.stat())
+        except OSError:
+            return False
+
+
 def link_atomically(source: Path, target: Path) -> None:
     """Make `target` a second name of `source`, or a copy where the file system has no links."""
     temporary = target.with_name(f".{target.name}.new")

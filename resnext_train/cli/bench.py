@@ -12,13 +12,13 @@ from resnext_train.bench.bench_scaling import measure_scaling
 from resnext_train.bench.bench_step import measure_step
 from resnext_train.bench.step_report import scaling_report, step_report
 from resnext_train.cli.bench_requests import DataRequest, ScalingRequest, StepRequest
-from resnext_train.cli.json_file import write_json
 from resnext_train.cli.run_command import announce
 from resnext_train.compute.backend import deterministic_algorithms, torch_refusals_explained
 from resnext_train.config import Recipe
 from resnext_train.distributed.dist_context import connect
 from resnext_train.distributed.usable_cores import usable_cores
 from resnext_train.run_dir.environment import environment
+from resnext_train.run_dir.result_file import write_json
 
 
 def data(request: DataRequest) -> None:
@@ -52,4 +52,4 @@ def _show(text: str, result: dict[str, Any], json: str | None) -> None:
     for line in text.split("\n"):
         announce(line)
     if json:
-        write_json(json, {**result, **environment()}, indent=1)
+        write_json(json, "--json", {**result, **environment()}, indent=1)

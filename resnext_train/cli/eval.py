@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from resnext_train.cli.json_file import write_json
 from resnext_train.cli.run_command import announce
 from resnext_train.distributed.dist_context import connect
-from resnext_train.inference.evaluate_networks import evaluate_networks
+from resnext_train.inference.evaluate_networks import EvaluationResult, evaluate_networks
 from resnext_train.inference.evaluation_request import EvaluationRequest
+from resnext_train.run_dir.result_file import write_json
 
 
 def evaluate(request: EvaluationRequest) -> None:
@@ -16,17 +14,28 @@ def evaluate(request: EvaluationRequest) -> None:
     with connect(request.patience_seconds) as context:
         result = evaluate_networks(request, context)
     if context.is_main:
-        _report(result, request.json)
+        _report(result, request)
 
 
-def _report(result: dict[str, Any], json_file: str | None) -> None:
-    announce(f"{'network':15s}{result['arch']}, {result['checkpoint']}")
-    announce(f"{'images':15s}{result['images']}, {result['data']}")
-    announce(f"{'evaluation':15s}{result['protocol']}")
-    for name, key in (("accuracy", "top1"), ("top-5 accuracy", "top5")):
-        print(f"{name:15s}{result[key]:.3f} %  ({result[f'{key}_correct']} of {result['count']})")
-    print(f"{'loss':15s}{result['loss']:.4f}   {result['images_per_s']:.0f} images/s")
-    if result["unreadable"]:
-        print(f"images left out, because they could not be read: {result['unreadable']}")
-    if json_file:
-        write_json(json_file, result, indent=2)
+def _report(result: EvaluationResult, request: EvaluationRequest) -> None:
+    values = result.values
+    announce(f"{'network':15s}{values['arch']}, {values['checkpoint']}")
+    announce(f"{'images':15s}{values['images']}, {values['data']}")
+    announce(f"{'evaluation':15s}{values['protocol']}")
+    if taken := values.get("recalibrated_bn"):
+        announce(f"{'BatchNorm':15s}statistics taken anew from {taken} training images")
+    for line in result.lines:
+        print(line)
+    for member in values.get("members", ()):
+        low, high = member["top1_interval"]
+        shown = f"{member['top1']:.3f} % ({member['top1_correct']}; {low:.2f} to {high:.2f})"
+        announce(f"{'alone':15s}{shown}, top-5 {member['top5']:.3f} %, {member['checkpoint']}")
+    print(f"{'speed':15s}{values['images_per_s']:.0f} images/s")
+    if values["unreadable"]:
+        print(f"images left out, because they could not be read: {values['unreadable']}")
+    if values.get("unlabelled"):
+        print(f"images left out, because they have no label: {values['unlabelled']}")
+    for line in result.tables:
+        print(line)
+    if request.json:
+        write_json(request.json, "--json", values)

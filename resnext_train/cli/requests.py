@@ -30,6 +30,7 @@ from resnext_train.errors import InputError
 from resnext_train.inference.evaluation_request import EvaluationRequest
 from resnext_train.models.architecture import check_model
 from resnext_train.regular_file import why_no_file
+from resnext_train.run_dir.result_file import is_stream
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.verify.resume_proof import Trial
 
@@ -139,14 +140,24 @@ def read_eval(args: Namespace) -> EvaluationRequest:
     checkpoints = tuple(_checkpoint(path, args.overrides) for path in args.ckpt or [None])
     recipe = _own_recipe(args.config, overrides)
     check_json(args.json)
+    _check_outputs(args.predictions, args.out)
     return EvaluationRequest(
         checkpoints,
         recipe,
         tuple(overrides),
         args.classes,
         args.recalibrate_bn,
-        json=args.json,
+        args.predictions,
+        args.out,
+        args.json,
     )
+
+
+def _check_outputs(predictions: str | None, out: str | None) -> None:
+    if predictions and Path(predictions).suffix.lower() not in (".csv", ".parquet") and not is_stream(predictions):
+        raise InputError(f"--predictions: {predictions} should end in .csv or .parquet")
+    if out and os.path.lexists(out) and not os.path.isdir(out):  # noqa: PTH112  unlike Path: False for any odd name
+        raise InputError(f"--out: {out} is no folder; name one for the tables and pictures")
 
 
 def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:

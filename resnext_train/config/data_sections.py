@@ -29,6 +29,9 @@ class _Data(Section):
     """Mean of R, G, B, scale 0 to 1, subtracted from every image."""
     std: PositiveTriple = (0.229, 0.224, 0.225)
     """Standard deviation of R, G, B, scale 0 to 1; divides every image after the mean is subtracted."""
+    titles: str | None = None
+    """File of the classes' human names: lines of a class name and its title, or a JSON object. null: words.txt,
+    LOC_synset_mapping.txt or titles.txt beside the data, else ImageNet's own list."""
 
 
 class FolderData(_Data):
@@ -149,8 +152,9 @@ class EvalSection(Section):
     """Epochs between evaluations; the last epoch is always evaluated."""
     protocol: Literal["center", "center_flip", "ten_crop", "multi_scale", "full"] = "center"
     """Views of an image, whose scores are averaged. center: the centre crop, after the short side is resized to
-    `resize`. center_flip: it and its mirror image. ten_crop: centre and corners and their mirror images. multi_scale:
-    the whole image and its mirror image with the short side at each of `scales`. full: the whole image at `resize`."""
+    `resize`. center_flip: it and its mirror image. ten_crop: centre and corners, of the image and of its mirror image.
+    multi_scale: the whole image and its mirror image with the short side at each of `scales`. full: the whole image at
+    `resize`."""
     resize: Pixels = 256
     """Pixels of the short side after the antialiased resize."""
     crop: Pixels = 224
@@ -189,7 +193,7 @@ class EvalSection(Section):
         shown = {
             "center": f"centre crop {self.crop}, 1 view",
             "center_flip": f"centre crop {self.crop} and its mirror image, 2 views",
-            "ten_crop": f"centre and corner crops {self.crop} and their mirror images, 10 views",
+            "ten_crop": f"centre and corner crops {self.crop} of it and its mirror image, 10 views",
             "multi_scale": f"whole image and its mirror image, {2 * len(self.scales)} views",
             "full": "whole image, 1 view",
         }[self.protocol]

@@ -127,7 +127,7 @@ def build_evaluation(section: EvalSection, source: ImageSource, classes: tuple[s
         if unknown := missing_from(source.classes, classes):
             raise InputError(f"the images have classes that the network does not know: {first_few(unknown)}")
         found = Evaluation(ClassImages(source, classes), classes, None, section.description)
-    return found if section.labels is None else _multi_labelled(section.labels, found)
+    return found if section.labels is None else _multi_labelled(section.labels, found, classes)
 
 
 def build_also(recipe: Recipe, classes: tuple[str, ...]) -> dict[str, Evaluation]:
@@ -160,13 +160,11 @@ def _restricted(section: EvalSection, path: Path, source: ImageSource, classes: 
     return Evaluation(images, among, outputs, f"{section.description}, among {len(among)} of {len(classes)} classes")
 
 
-def _multi_labelled(file: str, evaluation: Evaluation) -> Evaluation:
+def _multi_labelled(file: str, evaluation: Evaluation, network_classes: tuple[str, ...]) -> Evaluation:
     """Take several labels per image from `file`; leave out images without any."""
     images = evaluation.images
-    labels = read_multi_labels(file, [images.name(i) for i in range(len(images))], evaluation.classes)
-    kept = np.flatnonzero(labels.max(1) >= 0)
-    if not len(kept):
-        raise InputError(f"eval.labels: {file} has no label of a known class for any of the images")
+    labels = read_multi_labels(file, images.name, len(images), evaluation.classes, network_classes)
+    kept = np.flatnonzero((labels >= 0).any(1))
     return replace(
         evaluation,
         images=ImageSubset(images, kept),
@@ -182,8 +180,8 @@ def build_views(section: EvalSection) -> EvalViews:
     return EvalViews(
         sides=section.scales if section.protocol == "multi_scale" else (section.resize,),
         crop=None if whole else section.crop,
-        corners=section.protocol == "ten_crop",
-        flip=section.protocol in ("center_flip", "ten_crop", "multi_scale"),
+        ten=section.protocol == "ten_crop",
+        flip=section.protocol in ("center_flip", "multi_scale"),
         interpolation=section.interpolation,
     )
 

@@ -17,7 +17,6 @@ from resnext_train.data.eval_batches import EvalBatch
 from resnext_train.data.transforms.eval_views import EvalViews
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import InputError
-from resnext_train.evaluation.image_results import ResultSink
 from resnext_train.evaluation.member import Average, Member, average_scores
 from resnext_train.evaluation.result_stream import ResultStream
 
@@ -40,18 +39,18 @@ def evaluate(
     batches: Iterable[EvalBatch],
     scoring: Scoring,
     context: DistContext,
-    sink: ResultSink | None = None,
+    stream: ResultStream | None = None,
 ) -> list[EvalCounts]:
     """Evaluate the batches of all ranks: return the counts of the ensemble and, of several members, of each alone.
 
     Images that could not be read do not count, except as unreadable. Which images form a batch does not depend on the
     number of ranks, and algorithms are fixed, so neither do the logits; losses are summed exactly, so neither does any
-    number. With fewer than five classes, top-5 is always correct. On rank 0 `sink` receives the ensemble's results.
+    number. With fewer than five classes, top-5 is always correct. `stream` takes the ensemble's results, on all ranks
+    or on none.
 
     Raises:
         InputError: no image could be read.
     """
-    stream = ResultStream(context, sink) if sink else None
     tallies = [_Tally(context.device) for _ in range(len(members) + 1 if len(members) > 1 else 1)]
     unreadable = torch.zeros(1, dtype=torch.int64)
     with fixed_algorithms(), torch.no_grad():

@@ -27,7 +27,8 @@ class ResultStream:
     All ranks add equally often, an empty batch by `add_nothing`: they meet after every _TURNS batches.
     """
 
-    def __init__(self, context: DistContext, sink: ResultSink) -> None:
+    def __init__(self, context: DistContext, sink: ResultSink | None) -> None:
+        """Begin on each rank; `sink` is needed on rank 0 alone."""
         self._context, self._sink = context, sink
         self._turns: list[tuple[NDArray[np.int64], Tensor, Tensor] | None] = []
 
@@ -55,7 +56,7 @@ class ResultStream:
         own = [turn and (turn[0], turn[1].cpu().numpy(), turn[2].cpu().numpy()) for turn in self._turns]
         self._turns = []
         of_ranks = self._context.gather(own)
-        if not self._context.is_main:
+        if self._sink is None:
             return
         # Batch b is on rank b mod world_size, so by turn and then by rank they are in the data's order.
         ordered = [of_rank[turn] for turn in range(len(own)) for of_rank in of_ranks]

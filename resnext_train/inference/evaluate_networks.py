@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from resnext_train.data.build_loaders import (
     normalisation_warning,
 )
 from resnext_train.data.build_sources import build_train, build_val, split_folder
+from resnext_train.data.class_titles import find_titles
 from resnext_train.data.loader_workers import worker_deaths_explained
 from resnext_train.data.sources.class_subset import read_class_names
 from resnext_train.data.sources.image_source import ImageSource
@@ -34,6 +36,9 @@ from resnext_train.evaluation.evaluate import evaluate
 from resnext_train.evaluation.image_results import ResultSink
 from resnext_train.evaluation.inference_network import inference_network
 from resnext_train.evaluation.member import Member
+from resnext_train.evaluation.result_stream import ResultStream
+from resnext_train.evaluation.wilson import wilson_interval
+from resnext_train.inference.evaluation_outputs import EvaluationOutputs
 from resnext_train.inference.evaluation_request import EvaluationRequest
 from resnext_train.inference.recalibration import recalibrate
 from resnext_train.inference.stored_network import StoredNetwork, read_network
@@ -42,12 +47,22 @@ from resnext_train.models.complexity import measure
 from resnext_train.models.weight_conversion import CIFAR_PORT
 from resnext_train.regular_file import user_path
 from resnext_train.run_dir.console import evaluation_shown, print_line, print_warning
+from resnext_train.run_dir.result_file import write_json
 
 
-def evaluate_networks(request: EvaluationRequest, context: DistContext) -> dict[str, Any]:
-    """Evaluate on all ranks; return the result, which `resnext eval` prints and writes with --json.
+class EvaluationResult(NamedTuple):
+    """What `resnext eval` writes by --json and prints."""
 
-    Call it with the same request on all ranks.
+    values: dict[str, Any]
+    """On ranks other than 0 only counts."""
+    lines: list[str]
+    """On rank 0, accuracies and measures for people."""
+    tables: list[str]
+    """On rank 0, classes and confusions for people."""
+
+
+def evaluate_networks(request: EvaluationRequest, context: DistContext) -> EvaluationResult:
+    """Evaluate on all ranks, and write the files that the request names. Call it with the same request on all ranks.
 
     Raises:
         InputError: a file, a recipe or the images cannot be used, or networks do not go together.
@@ -69,24 +84,43 @@ def evaluate_networks(request: EvaluationRequest, context: DistContext) -> dict[
     context.check_agreement("would compute", f"in {precision.name}", "set train.precision to one that all have")
     # As in the run that the checkpoint is of: cuBLAS may otherwise compute in another order.
     deterministic = deterministic_algorithms(recipe.train.deterministic)
-    with deterministic, torch_refusals_explained(), worker_deaths_explained():
-        networks = [_Network(one, len(classes), context) for one in stored]
-        recalibrated = _recalibrated(networks, request, precision, context)
-        members = [network.member(evaluation) for network in networks]
-        counts, seconds = _evaluated(members, evaluation, recipe, precision, context)
-    description = f"{evaluation.description}, {normalisation_text(recipe.data)}, {precision.name}"
-    return {
+    outputs = context.run_on_all_ranks(lambda: _outputs(request, recipe, evaluation) if context.is_main else None)
+    try:
+        with deterministic, torch_refusals_explained(), worker_deaths_explained():
+            networks = [_Network(one, len(classes), context) for one in stored]
+            recalibrated = _recalibrated(networks, request, precision, context)
+            members = [network.member(evaluation) for network in networks]
+            counts, seconds = _evaluated(members, evaluation, recipe, precision, context, outputs)
+        arch = " + ".join(title_of(one.recipe.model) for one in stored)
+        correct = f"{counts[0].top1_correct} of {counts[0].count} images correct"
+        header = [f"{arch}: {counts[0].top1:.2f} % accuracy", f"{correct}, {names}"]
+        context.run_on_all_ranks(lambda: outputs.close(header) if outputs else None)
+    except BaseException:
+        if outputs:
+            outputs.abort()
+        raise
+    values = {
         **counts[0].to_dict(),
         "images_per_s": counts[0].count / seconds,
-        "protocol": description,
+        "protocol": f"{evaluation.description}, {normalisation_text(recipe.data)}, {precision.name}",
         "images": evaluation.images.storage.text,
         "data": str(split_folder(recipe.data, "val")) if isinstance(recipe.data, FolderData) else recipe.data.source,
         "checkpoint": names,
-        "arch": " + ".join(title_of(one.recipe.model) for one in stored),
+        "arch": arch,
         **({"members": _members(stored, counts[1:])} if len(stored) > 1 else {}),
         **({"unlabelled": evaluation.unlabelled} if evaluation.labels is not None else {}),
         **({"recalibrated_bn": recalibrated} if recalibrated else {}),
+        **(outputs.values() if outputs else {}),
     }
+    if request.out and context.is_main:
+        write_json(Path(request.out) / "result.json", "--out", values)
+    return EvaluationResult(values, *(outputs.lines() if outputs else ([], [])))
+
+
+def _outputs(request: EvaluationRequest, recipe: Recipe, evaluation: Evaluation) -> EvaluationOutputs:
+    root = recipe.data.root if isinstance(recipe.data, FolderData) else None
+    titles = find_titles(evaluation.classes, recipe.data.titles, None if root is None else user_path(root))
+    return EvaluationOutputs(evaluation, titles, [request.predictions] if request.predictions else [], request.out)
 
 
 def _check_same_views(stored: list[StoredNetwork]) -> None:
@@ -180,14 +214,15 @@ def _evaluated(
     recipe: Recipe,
     precision: Precision,
     context: DistContext,
-    sink: ResultSink | None = None,
+    sink: ResultSink | None,
 ) -> tuple[list[EvalCounts], float]:
     """Return the counts of the ensemble and of each member, and the seconds that all took."""
     loader = build_eval_loader(recipe, evaluation.images, context, print_warning)
+    stream = ResultStream(context, sink)
     started = time.perf_counter()
     try:
         batches = evaluation_shown(loader, len(evaluation.images), context.world_size, context.is_main)
-        counts = evaluate(members, batches, build_scoring(recipe.eval, evaluation, precision), context, sink)
+        counts = evaluate(members, batches, build_scoring(recipe.eval, evaluation, precision), context, stream)
     finally:
         loader.close()
     return counts, time.perf_counter() - started
@@ -195,6 +230,12 @@ def _evaluated(
 
 def _members(stored: list[StoredNetwork], counts: list[EvalCounts]) -> list[dict[str, Any]]:
     return [
-        {"checkpoint": str(one.path), "arch": title_of(one.recipe.model), **of_one.to_dict()}
+        {
+            "checkpoint": str(one.path),
+            "arch": title_of(one.recipe.model),
+            **of_one.to_dict(),
+            "top1_interval": list(wilson_interval(of_one.top1_correct, of_one.count)),
+            "top5_interval": list(wilson_interval(of_one.top5_correct, of_one.count)),
+        }
         for one, of_one in zip(stored, counts, strict=True)
     ]

@@ -23,9 +23,9 @@ class EvaluationRequest:
     """File or folder with the class names of foreign weights, in order."""
     recalibrate_bn: int = 0
     """Training images from which BatchNorm statistics are taken anew; 0: none."""
-    predictions: Path | None = None
+    predictions: str | None = None
     """CSV or Parquet file with a line for each image."""
-    out: Path | None = None
+    out: str | None = None
     """Folder for tables and pictures."""
     json: str | None = None
     """File of the result."""

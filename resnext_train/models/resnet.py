@@ -23,7 +23,8 @@ class ResNet(nn.Module):
     """Stem, three or four stages, global average pooling, linear classifier.
 
     Input (N, 3, H, W) normalised images; output (N, num_classes) logits. State dict keys and shapes equal those of
-    torchvision.models.resnet for the networks that it has. Pre-activation networks have a last BN, `bn2`, after the stages, and no BN in a CIFAR stem.
+    torchvision.models.resnet for the networks that it has. Pre-activation networks have a last BN, `bn2`, after the
+    stages, and no BN in a CIFAR stem.
     """
 
     def __init__(self, architecture: Architecture, num_classes: int) -> None:

@@ -43,7 +43,7 @@ def evaluated(
     context: DistContext,
 ) -> EvalCounts:
     """The counts of a network on the images of `batches`, each of them one view."""
-    views = EvalViews((8,), 8, corners=False, flip=False, interpolation="bicubic")
+    views = EvalViews((8,), 8, ten=False, flip=False, interpolation="bicubic")
     scoring = Scoring(views, "softmax", 10**9, precision)
     given = (eval_batch(b.images, b.labels, b.report) for b in batches)
     counts = evaluate([Member(model.eval(), normalise)], given, scoring, context)[0]

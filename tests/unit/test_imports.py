@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"run_dir", "config", "regular_file", "errors", "atomic_file"},
     "models": {"config", "errors"},
     "data": {"distributed", "config", "regular_file", "errors"},
-    "evaluation": {"data", "compute", "distributed", "config", "errors"},
+    "evaluation": {"data", "compute", "run_dir", "distributed", "config", "errors"},
     "inference": {
         *("checkpoint", "evaluation", "data", "models", "compute", "run_dir", "distributed", "config"),
         *("regular_file", "errors"),
@@ -56,6 +56,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 """What each folder may import from the package, from the bottom up; a folder may always import from itself."""
 
 
+LIGHT = [
+    *("data.class_titles", "data.multi_labels", "evaluation.calibration", "evaluation.class_table"),
+    *("evaluation.mistake_sheet", "evaluation.prediction_file", "evaluation.result_report"),
+]
+"""Modules that are of use without torch, with all that they import."""
+
+
 def modules() -> list[Path]:
     return sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
 
@@ -85,6 +92,20 @@ def test_no_folder_and_no_module_imports_itself_through_others() -> None:
     names = {dotted(path) for path in modules()}
     TopologicalSorter(MAY_IMPORT).prepare()
     TopologicalSorter({dotted(p): (imported(p) & names) - {dotted(p)} for p in modules()}).prepare()
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_what_works_on_results_alone_reaches_no_torch(name: str) -> None:
+    files = {dotted(path): path for path in modules()}
+    reached, waiting = set(), [f"{PACKAGE.name}.{name}"]
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        tree = ast.parse(files[module].read_text())
+        named = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        named |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        assert "torch" not in {str(n).split(".")[0] for n in named}, module
+        waiting += (imported(files[module]) & files.keys()) - reached
 
 
 def test_the_top_level_holds_folders_and_what_all_of_them_use() -> None:

@@ -28,8 +28,8 @@ class EvalViews:
     """Short sides in pixels to which the image is resized."""
     crop: int | None
     """Height and width of a crop; None: the whole image."""
-    corners: bool
-    """Whether there are crops of the four corners besides that of the centre."""
+    ten: bool
+    """Whether there are ten crops of each size: of centre and corners, of the image and of its mirror image."""
     flip: bool
     """Whether each view counts twice, the second time as its mirror image, which the device makes."""
     interpolation: str
@@ -37,7 +37,7 @@ class EvalViews:
     @property
     def loaded(self) -> int:
         """Views of an image before mirror images."""
-        return len(self.sides) * (5 if self.corners else 1)
+        return len(self.sides) * (10 if self.ten else 1)
 
     @property
     def usual_pixels(self) -> int:
@@ -56,15 +56,15 @@ class EvalViews:
         check_size(max(self.sides), max(self.sides) * long // short)
 
     def of(self, pixels: Tensor) -> list[Tensor]:
-        """Return the views of uint8 `pixels` (3, H, W), each uint8 (3, h, w), by side; of crops the centre is first."""
+        """Return the views of uint8 `pixels` (3, H, W), each uint8 (3, h, w), by side."""
         views: list[Tensor] = []
         for side in self.sides:
             resized = F.resize(pixels, [side], InterpolationMode(self.interpolation), antialias=True)
             if self.crop is None:
                 views.append(resized)
-            elif self.corners:
-                *corners, centre = F.five_crop(resized, [self.crop, self.crop])
-                views += [centre, *corners]
+            elif self.ten:
+                # Not crops and then their mirror images: where the margins are odd, the centre's would be another.
+                views += F.ten_crop(resized, [self.crop, self.crop])
             else:
                 views.append(F.center_crop(resized, [self.crop, self.crop]))
         return views

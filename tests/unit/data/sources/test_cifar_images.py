@@ -27,7 +27,7 @@ from resnext_train.errors import InputError
 
 
 def centre(size: int) -> EvalViews:
-    return EvalViews((size,), size, corners=False, flip=False, interpolation="bicubic")
+    return EvalViews((size,), size, ten=False, flip=False, interpolation="bicubic")
 
 
 def whole(source: ImageSource, i: int) -> torch.Tensor:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from resnext_train.cli.json_file import write_json
 from resnext_train.errors import InputError
+from resnext_train.run_dir.result_file import write_json
 
 RESULT = {"top1": 76.5, "loss": float("nan")}
 
@@ -20,7 +20,7 @@ def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        write_json(str(pipe), RESULT, indent=1)
+        write_json(str(pipe), "--json", RESULT, indent=1)
         assert json.loads(os.read(reader, 1000)) == {"top1": 76.5, "loss": None}
     finally:
         os.close(reader)
@@ -32,7 +32,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     link = tmp_path / "link.json"
     link.symlink_to("target.json")
     for top1 in (1.0, 2.0):  # the target is missing, then there
-        write_json(str(link), {"top1": top1}, indent=1)
+        write_json(str(link), "--json", {"top1": top1}, indent=1)
         assert json.loads((tmp_path / "target.json").read_text()) == {"top1": top1}
     assert link.is_symlink()
     assert {p.name for p in tmp_path.iterdir()} == {"link.json", "target.json"}
@@ -40,7 +40,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_leaves_the_old_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "result.json"
-    write_json(str(path), RESULT, indent=1)
+    write_json(str(path), "--json", RESULT, indent=1)
     before = path.read_bytes()
 
     def fails(descriptor: int) -> None:
@@ -48,6 +48,6 @@ def test_what_cannot_be_written_leaves_the_old_result(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(InputError, match=r"^--json: .*result\.json .*: No space left on device$"):
-        write_json(str(path), {"top1": 1.0}, indent=1)
+        write_json(str(path), "--json", {"top1": 1.0}, indent=1)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
