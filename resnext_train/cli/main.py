@@ -131,7 +131,10 @@ RESNEXT = Group(
             only_prints=True,
         ),
         "export": Command(
-            "write weights for other programs", parsers.export_arguments, "requests:read_export", "export:export"
+            "write weights for other programs",
+            parsers.export_arguments,
+            "export_requests:read_export",
+            "export:export",
         ),
         "prepare": Group(
             "pack images for fast reading, check and unpack them",

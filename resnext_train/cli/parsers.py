@@ -11,6 +11,7 @@ from typing import Any
 
 from resnext_train.bench import TIERS
 from resnext_train.distributed.stop_signals import STOPPING
+from resnext_train.export.export_formats import FORMATS
 from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
 
 
@@ -152,21 +153,34 @@ def info_arguments(p: ArgumentParser) -> None:
     p.add_argument("--classes", type=int, metavar="N", help="outputs of the classifier (default: the data set's)")
 
 
+_FORMATS = """formats:
+  safetensors   .safetensors: weights under torchvision's names; classes, preprocessing, recipe and result in the header
+  pth           .pth, .pt: the same weights as a state dict that torch.load opens; the rest in NAME.json beside it
+  onnx          .onnx: the network, from normalised "images" (N, 3, H, W) to "logits", for any number of images
+  torch_export  .pt2: the same for torch.export.load
+  hf            no suffix: a folder that timm loads, with a model card; upload it to a hub, or use it where it is
+
+example:
+  """
+
+
 def export_arguments(p: ArgumentParser) -> None:
-    p.description = "Write a checkpoint's weights under torchvision's names, and check them by reading them back."
-    p.epilog = "example:\n  {prog} --ckpt runs/resnext50_32x4d --out resnext50.safetensors"
+    p.description = (
+        "Write a checkpoint's network for other programs, and check it: what is written is read back, by the program "
+        "it is for where that is installed, and must give the same logits."
+    )
+    p.epilog = _FORMATS + "{prog} --ckpt runs/resnext50_32x4d --out resnext50.safetensors resnext50.onnx resnext50_hf"
     p.add_argument(
         "--ckpt",
         metavar="PATH",
-        help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights",
+        help="a run folder, for its best checkpoint; or a checkpoint or an export of resnext-train, or foreign weights",
     )
     p.add_argument("--config", metavar="NAME|PATH", help="recipe for foreign weights")
+    p.add_argument("--out", required=True, nargs="+", metavar="PATH", help="files and folders to write, none existing")
     p.add_argument(
-        "--out",
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="files to write: .safetensors, or .pth or .pt for a state dict that torch.load opens",
+        "--format",
+        metavar="FORMAT",
+        help=f"where the suffix does not say it: {', '.join(FORMATS)} (default: that of the suffix)",
     )
 
 

@@ -150,13 +150,14 @@ def read_eval(args: Namespace) -> EvalRequest:
     """Read the recipe, if one is given, and check that the checkpoint is there."""
     overrides = given_overrides(args)
     check_procs(args.procs)
-    checkpoint = _checkpoint(args.ckpt, args.overrides)
-    recipe = _own_recipe(args.config, overrides)
+    checkpoint = named_checkpoint(args.ckpt, args.overrides)
+    recipe = given_recipe(args.config, overrides)
     check_json(args.json)
     return EvalRequest(checkpoint, recipe, overrides, args.classes, args.json)
 
 
-def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
+def given_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
+    """Return the recipe of --config, if there is one, with overrides; its network is checked."""
     if config is None:
         return None
     loaded = load_recipe_with_notes(config, overrides)
@@ -164,7 +165,7 @@ def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
     return loaded.recipe
 
 
-def _checkpoint(path: str | None, words: Sequence[str] = ()) -> Path:
+def named_checkpoint(path: str | None, words: Sequence[str] = ()) -> Path:
     """Return a checkpoint that is given by its path or by its run folder, whose best.pt it is."""
     if path is None:
         if word := next((word for word in words if "=" not in word), None):
@@ -185,33 +186,6 @@ def check_json(file: str | None) -> None:
         raise InputError(f"--json: {file} is a folder; name a file")
     if file and not Path(file).absolute().parent.is_dir():
         raise InputError(f"--json: the folder of {file} does not exist; make it first")
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """A checkpoint whose weights are to be written to files."""
-
-    checkpoint: Path
-    recipe: Recipe | None
-    targets: list[Path]
-
-
-def read_export(args: Namespace) -> ExportRequest:
-    """Read the recipe, if one is given, and check that the files can be written."""
-    recipe = _own_recipe(args.config, [])
-    checkpoint, targets = _checkpoint(args.ckpt), [Path(out) for out in args.out]
-    for target in targets:
-        _check_target(target)
-    return ExportRequest(checkpoint, recipe, targets)
-
-
-def _check_target(target: Path) -> None:
-    if target.suffix not in (".safetensors", ".pth", ".pt"):
-        raise InputError(f"--out: {target} should end in .safetensors, .pth or .pt")
-    if target.exists():
-        raise InputError(f"--out: {target} exists already; remove it or choose another name")
-    if not target.absolute().parent.is_dir():
-        raise InputError(f"--out: the folder of {target} does not exist; make it first")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"config", "errors"},
     "data": {"distributed", "config", "regular_file", "errors"},
     "evaluation": {"data", "compute", "distributed", "errors"},
-    "inference": {"checkpoint", "evaluation", "data", "models", "compute", "distributed", "config", "errors"},
+    "inference": {
+        *("checkpoint", "evaluation", "data", "models", "compute", "distributed", "config", "regular_file", "errors"),
+    },
+    "export": {"inference", "checkpoint", "data", "models", "config", "errors", "atomic_file"},
     "training": {
         *("evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config"),
         *("regular_file", "errors"),
@@ -37,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *(
             "training",
             "inference",
+            "export",
             "prepare",
             "bench",
             "verify",

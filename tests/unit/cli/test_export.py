@@ -158,7 +158,7 @@ def test_refusals(tmp_path: Path, refuses: Refuses) -> None:
     torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), weights)
     for out, options, told in [
         (tmp_path / "o.pth", [], (f" {weights} ", "--config")),
-        (tmp_path / "o.bin", [], ("--out: ", "o.bin ", ".safetensors, .pth or .pt")),
+        (tmp_path / "o.bin", [], ("--out: ", "o.bin ", ".safetensors, .pth, .pt")),
         (weights, [], (f"--out: {weights} exists",)),
         (tmp_path / "no" / "o.pth", [], ("--out: ", f"folder of {tmp_path / 'no' / 'o.pth'} ")),
         (tmp_path / "o.pth", ["--config", "resnet34"], (f" {weights} ", "lacks layer1.2.conv1.weight")),
