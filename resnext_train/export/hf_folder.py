@@ -34,7 +34,7 @@ def write_hf(network: ExportedNetwork, folder: Path) -> Agreement:
     twin = timm_twin(network.recipe.model, network.outputs)
     built = timm.create_model(twin.architecture, num_classes=network.outputs, **twin.arguments)
     folder.mkdir()
-    _write_text(folder / "config.json", json.dumps(_config(network, twin, built), indent=2, ensure_ascii=False) + "\n")
+    _write_text(folder / "config.json", json.dumps(_config(network, twin, built), indent=2) + "\n")
     _write_text(folder / "README.md", model_card(network, twin))
     _write_text(folder / RECIPE, network.recipe.to_yaml())
     checkpoint_file.save_weights(network.weights, folder / WEIGHTS, as_strings(network.metadata))

@@ -98,8 +98,8 @@ def _finite(value: Any) -> Any:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Return JSON with sorted keys."""
-    return json.dumps(value, sort_keys=True, indent=indent, ensure_ascii=False)
+    """Return JSON in ASCII with sorted keys; a name of a class may hold bytes that are not text."""
+    return json.dumps(value, sort_keys=True, indent=indent)
 
 
 def as_strings(metadata: Mapping[str, Any]) -> dict[str, str]:
