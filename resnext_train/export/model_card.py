@@ -13,14 +13,15 @@ from resnext_train.models.timm_twin import TimmTwin
 def model_card(network: ExportedNetwork, twin: TimmTwin) -> str:
     """Return the card in Markdown, with the front matter that the Hugging Face hub reads."""
     metadata = network.metadata
-    entry = find_entry(network.recipe, network.outputs)
+    is_ours = metadata["classes"] is not None  # foreign weights come without; what trained them is not known
+    entry = find_entry(network.recipe, network.outputs) if is_ours else None
     parts = [
         _FRONT_MATTER,
         f"# {metadata['network']}",
         _network(network),
         f"## Result\n\n{_result(metadata['result'], entry)}",
         f"## Preprocessing\n\n{_preprocessing(metadata)}",
-        f"## Training\n\n{_training(metadata, entry)}",
+        f"## Training\n\n{_training(metadata, entry) if is_ours else _FOREIGN}",
         f"## Use\n\n{_use(twin)}",
     ]
     return "\n\n".join(parts) + "\n"
@@ -34,6 +35,12 @@ library_name: timm
 pipeline_tag: image-classification
 # license: state yours here
 ---"""
+
+
+_FOREIGN = (
+    "These weights are of another program. `recipe.yaml` says by its sections `model`, `data` and `eval` what they are "
+    "and how they are evaluated; its other sections did not train them."
+)
 
 
 def _network(network: ExportedNetwork) -> str:

@@ -13,10 +13,14 @@ import yaml
 from packaging.version import Version
 
 from helpers.exports import CLASSES, TITLES, exported, logits_of, names_in, small_recipe
-from resnext_train.config import recipe_from_dict
+from resnext_train.config import load_recipe, recipe_from_dict
 from resnext_train.errors import InputError
+from resnext_train.export.exported_network import ExportedNetwork
 from resnext_train.export.hf_folder import crop_share
+from resnext_train.export.model_card import model_card
 from resnext_train.export.write_export import write_export
+from resnext_train.models.build_model import build_model
+from resnext_train.models.timm_twin import TimmTwin
 
 timm = pytest.importorskip("timm")
 
@@ -33,7 +37,7 @@ IMAGES = torch.randn(3, 3, 48, 48, dtype=torch.float64, generator=torch.Generato
             {"layers": [1, 1, 1, 1], "cardinality": 2, "base_width": 4},
         ),
         ({"arch": "resnet10", "blocks": [1, 1, 1, 1]}, "resnet18", {"layers": [1, 1, 1, 1]}),
-        ({"arch": "timm/test_resnet"}, "test_resnet", {}),
+        ({"arch": "timm/mobilenetv3_small_050"}, "mobilenetv3_small_050", {}),
         pytest.param({"arch": "torchvision/resnet18"}, "resnet18", {}, marks=pytest.mark.slow),
     ],
 )
@@ -102,3 +106,18 @@ def test_model_card(tmp_path: Path) -> None:
     assert "--config recipe.yaml" in card
     read = yaml.safe_load((tmp_path / "folder" / "recipe.yaml").read_text())
     assert recipe_from_dict(read, "written") == network.recipe
+
+
+def test_a_shipped_recipe_has_its_published_error_and_foreign_weights_have_none() -> None:
+    recipe = load_recipe("resnet18", ["data.root=/somewhere"])
+    metadata = exported(small_recipe("resnet8")).metadata
+    model = build_model(recipe.model, 1000).eval()
+    card = model_card(ExportedNetwork(model, recipe, metadata), TimmTwin("resnet18"))
+    assert "30.43 % top-1" in card  # fb.resnet.torch's README
+    assert "resnext train --config resnet18" in card
+    assert "Known deviations from that code: the crop is resized with antialiasing" in card
+    assert "11.69 M parameters, 1.81 G multiply-adds" in card  # torchvision's documentation of resnet18
+    assert "/somewhere" not in card
+    card = model_card(ExportedNetwork(model, recipe, {**metadata, "classes": None}), TimmTwin("resnet18"))
+    assert "30.43" not in card
+    assert "resnext train" not in card
