@@ -60,6 +60,42 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], suffix: s
     sync_folder(path.parent)
 
 
+@contextmanager
+def new_path(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to fill, with a file or a folder, and rename it to `path` once all is on the disk.
+
+    Its name keeps the suffix. If anything is raised inside, it is removed, and `path` never exists.
+
+    Raises:
+        OSError: it cannot be written, or `path` is a folder that is not empty.
+    """
+    temporary = path.with_name(f".new.{path.name}")
+    _remove(temporary)
+    try:
+        yield temporary
+        written = [temporary, *(temporary.rglob("*") if temporary.is_dir() else ())]
+        for part in written:
+            (sync_folder if part.is_dir() else _sync_file)(part)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            _remove(temporary)
+        raise
+    sync_folder(path.parent)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Replace the content of `path` by `text`; see `write_atomically`."""
     write_atomically(path, lambda file: file.write(text.encode()))

@@ -37,6 +37,7 @@ from typing import IO, Any
 
 import numpy
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file as load_safetensors
 from safetensors.torch import save as to_safetensors
 
@@ -119,9 +120,9 @@ def _seal(path: Path) -> bool:
     return True
 
 
-def save_weights(weights: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a bare state dict atomically: as safetensors with `metadata` by that suffix, else by torch.save."""
-    if path.suffix == ".safetensors":
+def save_weights(weights: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a bare state dict atomically: as safetensors with `metadata`, or by torch.save without."""
+    if metadata is not None:
         write_atomically(path, lambda file: file.write(to_safetensors(weights, {"format": "pt", **metadata})))
     else:
         write_atomically(path, lambda file: torch.save(weights, file))
@@ -182,6 +183,14 @@ def load_file(path: Path) -> Any:
             raise DamagedError(f"{path} is damaged: the checksum at its end is missing")
         _check_content(content, path)
     return content
+
+
+def weights_metadata(path: Path) -> dict[str, str] | None:
+    """Return the metadata of a safetensors file that `load_file` has read; None: it is another kind of file."""
+    if not _is_safetensors(path):
+        return None
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
 def _check_archive(path: Path) -> None:

@@ -1,64 +1,51 @@
-"""`resnext export`: write weights for other programs and check them by reading them back."""
+"""`resnext export`: write a network for other programs and check it by reading it back."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from torch import nn
-
-from resnext_train import __version__
-from resnext_train.checkpoint import checkpoint_file
-from resnext_train.cli.requests import ExportRequest
+from resnext_train.cli.export_requests import ExportRequest
 from resnext_train.cli.run_command import announce
-from resnext_train.config import Recipe
+from resnext_train.config import FolderData
+from resnext_train.data.class_titles import find_titles
 from resnext_train.errors import InputError
-from resnext_train.inference.stored_network import read_network
-from resnext_train.models.architecture import title_of
+from resnext_train.export.exported_network import ExportedNetwork
+from resnext_train.export.write_export import write_export
+from resnext_train.inference.stored_network import StoredNetwork, read_network
+from resnext_train.inference.weights_metadata import make_metadata
 from resnext_train.models.complexity import measure
-from resnext_train.models.weight_export import TOLERANCE, check_portable, portable_weights
+from resnext_train.models.weight_export import portable_weights
 
 
 def export(request: ExportRequest) -> None:
-    """Write the weights to all files."""
-    model, recipe, metadata = _load(request.checkpoint, request.recipe)
+    """Write the network to all targets."""
+    stored = read_network(request.checkpoint, request.recipe)
+    if stored.is_ours and request.recipe is not None:
+        raise InputError(f"--config is for foreign weights; {request.checkpoint} holds its own recipe")
+    network = _exported(stored)
+    count = sum(tensor.numel() for tensor in network.weights.values())
     for target in request.targets:
-        _write(model, recipe, target, metadata)
+        agreement = write_export(network, target.path, target.format, target.beside)
+        announce(
+            f"{target.path}: {target.format}, {count:,} numbers; read back into {agreement.reader}, its logits differ "
+            f"by {agreement.difference:.2g}"
+        )
 
 
-def _load(path: Path, recipe: Recipe | None) -> tuple[nn.Module, Recipe, dict[str, str]]:
-    """Return a checkpoint's network with its weights, its recipe, and the metadata for the exported file."""
-    stored = read_network(path, recipe)
-    if stored.is_ours and recipe is not None:
-        raise InputError(f"--config is for foreign weights; {path} holds its own recipe")
-    section = stored.recipe.model
-    measure(section, stored.outputs, stored.recipe.eval.crop)  # raises InputError for a size that it cannot take
-    model, origin = stored.build(stored.outputs)
+def _exported(stored: StoredNetwork) -> ExportedNetwork:
+    """Return a stored network with its weights, and the metadata for its files."""
+    recipe, outputs = stored.recipe, stored.outputs
+    measure(recipe.model, outputs, recipe.eval.crop)  # raises InputError for a size that it cannot take
+    model, origin = stored.build(outputs)
     if not stored.is_ours:
         announce(origin)
-    metadata = {"network": title_of(section), "written_by": f"resnext-train {__version__}"}
-    if stored.classes is not None:
-        metadata["classes"] = json.dumps(stored.classes)
-    return model, stored.recipe, metadata
+    metadata = make_metadata(recipe, portable_weights(model), stored.classes, _titles(stored), stored.result)
+    return ExportedNetwork(model.eval(), recipe, metadata)
 
 
-def _write(model: nn.Module, recipe: Recipe, target: Path, metadata: dict[str, str]) -> None:
-    """Write one file, read it back into a new network and compare the logits."""
-    weights = portable_weights(model)
-    try:
-        checkpoint_file.save_weights(weights, target, metadata)
-    except OSError as error:
-        raise InputError(f"--out: {target} cannot be written: {error.strerror}") from error
-    try:
-        reader, difference = check_portable(model, recipe.model, checkpoint_file.load_file(target), recipe.eval.crop)
-    except InputError:
-        target.unlink()
-        raise
-    if not difference <= TOLERANCE:
-        target.unlink()
-        raise InputError(
-            f"{target}, read back into {reader}, gave other logits (they differ by {difference:.2g}) and was removed; "
-            "the disk or the file system may be at fault"
-        )
-    count = sum(t.numel() for t in weights.values())
-    announce(f"{target}: {count:,} numbers; read back into {reader}, its logits differ by {difference:.2g}")
+def _titles(stored: StoredNetwork) -> tuple[str, ...] | None:
+    if stored.titles is not None or stored.classes is None:
+        return stored.titles
+    data = stored.recipe.data
+    root = Path(data.root) if isinstance(data, FolderData) and data.root else None
+    return find_titles(stored.classes, root=root)

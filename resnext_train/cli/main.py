@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from resnext_train import __version__
-from resnext_train.cli import parsers
+from resnext_train.cli import bench_parsers, parsers, prepare_parsers
 from resnext_train.cli.console_streams import UnwrittenOutputError, lose_what_stdout_does_not_take, open_console
 from resnext_train.cli.run_command import run_command
 from resnext_train.distributed.process_limits import allow_open_files, check_process_limits
@@ -30,7 +30,7 @@ class Command:
 
     summary: str
     add_arguments: Callable[[ArgumentParser], None]
-    """A function of cli/parsers.py."""
+    """A function of cli/parsers.py, or of another module of parsers."""
     read: str
     """MODULE:FUNCTION in cli/: from the parsed arguments to a checked request. Imports no torch."""
     run: str
@@ -55,22 +55,24 @@ class Group:
 
 
 _PREPARE = {
-    "pack": Command("pack a folder of images", parsers.pack_arguments, "prepare_requests:read_pack", "prepare:pack"),
+    "pack": Command(
+        "pack a folder of images", prepare_parsers.pack_arguments, "prepare_requests:read_pack", "prepare:pack"
+    ),
     "imagenet": Command(
         "pack ImageNet straight from its archives",
-        parsers.imagenet_arguments,
+        prepare_parsers.imagenet_arguments,
         "prepare_requests:read_imagenet",
         "prepare:imagenet",
     ),
     "check": Command(
         "decode every image and list what is bad",
-        parsers.check_arguments,
+        prepare_parsers.check_arguments,
         "prepare_requests:read_check",
         "prepare:check",
     ),
     "unpack": Command(
         "write a pack's images as files again",
-        parsers.unpack_arguments,
+        prepare_parsers.unpack_arguments,
         "prepare_requests:read_unpack",
         "prepare:unpack",
     ),
@@ -79,14 +81,14 @@ _PREPARE = {
 _BENCH = {
     "data": Command(
         "time the input pipeline on training images",
-        parsers.bench_data_arguments,
+        bench_parsers.bench_data_arguments,
         "bench_requests:read_data",
         "bench:data",
         intermixed=True,
     ),
     "step": Command(
         "time a recipe's step, part by part, beside a bare loop",
-        parsers.bench_step_arguments,
+        bench_parsers.bench_step_arguments,
         "bench_requests:read_step",
         "bench:step",
         many_processes=True,
@@ -94,7 +96,7 @@ _BENCH = {
     ),
     "scaling": Command(
         "time a recipe's step on one process and on more",
-        parsers.bench_scaling_arguments,
+        bench_parsers.bench_scaling_arguments,
         "bench_requests:read_scaling",
         "bench:scaling",
         intermixed=True,
@@ -131,7 +133,10 @@ RESNEXT = Group(
             only_prints=True,
         ),
         "export": Command(
-            "write weights for other programs", parsers.export_arguments, "requests:read_export", "export:export"
+            "write weights for other programs",
+            parsers.export_arguments,
+            "export_requests:read_export",
+            "export:export",
         ),
         "prepare": Group(
             "pack images for fast reading, check and unpack them",
@@ -152,7 +157,7 @@ RESNEXT = Group(
         ),
     },
 )
-"""All commands. A new one has a parser in cli/parsers.py, a reader in cli/requests.py and a module of its own."""
+"""All commands. A new one has a parser and a reader in a module of parsers and of requests, and a module of its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,9 +9,8 @@ from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from resnext_train.bench import TIERS
 from resnext_train.distributed.stop_signals import STOPPING
-from resnext_train.prepare import DEFAULT_QUALITY, DEFAULT_SIZE
+from resnext_train.export.export_formats import FORMATS
 
 
 def train_arguments(p: ArgumentParser) -> None:
@@ -43,7 +42,7 @@ def train_arguments(p: ArgumentParser) -> None:
         "PATH: continue the run of that folder there, or from that checkpoint in --out, with changes to the recipe if "
         "you override it",
     )
-    _add_procs(p)
+    add_procs(p)
     p.add_argument(
         "--dry-run", action="store_true", help="check all that the run needs, print what would be done, train nothing"
     )
@@ -53,7 +52,7 @@ def train_arguments(p: ArgumentParser) -> None:
         metavar="N",
         help="after five steps profile N with torch's profiler: trace.json.gz in the run folder, and a table",
     )
-    _add_overrides(
+    add_overrides(
         p,
         {
             ("--epochs",): "train.epochs",
@@ -111,8 +110,8 @@ def eval_arguments(p: ArgumentParser) -> None:
         "most confident mistakes as a picture",
     )
     p.add_argument("--json", metavar="FILE", help="also write the result to this file")
-    _add_procs(p)
-    _add_overrides(
+    add_procs(p)
+    add_overrides(
         p,
         {
             ("--data",): "data.root",
@@ -123,7 +122,7 @@ def eval_arguments(p: ArgumentParser) -> None:
     )
 
 
-def _add_procs(p: ArgumentParser) -> None:
+def add_procs(p: ArgumentParser) -> None:
     p.add_argument("--procs", "--gpus", type=int, default=1, metavar="N", help="processes on this host (default: 1)")
 
 
@@ -148,7 +147,7 @@ _METAVARS = {
 """What stands for the value of a key that has an option of its own."""
 
 
-def _add_overrides(p: ArgumentParser, shortcuts: Mapping[tuple[str, ...], str]) -> None:
+def add_overrides(p: ArgumentParser, shortcuts: Mapping[tuple[str, ...], str]) -> None:
     """Add overrides, and options that stand for some: names by which other trainers call them."""
     p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
     p.set_defaults(shortcuts=[])
@@ -179,88 +178,35 @@ def info_arguments(p: ArgumentParser) -> None:
     p.add_argument("--classes", type=int, metavar="N", help="outputs of the classifier (default: the data set's)")
 
 
+_FORMATS = """formats:
+  safetensors   .safetensors: weights under torchvision's names; classes, preprocessing, recipe and result in the header
+  pth           .pth, .pt: the same weights as a state dict that torch.load opens; the rest in NAME.json beside it
+  onnx          .onnx: the network, from normalised "images" (N, 3, H, W) to "logits", for any number of images
+  torch_export  .pt2: the same for torch.export.load
+  hf            no suffix: a folder that timm loads, with a model card; upload it to a hub, or use it where it is
+
+example:
+  """
+
+
 def export_arguments(p: ArgumentParser) -> None:
-    p.description = "Write a checkpoint's weights under torchvision's names, and check them by reading them back."
-    p.epilog = "example:\n  {prog} --ckpt runs/resnext50_32x4d --out resnext50.safetensors"
+    p.description = (
+        "Write a checkpoint's network for other programs, and check it: what is written is read back, by the program "
+        "it is for where that is installed, and must give the same logits."
+    )
+    p.epilog = _FORMATS + "{prog} --ckpt runs/resnext50_32x4d --out resnext50.safetensors resnext50.onnx resnext50_hf"
     p.add_argument(
         "--ckpt",
         metavar="PATH",
-        help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights",
+        help="a run folder, for its best checkpoint; or a checkpoint or an export of resnext-train, or foreign weights",
     )
     p.add_argument("--config", metavar="NAME|PATH", help="recipe for foreign weights")
+    p.add_argument("--out", required=True, nargs="+", metavar="PATH", help="files and folders to write, none existing")
     p.add_argument(
-        "--out",
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="files to write: .safetensors, or .pth or .pt for a state dict that torch.load opens",
+        "--format",
+        metavar="FORMAT",
+        help=f"where the suffix does not say it: {', '.join(FORMATS)} (default: that of the suffix)",
     )
-
-
-def bench_data_arguments(p: ArgumentParser) -> None:
-    p.description = (
-        "Measure how fast this machine reads a recipe's training images, from a folder and packed: as uint8 with one "
-        "loader process and with all, and as normalised floats with colours in one process."
-    )
-    p.epilog = "example:\n  {prog} --config resnext50_32x4d --data /path/to/imagenet --baseline"
-    p.add_argument("--config", required=True, metavar="NAME|PATH", help="the recipe: crop, colours, micro-batch")
-    p.add_argument(
-        "--images",
-        type=int,
-        default=512,
-        metavar="N",
-        help="images in the sample; a pass has as many or more (default: 512)",
-    )
-    _add_rounds(p)
-    p.add_argument(
-        "--tiers",
-        nargs="+",
-        metavar="TIER",
-        help=f"tiers to measure for a folder: {', '.join(TIERS)}; all but the first are packed for it (default: all)",
-    )
-    p.add_argument("--baseline", action="store_true", help="also time torchvision's usual pipelines in turns with ours")
-    _add_json(p)
-    _add_overrides(p, {("--data",): "data.root", ("-j", "--workers"): "data.workers"})
-
-
-def bench_step_arguments(p: ArgumentParser) -> None:
-    p.description = (
-        "Measure a recipe's optimizer step on this machine, part by part, on images in memory and in turns with a bare "
-        "training loop: images/s, milliseconds, launches, memory, and the share of the device's arithmetic and "
-        "bandwidth. Needs no data."
-    )
-    p.epilog = "example:\n  {prog} --config resnext50_32x4d train.precision=bf16"
-    p.add_argument("--config", required=True, metavar="NAME|PATH", help="the recipe: network, crop, batch, precision")
-    _add_rounds(p)
-    _add_procs(p)
-    _add_json(p)
-    _add_overrides(p, {("-b", "--batch-size"): "train.batch_size"})
-
-
-def bench_scaling_arguments(p: ArgumentParser) -> None:
-    p.description = (
-        "Measure a recipe's optimizer step on one process and on more, and the efficiency: images/s over those of one "
-        "process times their number. The step is the same on all: raise --batch-size to keep many GPUs busy."
-    )
-    p.epilog = "example:\n  {prog} --config resnext50_32x4d --batch-size 1024 --procs 1,2,4,8"
-    p.add_argument("--config", required=True, metavar="NAME|PATH", help="the recipe: network, crop, batch, precision")
-    p.add_argument(
-        "--procs",
-        "--gpus",
-        metavar="N,N,...",
-        help="numbers of processes beside 1 (default: 2, 4, 8, ... up to the GPUs, or cores, and the micro-batches)",
-    )
-    _add_rounds(p)
-    _add_json(p)
-    _add_overrides(p, {("-b", "--batch-size"): "train.batch_size"})
-
-
-def _add_rounds(p: ArgumentParser) -> None:
-    p.add_argument("--rounds", type=int, default=5, metavar="N", help="measured passes (default: 5)")
-
-
-def _add_json(p: ArgumentParser) -> None:
-    p.add_argument("--json", metavar="FILE", help="also write all measurements to this file")
 
 
 def verify_arguments(p: ArgumentParser) -> None:
@@ -276,75 +222,4 @@ def verify_arguments(p: ArgumentParser) -> None:
     p.add_argument("--procs", "--gpus", type=int, default=1, metavar="N", help="training processes (default: 1)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="decides when to kill (default: 0)")
     p.add_argument("--out", metavar="DIR", help="keep both runs there (default: they are removed)")
-    _add_overrides(p, {("--data",): "data.root", ("-b", "--batch-size"): "train.batch_size"})
-
-
-_TIERS = """tiers:
-  exact     the same pixels, but a JPEG can be decoded in part, which is faster, if jpegtran (libjpeg-turbo) is there
-  resized   JPEGs whose short side is at most --size: smaller and faster, and lossy
-  raw       pixels whose short side is at most --size, not compressed: fastest and largest, and lossy
-
-Give a killed command again to resume it.
-
-example:
-  """
-
-
-def pack_arguments(p: ArgumentParser) -> None:
-    p.description = (
-        "Pack a folder of images: one with a folder per class, a data root that holds train/ and val/, Tiny-ImageNet "
-        "as it is published, or a .csv table of path,label."
-    )
-    p.epilog = _TIERS + "{prog} /data/imagenet /data/imagenet-pack --tier exact"
-    p.add_argument("source", metavar="SRC", help="the images, which are only read")
-    p.add_argument("out", metavar="DST", help="folder to write to; holds train/ and val/ if SRC does")
-    _add_pack_options(p)
-
-
-def imagenet_arguments(p: ArgumentParser) -> None:
-    p.description = "Pack ImageNet 2012 straight from its archives; nothing is unpacked to the disk in between."
-    p.epilog = (
-        _TIERS + "{prog} --train-tar ILSVRC2012_img_train.tar --val-tar ILSVRC2012_img_val.tar \\\n"
-        "    --devkit ILSVRC2012_devkit_t12.tar.gz --out /data/imagenet-pack"
-    )
-    p.add_argument("--train-tar", metavar="TAR", help="ILSVRC2012_img_train.tar")
-    p.add_argument("--val-tar", metavar="TAR", help="ILSVRC2012_img_val.tar; its labels come from one of the next two")
-    p.add_argument("--devkit", metavar="TAR.GZ", help="ILSVRC2012_devkit_t12.tar.gz, also for classes in plain words")
-    p.add_argument("--val-wnids", metavar="FILE", help="a text file with a class (WNID) a line, one per image of val")
-    p.add_argument("--out", required=True, metavar="DIR", help="folder in which train/ and val/ are made")
-    _add_pack_options(p)
-
-
-def _add_pack_options(p: ArgumentParser) -> None:
-    p.add_argument("--tier", choices=["exact", "resized", "raw"], default="exact", help="see below (default: exact)")
-    p.add_argument(
-        "--size", type=int, metavar="N", help=f"resized, raw: short side in pixels (default: {DEFAULT_SIZE})"
-    )
-    p.add_argument(
-        "--quality", type=int, metavar="Q", help=f"resized: JPEG quality, 1 to 100 (default: {DEFAULT_QUALITY})"
-    )
-    p.add_argument(
-        "--verify",
-        default="all",
-        metavar="all|N",
-        help="compare every rewritten JPEG with its original, or every Nth only (default: all)",
-    )
-    _add_workers(p)
-
-
-def _add_workers(p: ArgumentParser) -> None:
-    p.add_argument("--workers", type=int, metavar="W", help="processes (default: all usable cores)")
-
-
-def check_arguments(p: ArgumentParser) -> None:
-    p.description = "Decode every image of a folder or pack and list those that are bad (exit code 1) or odd."
-    p.epilog = "example:\n  {prog} /data/imagenet"
-    p.add_argument("path", metavar="PATH", help="images as for pack, or a pack, or a folder of packs train/ and val/")
-    _add_workers(p)
-
-
-def unpack_arguments(p: ArgumentParser) -> None:
-    p.description = "Write a pack's images as files under their old names; arrays of the raw tier become PNG files."
-    p.epilog = "example:\n  {prog} /data/imagenet-pack /data/imagenet-again"
-    p.add_argument("source", metavar="PACK", help="a pack, or a folder of packs train/ and val/")
-    p.add_argument("out", metavar="OUT", help="a folder that is new or empty")
+    add_overrides(p, {("--data",): "data.root", ("-b", "--batch-size"): "train.batch_size"})

@@ -137,8 +137,8 @@ def read_eval(args: Namespace) -> EvaluationRequest:
     check_procs(args.procs)
     if args.recalibrate_bn < 0:
         raise InputError(f"--recalibrate-bn {args.recalibrate_bn}: must be a number of images")
-    checkpoints = tuple(_checkpoint(path, args.overrides) for path in args.ckpt or [None])
-    recipe = _own_recipe(args.config, overrides)
+    checkpoints = tuple(named_checkpoint(path, args.overrides) for path in args.ckpt or [None])
+    recipe = given_recipe(args.config, overrides)
     check_json(args.json)
     _check_outputs(args.predictions, args.out)
     return EvaluationRequest(
@@ -160,7 +160,8 @@ def _check_outputs(predictions: str | None, out: str | None) -> None:
         raise InputError(f"--out: {out} is no folder; name one for the tables and pictures")
 
 
-def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
+def given_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
+    """Return the recipe of --config, if there is one, with overrides; its network is checked."""
     if config is None:
         return None
     loaded = load_recipe_with_notes(config, overrides)
@@ -168,7 +169,7 @@ def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
     return loaded.recipe
 
 
-def _checkpoint(path: str | None, words: Sequence[str] = ()) -> Path:
+def named_checkpoint(path: str | None, words: Sequence[str] = ()) -> Path:
     """Return a checkpoint that is given by its path or by its run folder, whose best.pt it is."""
     if path is None:
         if word := next((word for word in words if "=" not in word), None):
@@ -189,33 +190,6 @@ def check_json(file: str | None) -> None:
         raise InputError(f"--json: {file} is a folder; name a file")
     if file and not Path(file).absolute().parent.is_dir():
         raise InputError(f"--json: the folder of {file} does not exist; make it first")
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """A checkpoint whose weights are to be written to files."""
-
-    checkpoint: Path
-    recipe: Recipe | None
-    targets: list[Path]
-
-
-def read_export(args: Namespace) -> ExportRequest:
-    """Read the recipe, if one is given, and check that the files can be written."""
-    recipe = _own_recipe(args.config, [])
-    checkpoint, targets = _checkpoint(args.ckpt), [Path(out) for out in args.out]
-    for target in targets:
-        _check_target(target)
-    return ExportRequest(checkpoint, recipe, targets)
-
-
-def _check_target(target: Path) -> None:
-    if target.suffix not in (".safetensors", ".pth", ".pt"):
-        raise InputError(f"--out: {target} should end in .safetensors, .pth or .pt")
-    if target.exists():
-        raise InputError(f"--out: {target} exists already; remove it or choose another name")
-    if not target.absolute().parent.is_dir():
-        raise InputError(f"--out: the folder of {target} does not exist; make it first")
 
 
 @dataclass(frozen=True)

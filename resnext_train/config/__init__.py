@@ -11,7 +11,7 @@ from resnext_train.config.data_sections import (
     SyntheticData,
 )
 from resnext_train.config.recipe import CheckpointSection, LogSection, ModelSection, Recipe
-from resnext_train.config.recipe_catalogue import Entry, catalogue, read_entry
+from resnext_train.config.recipe_catalogue import Entry, catalogue, find_entry, read_entry
 from resnext_train.config.recipe_files import find_recipe, nearest_names, run_name, shipped_names, shipped_recipes
 from resnext_train.config.recipe_keys import all_keys, keys_named
 from resnext_train.config.recipe_loader import (

@@ -1,6 +1,7 @@
 """List the shipped recipes with network, data set and published result. Imports no torch.
 
 A recipe's header comment holds the title with the data set, `Reproduces:`, and `Published error:` or `Expected:`.
+Paragraphs that begin with `Known deviations` are in its own header or in that of its base.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from pathlib import Path
 
 from resnext_train.config.data_sections import SyntheticData
 from resnext_train.config.recipe import Recipe
-from resnext_train.config.recipe_files import find_recipe, shipped_recipes
-from resnext_train.config.recipe_loader import load_recipe
-from resnext_train.config.yaml_reader import read_text
+from resnext_train.config.recipe_files import find_base, find_recipe, shipped_recipes
+from resnext_train.config.recipe_loader import differences, load_recipe
+from resnext_train.config.yaml_reader import read_text, read_yaml
 
 _CLASSES = {"ImageNet-1K": 1000, "ImageNet-5K": 5000, "CIFAR-100": 100, "CIFAR-10": 10}
 _STATED = re.compile(r"\((\d+) classes\)")
@@ -31,6 +32,8 @@ class Entry:
     reproduces: str
     result: str
     """The published error, or the expected result."""
+    deviations: str = ""
+    """The known deviations from the paper or its code, as paragraphs."""
 
     @property
     def classes(self) -> int | None:
@@ -51,18 +54,32 @@ def catalogue() -> Iterator[Entry]:
 
 def read_entry(name: str) -> Entry:
     """Return a shipped or own recipe with its header; raises InputError like `load_recipe`."""
-    header = _header(find_recipe(name))
+    path = find_recipe(name)
+    header = _header(path)
     result = header.get("Published error", header.get("Expected", ""))
-    return Entry(name, load_recipe(name), header["title"], header.get("Reproduces", ""), result)
+    deviations = "\n\n".join(_deviations(path))
+    return Entry(name, load_recipe(name), header["title"], header.get("Reproduces", ""), result, deviations)
+
+
+_FREE = re.compile(
+    r"data\.(root|workers|on_bad_image)|model\.(num_classes|form)|checkpoint\..*|log\..*|eval\.(every_epochs|batch_size)|"
+    r"train\.(precision|compile|layout|deterministic|bucket_mb|max_skipped|patience|seed)"
+)
+"""Keys that say where and how a recipe is computed: it stays the same recipe with any of their values."""
+
+
+def find_entry(recipe: Recipe, classes: int) -> Entry | None:
+    """Return the shipped recipe that `recipe`, trained on images of `classes` classes, is; None: an own one."""
+    for entry in catalogue():
+        if entry.classes == classes and all(_FREE.fullmatch(key) for key in differences(entry.recipe, recipe)):
+            return entry
+    return None
 
 
 def _header(path: Path) -> dict[str, str]:
     """Return the paragraphs of a file's first comment by label; the first paragraph is `title`."""
     paragraphs, label = {"title": ""}, "title"
-    for line in read_text(path).splitlines():
-        if not line.startswith("#"):
-            break
-        text = line.removeprefix("#").strip()
+    for text in _comment(path):
         start = re.match(r"(Reproduces|Published error|Expected): ", text)
         if start:
             label, text = start[1], text[start.end() :]
@@ -71,6 +88,22 @@ def _header(path: Path) -> dict[str, str]:
         if label:
             paragraphs[label] = f"{paragraphs.get(label, '')} {text}".strip()
     return paragraphs
+
+
+def _comment(path: Path) -> Iterator[str]:
+    """Yield the lines of a file's first comment, without its sign."""
+    for line in read_text(path).splitlines():
+        if not line.startswith("#"):
+            return
+        yield line.removeprefix("#").strip()
+
+
+def _deviations(path: Path) -> list[str]:
+    """Return the paragraphs on known deviations of a recipe's file, its base's first."""
+    base = find_base(str(read_yaml(path).get("base", "")), path)
+    comments = ["\n".join(_comment(file)) for file in (base, path) if file]
+    paragraphs = [" ".join(text.split()) for comment in comments for text in comment.split("\n\n")]
+    return [text for text in paragraphs if text.startswith("Known deviations")]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

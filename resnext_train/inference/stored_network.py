@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.config import Recipe, recipe_from_dict
 from resnext_train.errors import InputError
+from resnext_train.inference.weights_metadata import read_metadata
+from resnext_train.models.architecture import check_model
 from resnext_train.models.build_model import build_model
 from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
 
 
 @dataclass(frozen=True)
 class StoredNetwork:
-    """What a checkpoint of this tool, or a file of foreign weights with its recipe, holds."""
+    """What a checkpoint or an export of this tool, or a file of foreign weights with its recipe, holds."""
 
     path: Path
     weights: dict[str, Tensor]
@@ -26,9 +28,11 @@ class StoredNetwork:
     classes: tuple[str, ...] | None
     """Class names by output; None: the file has none."""
     is_ours: bool
-    """Whether it is a checkpoint of this tool."""
+    """Whether it is a checkpoint of this tool, or was exported from one."""
     result: dict[str, Any] | None = None
     """The evaluation of these weights during training, if there was one, see `EvalCounts.to_dict`."""
+    titles: tuple[str, ...] | None = None
+    """Class names in plain words by output; None: the file has none."""
 
     def build(self, num_classes: int) -> tuple[nn.Module, str]:
         """Return the network on the CPU, with its weights, and whose names these have.
@@ -64,25 +68,45 @@ class StoredNetwork:
 
 
 def read_network(path: Path, recipe: Recipe | None = None, overrides: Sequence[str] = ()) -> StoredNetwork:
-    """Read a checkpoint of this tool, or foreign weights, which need the `recipe` of their network.
+    """Read a checkpoint of this tool, weights that it exported, or foreign weights, which need their `recipe`.
 
-    A checkpoint's own recipe is taken, with `overrides`; or `recipe`, with the checkpoint's model section.
+    The file's own recipe is taken, with `overrides`; or `recipe`, with the model section of the file's own.
 
     Raises:
-        InputError: the file cannot be read, foreign weights come without a recipe, or an override changes the network.
+        InputError: the file cannot be read, is damaged, foreign weights come without a recipe, or an override changes
+            the network.
     """
     content: Any = checkpoint_file.load_file(path)
     weights = find_state_dict(content, str(path))
-    if not checkpoint_file.is_ours(content):
-        if recipe is None:
-            raise InputError(f"{path} was not written by resnext-train: give the recipe of its weights with --config")
-        return StoredNetwork(path, weights, recipe, None, is_ours=False)
+    if checkpoint_file.is_ours(content):
+        used = _used_recipe(content["recipe"], path, recipe, overrides)
+        return StoredNetwork(path, weights, used, tuple(content["classes"]), is_ours=True, result=_result(content))
+    metadata = read_metadata(path, weights)
+    if metadata is not None:
+        used = _used_recipe(metadata.recipe, path, recipe, overrides)
+        classes, titles = (None if texts is None else tuple(texts) for texts in (metadata.classes, metadata.titles))
+        return StoredNetwork(path, weights, used, classes, classes is not None, metadata.result, titles)
+    if recipe is None:
+        raise InputError(f"{path} was not written by resnext-train: give the recipe of its weights with --config")
+    return StoredNetwork(path, weights, recipe, None, is_ours=False)
+
+
+def _used_recipe(stored: Mapping[str, Any], path: Path, recipe: Recipe | None, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe in a file with `overrides`, or `recipe`; the model section is the file's in any case."""
     for override in overrides:
         if override.startswith("model."):
             raise InputError(f"override {override!r}: the network of {path} cannot be changed, only evaluated")
-    own = recipe_from_dict(content["recipe"], f"recipe in {path}", overrides)
-    stored = recipe_from_dict(content["recipe"], f"recipe in {path}")
-    used = (recipe or own).model_copy(update={"model": stored.model})
-    progress = content["progress"]
-    last = progress["last"] if not progress["epoch_is_open"] else None
-    return StoredNetwork(path, weights, used, tuple(content["classes"]), is_ours=True, result=last)
+    own = recipe_from_dict(stored, f"recipe in {path}", overrides)
+    model = recipe_from_dict(stored, f"recipe in {path}").model
+    check_model(model)
+    return (recipe or own).model_copy(update={"model": model})
+
+
+def _result(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the last evaluation of a checkpoint's run, if no step was taken since."""
+    progress, per_epoch = content["progress"], content["plan"]["steps_per_epoch"]
+    last, step = progress["last"], progress["step"]
+    ends = step % per_epoch == 0 or step == content["recipe"].get("train", {}).get("max_steps")
+    if last is None or progress["epoch_is_open"] or not ends or last["epoch"] != -(-step // per_epoch):
+        return None
+    return dict(last)

@@ -27,6 +27,15 @@ def portable_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
+def portable_model(model: nn.Module, section: ModelSection) -> nn.Module:
+    """Return the model with bottlenecks in form c, which has the fewest operations; the model itself if it is that."""
+    if not isinstance(model, ResNet) or model.architecture.form == "c":
+        return model
+    portable = build_model(section.model_copy(update={"form": "c"}), model.fc.out_features)
+    portable.load_state_dict(portable_weights(model))
+    return portable.train(model.training)
+
+
 def torchvision_twin(architecture: Architecture, num_classes: int) -> nn.Module | None:
     """Return torchvision's network of this architecture, freshly initialised; None if torchvision has none."""
     a = architecture
@@ -41,15 +50,13 @@ def torchvision_twin(architecture: Architecture, num_classes: int) -> nn.Module 
 def check_portable(model: nn.Module, section: ModelSection, weights: dict[str, Tensor], size: int) -> tuple[str, float]:
     """Load `weights` into another network, torchvision's if it has this one, and compare the logits.
 
-    Return that network in words, and the largest difference of its logits from the model's, on two random images in
-    fp64, relative to the largest logit. ResNets get images of at most 96 × 96 pixels, for speed.
+    Return that network in words, and the result of `compare_networks`.
 
     Raises:
         InputError: the model's own logits are not finite.
     """
     other, reader = None, "resnext-train's own network"
     if isinstance(model, ResNet):
-        size = min(size, 96)
         classes = model.fc.out_features
         other = torchvision_twin(model.architecture, classes)
         reader = reader if other is None else "torchvision's network"
@@ -59,10 +66,36 @@ def check_portable(model: nn.Module, section: ModelSection, weights: dict[str, T
         for tensor in other.state_dict().values():
             tensor.zero_()
     other.load_state_dict(weights)
-    images = torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return reader, compare_networks(model, other, size)
+
+
+def compare_networks(model: nn.Module, other: nn.Module, size: int) -> float:
+    """Return `largest_difference` of the logits of two networks in evaluation, on two random images in fp64.
+
+    ResNets get images of at most 96 × 96 pixels, for speed; others of `size` × `size`.
+
+    Raises:
+        InputError: the model's own logits are not finite.
+    """
+    size = min(size, 96) if isinstance(model, ResNet) else size
+    images = random_images(2, size).double()
     with torch.no_grad():
         expected, actual = (deepcopy(m).double().eval()(images) for m in (model, other))
+    return largest_difference(expected, actual)
+
+
+def random_images(count: int, size: int) -> Tensor:
+    """Return images as a network takes them, the same in each call: float32 (count, 3, size, size), standard normal."""
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
+
+
+def largest_difference(expected: Tensor, actual: Tensor) -> float:
+    """Return the largest absolute difference between logits, relative to the largest expected one.
+
+    Raises:
+        InputError: the expected logits are not finite.
+    """
     if not torch.isfinite(expected).all():
         raise InputError("the weights give logits that are not finite; there is nothing to compare")
-    largest = expected.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-    return reader, float((expected - actual).abs().max() / largest)
+    largest = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
+    return float((expected - actual).abs().max() / largest)

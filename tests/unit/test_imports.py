@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("checkpoint", "evaluation", "data", "models", "compute", "run_dir", "distributed", "config"),
         *("regular_file", "errors"),
     },
+    "export": {"inference", "checkpoint", "data", "models", "config", "errors", "atomic_file"},
     "training": {
         *("evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config"),
         *("regular_file", "errors"),
@@ -40,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *(
             "training",
             "inference",
+            "export",
             "prepare",
             "bench",
             "verify",

@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from helpers.commands import Refuses, export, train
+from helpers.commands import Refuses, evaluate, export, train
 from helpers.runs import RUN
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.config import recipe_from_dict
@@ -70,6 +70,7 @@ def test_to_torchvision(
     assert export(["--ckpt", str(last), "--out", *map(str, out)]) == 0
     printed = capsys.readouterr().out
     assert all(re.search(rf"^{re.escape(str(path))}: .*\btorchvision\b", printed, re.MULTILINE) for path in out)
+    assert json.loads((tmp_path / "w.json").read_text())["classes"] == checkpoint_file.load(last)["classes"]
     theirs = torchvision.models.resnet.ResNet(block, [1, 1, 1, 1], num_classes=4, **options)
     theirs.load_state_dict(torch.load(out[0], weights_only=True))
     with torch.no_grad():
@@ -125,7 +126,7 @@ def test_a_file_that_reads_back_otherwise_is_removed(
     torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), weights)
     whole = checkpoint_file.save_weights
 
-    def spoils(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    def spoils(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None) -> None:
         whole({**tensors, "layer3.0.bn2.bias": tensors["layer3.0.bn2.bias"] + 1e-3}, path, metadata)
 
     monkeypatch.setattr(checkpoint_file, "save_weights", spoils)
@@ -158,7 +159,7 @@ def test_refusals(tmp_path: Path, refuses: Refuses) -> None:
     torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), weights)
     for out, options, told in [
         (tmp_path / "o.pth", [], (f" {weights} ", "--config")),
-        (tmp_path / "o.bin", [], ("--out: ", "o.bin ", ".safetensors, .pth or .pt")),
+        (tmp_path / "o.bin", [], ("--out: ", "o.bin ", ".safetensors, .pth, .pt")),
         (weights, [], (f"--out: {weights} exists",)),
         (tmp_path / "no" / "o.pth", [], ("--out: ", f"folder of {tmp_path / 'no' / 'o.pth'} ")),
         (tmp_path / "o.pth", ["--config", "resnet34"], (f" {weights} ", "lacks layer1.2.conv1.weight")),
@@ -166,3 +167,45 @@ def test_refusals(tmp_path: Path, refuses: Refuses) -> None:
         error = refuses(export, "--ckpt", str(weights), *options, "--out", str(out))
         assert all(fact in error for fact in told), error
     assert not (tmp_path / "o.pth").exists()
+
+
+def test_an_exported_file_evaluates_as_its_checkpoint(tmp_path: Path, refuses: Refuses) -> None:
+    last = trained(tmp_path / "run", "model.arch=resnext14_2x4d", "model.width=0.25")
+    files = [tmp_path / name for name in ("w.safetensors", "w.pth")]
+    assert export(["--ckpt", str(last), "--out", *map(str, files)]) == 0
+    results = []
+    for number, path in enumerate([last, *files]):
+        told = tmp_path / f"{number}.json"
+        assert evaluate(["--ckpt", str(path), "--json", str(told)]) == 0
+        results.append(json.loads(told.read_text()))
+    keys = ("count", "top1_correct", "top5_correct", "loss", "protocol", "arch")
+    assert [[result[key] for key in keys] for result in results[1:]] == [[results[0][key] for key in keys]] * 2
+    again = tmp_path / "again.safetensors"
+    assert "--config" in refuses(export, "--ckpt", str(files[0]), "--config", "resnet18", "--out", str(again))
+    assert export(["--ckpt", str(files[0]), "--out", str(again)]) == 0
+    with safetensors.safe_open(again, "pt") as second, safetensors.safe_open(files[0], "pt") as first:
+        assert second.metadata() == first.metadata()  # its checksum of the weights too
+
+
+def test_formats(tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suffix says the format; --format says it where there is no known one, and never the contrary."""
+    weights = tmp_path / "w.pth"
+    torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), weights)
+    given = ["--ckpt", str(weights), "--config", "resnet18"]
+    for out, form, told in [
+        ("o.onnx", "hf", ("o.onnx", "onnx", "hf")),
+        ("o.pth", "safetensors", ("o.pth", "pth", "safetensors")),
+        ("o.bin", "tflite", ("--format tflite", "torch_export")),
+    ]:
+        error = refuses(export, *given, "--out", str(tmp_path / out), "--format", form)
+        assert all(fact in error for fact in told), error
+    (tmp_path / "taken.json").touch()
+    for outs in (["o.pth", "o.pt"], ["o.pth", "o.pth"], ["taken.pth"]):
+        assert ".json" in refuses(export, *given, "--out", *(str(tmp_path / out) for out in outs)) or outs[0] == outs[1]
+    monkeypatch.setattr("resnext_train.export.export_formats.find_spec", lambda library: None)
+    assert "resnext-train[onnx]" in refuses(export, *given, "--out", str(tmp_path / "o.onnx"))
+    assert "resnext-train[timm]" in refuses(export, *given, "--out", str(tmp_path / "o"))
+    assert sorted(path.name for path in tmp_path.glob("o*")) == []
+    assert export([*given, "--out", str(tmp_path / "o.bin"), "--format", "pth"]) == 0
+    assert torch.load(tmp_path / "o.bin", weights_only=True)["fc.bias"].shape == (6,)
+    assert (tmp_path / "o.json").is_file()

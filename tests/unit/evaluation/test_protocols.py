@@ -164,7 +164,9 @@ def test_several_labels_per_image(root: Path, tmp_path: Path) -> None:
     assert got["loss"] == pytest.approx(
         sum(-math.log(scored[name][CLASSES.index(best[name])]) for name in scored) / 10, abs=1e-5
     )
-    assert {Path(line["path"]).name: sorted(line["label"].split(";")) for line in lines} == {n: labels[n] for n in scored}
+    assert {Path(line["path"]).name: sorted(line["label"].split(";")) for line in lines} == {
+        n: labels[n] for n in scored
+    }
 
 
 @pytest.mark.slow

@@ -1,0 +1,35 @@
+"""A recipe is found again among the shipped ones by what it computes."""
+
+from __future__ import annotations
+
+import pytest
+
+from resnext_train.config import find_entry, load_recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "classes", "found"),
+    [
+        ("resnext50_32x4d", [], 1000, "resnext50_32x4d"),
+        ("resnext50_32x4d", ["data.root=/x", "train.seed=3", "model.form=b", "train.precision=bf16"], 1000, None),
+        ("resnext50_32x4d", ["train.epochs=99"], 1000, ""),
+        ("resnext50_32x4d", ["eval.crop=192"], 1000, ""),
+        ("resnext50_32x4d", ["train.comm=bf16"], 1000, ""),
+        ("resnext50_32x4d", [], 999, ""),
+        ("cifar/resnet20", [], 10, "cifar/resnet20"),
+    ],
+)
+def test_which_shipped_recipe_it_is(name: str, overrides: list[str], classes: int, found: str | None) -> None:
+    entry = find_entry(load_recipe(name, overrides), classes)
+    assert (entry.name if entry else "").removesuffix(".yaml") == (name if found is None else found)
+
+
+def test_deviations_come_from_the_base_too() -> None:
+    entry = find_entry(load_recipe("resnext50_32x4d"), 1000)
+    assert entry is not None
+    assert "22.2 % top-1" in entry.result  # ResNeXt paper, Table 3
+    assert entry.deviations.startswith("Known deviations from that code: the crop is resized with antialiasing")
+    assert entry.deviations.endswith("classifier and loss in fp32.")
+    both = find_entry(load_recipe("inception_v3"), 1000)
+    assert both is not None
+    assert both.deviations.count("Known deviations") == 2
