@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from resnext_train.cli.export_requests import ExportRequest
 from resnext_train.cli.run_command import announce
-from resnext_train.config import FolderData
-from resnext_train.data.class_titles import find_titles
 from resnext_train.errors import InputError
 from resnext_train.export.exported_network import ExportedNetwork
 from resnext_train.export.write_export import write_export
 from resnext_train.inference.stored_network import StoredNetwork, read_network
-from resnext_train.inference.weights_metadata import make_metadata
+from resnext_train.inference.weights_metadata import make_metadata, portable_recipe
 from resnext_train.models.complexity import measure
 from resnext_train.models.weight_export import portable_weights
 
@@ -34,18 +30,11 @@ def export(request: ExportRequest) -> None:
 
 def _exported(stored: StoredNetwork) -> ExportedNetwork:
     """Return a stored network with its weights, and the metadata for its files."""
-    recipe, outputs = stored.recipe, stored.outputs
+    recipe, outputs = portable_recipe(stored.recipe), stored.outputs
     measure(recipe.model, outputs, recipe.eval.crop)  # raises InputError for a size that it cannot take
     model, origin = stored.build(outputs)
     if not stored.is_ours:
         announce(origin)
-    metadata = make_metadata(recipe, portable_weights(model), stored.classes, _titles(stored), stored.result)
+    titles = None if stored.classes is None else stored.titles_of(stored.classes)
+    metadata = make_metadata(recipe, portable_weights(model), stored.classes, titles, stored.result)
     return ExportedNetwork(model.eval(), recipe, metadata)
-
-
-def _titles(stored: StoredNetwork) -> tuple[str, ...] | None:
-    if stored.titles is not None or stored.classes is None:
-        return stored.titles
-    data = stored.recipe.data
-    root = Path(data.root) if isinstance(data, FolderData) and data.root else None
-    return find_titles(stored.classes, root=root)

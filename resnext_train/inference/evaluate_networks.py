@@ -25,7 +25,6 @@ from resnext_train.data.build_loaders import (
     normalisation_warning,
 )
 from resnext_train.data.build_sources import build_train, build_val, split_folder
-from resnext_train.data.class_titles import find_titles
 from resnext_train.data.loader_workers import worker_deaths_explained
 from resnext_train.data.sources.class_subset import read_class_names
 from resnext_train.data.sources.image_source import ImageSource
@@ -84,7 +83,7 @@ def evaluate_networks(request: EvaluationRequest, context: DistContext) -> Evalu
     context.check_agreement("would compute", f"in {precision.name}", "set train.precision to one that all have")
     # As in the run that the checkpoint is of: cuBLAS may otherwise compute in another order.
     deterministic = deterministic_algorithms(recipe.train.deterministic)
-    outputs = context.run_on_all_ranks(lambda: _outputs(request, recipe, evaluation) if context.is_main else None)
+    outputs = context.run_on_all_ranks(lambda: _outputs(request, stored[0], evaluation) if context.is_main else None)
     try:
         with deterministic, torch_refusals_explained(), worker_deaths_explained():
             networks = [_Network(one, len(classes), context) for one in stored]
@@ -117,9 +116,8 @@ def evaluate_networks(request: EvaluationRequest, context: DistContext) -> Evalu
     return EvaluationResult(values, *(outputs.lines() if outputs else ([], [])))
 
 
-def _outputs(request: EvaluationRequest, recipe: Recipe, evaluation: Evaluation) -> EvaluationOutputs:
-    root = recipe.data.root if isinstance(recipe.data, FolderData) else None
-    titles = find_titles(evaluation.classes, recipe.data.titles, None if root is None else user_path(root))
+def _outputs(request: EvaluationRequest, stored: StoredNetwork, evaluation: Evaluation) -> EvaluationOutputs:
+    titles = stored.titles_of(evaluation.classes)
     return EvaluationOutputs(evaluation, titles, [request.predictions] if request.predictions else [], request.out)
 
 

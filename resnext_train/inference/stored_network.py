@@ -10,12 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from resnext_train.checkpoint import checkpoint_file
-from resnext_train.config import Recipe, recipe_from_dict
+from resnext_train.config import FolderData, Recipe, recipe_from_dict
+from resnext_train.data.class_titles import find_titles
 from resnext_train.errors import InputError
 from resnext_train.inference.weights_metadata import read_metadata
 from resnext_train.models.architecture import check_model
 from resnext_train.models.build_model import build_model
 from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
+from resnext_train.regular_file import user_path
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,19 @@ class StoredNetwork:
         if outputs is None:
             raise InputError(f"{self.path} does not show its number of classes; state model.num_classes in the recipe")
         return outputs
+
+    def titles_of(self, classes: Sequence[str]) -> tuple[str, ...] | None:
+        """Return human names of some of the network's classes: the file's own, or those that its recipe leads to.
+
+        Raises:
+            InputError: see `find_titles`.
+        """
+        data = self.recipe.data
+        if data.titles is None and self.titles is not None and self.classes is not None:
+            known = dict(zip(self.classes, self.titles, strict=True))
+            return tuple(known[name] for name in classes)
+        root = user_path(data.root) if isinstance(data, FolderData) and data.root else None
+        return find_titles(classes, data.titles, root)
 
 
 def read_network(path: Path, recipe: Recipe | None = None, overrides: Sequence[str] = ()) -> StoredNetwork:

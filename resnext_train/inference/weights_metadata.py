@@ -10,7 +10,7 @@ A safetensors file holds it in its header, as strings; `NAME.pth` and `NAME.pt` 
     resize, crop    evaluation: the image's short side, and the side of the centre crop, in pixels
     interpolation   resampling of the resize, antialiased
     mean, std       of R, G, B, on a scale from 0 to 1
-    recipe          the whole recipe
+    recipe          the whole recipe, without the paths of data and weights
     recipe_sha256   SHA-256 of its canonical JSON, see `recipe_digest`
     weights_sha256  SHA-256 of the weights, see `weights_digest`
     result          the evaluation of these weights, counts and per cent, see `EvalCounts.to_dict`; null: none
@@ -33,7 +33,7 @@ from torch import Tensor
 
 from resnext_train import __version__
 from resnext_train.checkpoint.checkpoint_file import weights_metadata
-from resnext_train.config import Recipe
+from resnext_train.config import FolderData, Recipe
 from resnext_train.errors import InputError
 from resnext_train.models.architecture import title_of
 from resnext_train.regular_file import read_regular
@@ -90,6 +90,18 @@ def make_metadata(
             "python": platform.python_version(),
         },
     }
+
+
+def portable_recipe(recipe: Recipe) -> Recipe:
+    """Return a recipe without the paths of one machine, which others could not use and should not read."""
+    places: dict[str, Any] = {"titles": None, **({"root": None} if isinstance(recipe.data, FolderData) else {})}
+    return recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"weights": None}),
+            "data": recipe.data.model_copy(update=places),
+            "eval": recipe.eval.model_copy(update={"also": {}}),
+        }
+    )
 
 
 def _finite(value: Any) -> Any:
