@@ -60,6 +60,24 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], suffix: s
     sync_folder(path.parent)
 
 
+@contextmanager
+def opened_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to be written inside, piece by piece; see `write_atomically`, also for what is left after an error.
+
+    Raises:
+        OSError: at its beginning or end.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    with removed_on_error(temporary):
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    sync_folder(path.parent)
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Replace the content of `path` by `text`; see `write_atomically`."""
     write_atomically(path, lambda file: file.write(text.encode()))

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from resnext_train import __version__
 from resnext_train.cli import parsers
 from resnext_train.cli.console_streams import UnwrittenOutputError, lose_what_stdout_does_not_take, open_console
+from resnext_train.cli.predict_parser import predict_arguments
 from resnext_train.cli.run_command import run_command
 from resnext_train.distributed.process_limits import allow_open_files, check_process_limits
 from resnext_train.distributed.rank import launcher_pid, this_rank
@@ -30,7 +31,7 @@ class Command:
 
     summary: str
     add_arguments: Callable[[ArgumentParser], None]
-    """A function of cli/parsers.py."""
+    """A function of cli/parsers.py, or of a file of its own."""
     read: str
     """MODULE:FUNCTION in cli/: from the parsed arguments to a checked request. Imports no torch."""
     run: str
@@ -120,6 +121,13 @@ RESNEXT = Group(
             "requests:read_eval",
             "eval:evaluate",
             many_processes=True,
+            intermixed=True,
+        ),
+        "predict": Command(
+            "classify images",
+            predict_arguments,
+            "predict_requests:read_predict",
+            "predict:predict",
             intermixed=True,
         ),
         "info": Command(
@@ -291,6 +299,7 @@ def _refuse(unknown: Sequence[str], argv: Sequence[str], parser: ArgumentParser)
 _SYNONYMS = {
     **dict.fromkeys(("evaluate", "test", "val", "validate"), "eval"),
     **dict.fromkeys(("fit", "run"), "train"),
+    **dict.fromkeys(("classify", "infer", "inference"), "predict"),
     **dict.fromkeys(("list", "show", "models", "recipes"), "info"),
 }
 """What other tools call commands of ours."""

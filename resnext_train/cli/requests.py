@@ -27,9 +27,9 @@ from resnext_train.config import (
 )
 from resnext_train.distributed.rank import planned_processes, this_rank
 from resnext_train.errors import InputError
+from resnext_train.inference.checkpoint_path import checkpoint_path
 from resnext_train.inference.evaluation_request import EvaluationRequest
 from resnext_train.models.architecture import check_model
-from resnext_train.regular_file import why_no_file
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.verify.resume_proof import Trial
 
@@ -136,8 +136,8 @@ def read_eval(args: Namespace) -> EvaluationRequest:
     check_procs(args.procs)
     if args.recalibrate_bn < 0:
         raise InputError(f"--recalibrate-bn {args.recalibrate_bn}: must be a number of images")
-    checkpoints = tuple(_checkpoint(path, args.overrides) for path in args.ckpt or [None])
-    recipe = _own_recipe(args.config, overrides)
+    checkpoints = tuple(given_checkpoint(path, args.overrides) for path in args.ckpt or [None])
+    recipe = own_recipe(args.config, overrides)
     check_json(args.json)
     return EvaluationRequest(
         checkpoints,
@@ -149,7 +149,8 @@ def read_eval(args: Namespace) -> EvaluationRequest:
     )
 
 
-def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
+def own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
+    """Return the recipe that a command gives beside a checkpoint, if it does."""
     if config is None:
         return None
     loaded = load_recipe_with_notes(config, overrides)
@@ -157,27 +158,25 @@ def _own_recipe(config: str | None, overrides: list[str]) -> Recipe | None:
     return loaded.recipe
 
 
-def _checkpoint(path: str | None, words: Sequence[str] = ()) -> Path:
+def given_checkpoint(path: str | None, words: Sequence[str] = ()) -> Path:
     """Return a checkpoint that is given by its path or by its run folder, whose best.pt it is."""
     if path is None:
         if word := next((word for word in words if "=" not in word), None):
             raise InputError(f"{word}: give the run folder or the checkpoint by --ckpt, as in --ckpt {word}")
         raise InputError("--ckpt: name a run folder or a checkpoint, as in --ckpt runs/resnext50_32x4d")
-    if folder := run_folder(path):
-        if not folder.best.is_file():
-            last = f"; its last checkpoint is {folder.last}" if folder.last.is_file() else ""
-            raise InputError(f"--ckpt: run folder {path} holds no {folder.best.relative_to(folder.path)}{last}")
-        return folder.best
-    if why := why_no_file(path):
-        raise InputError(f"--ckpt: checkpoint {path} {why}")
-    return Path(path)
+    return checkpoint_path(path, "--ckpt")
 
 
 def check_json(file: str | None) -> None:
+    check_output("--json", file)
+
+
+def check_output(option: str, file: str | None) -> None:
+    """Refuse a file to write that is a folder, or in none."""
     if file and os.path.isdir(file):  # noqa: PTH112  unlike Path.is_dir: False for any odd name
-        raise InputError(f"--json: {file} is a folder; name a file")
+        raise InputError(f"{option}: {file} is a folder; name a file")
     if file and not Path(file).absolute().parent.is_dir():
-        raise InputError(f"--json: the folder of {file} does not exist; make it first")
+        raise InputError(f"{option}: the folder of {file} does not exist; make it first")
 
 
 @dataclass(frozen=True)
@@ -191,8 +190,8 @@ class ExportRequest:
 
 def read_export(args: Namespace) -> ExportRequest:
     """Read the recipe, if one is given, and check that the files can be written."""
-    recipe = _own_recipe(args.config, [])
-    checkpoint, targets = _checkpoint(args.ckpt), [Path(out) for out in args.out]
+    recipe = own_recipe(args.config, [])
+    checkpoint, targets = given_checkpoint(args.ckpt), [Path(out) for out in args.out]
     for target in targets:
         _check_target(target)
     return ExportRequest(checkpoint, recipe, targets)
