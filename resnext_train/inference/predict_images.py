@@ -9,13 +9,7 @@ from torch import nn
 
 from resnext_train.config import Recipe
 from resnext_train.data.batch_datasets import reason_in
-from resnext_train.data.build_loaders import (
-    build_eval_loader,
-    check_memory,
-    images_per_batch,
-    memory_format,
-    normalisation_warning,
-)
+from resnext_train.data.build_loaders import build_eval_loader, check_memory, images_per_batch
 from resnext_train.data.eval_batches import EvalBatch
 from resnext_train.data.loader_workers import worker_count, worker_deaths_explained
 from resnext_train.data.sources.image_files import ImageFiles
@@ -23,9 +17,8 @@ from resnext_train.distributed.dist_context import DistContext
 from resnext_train.evaluation.inference_network import inference_network
 from resnext_train.inference.class_names import names_of
 from resnext_train.inference.prediction import ImageRow, PredictionRequest
-from resnext_train.inference.predictor import as_in_evaluation, build_predictor
+from resnext_train.inference.predictor import as_in_evaluation, build_predictor, built_network, doubt_about
 from resnext_train.inference.stored_network import StoredNetwork, read_network
-from resnext_train.models.weight_conversion import CIFAR_PORT
 from resnext_train.run_dir.console import evaluation_shown, print_warning
 
 
@@ -82,9 +75,9 @@ def _with_few_workers(recipe: Recipe, images: int, context: DistContext) -> Reci
 
 def _network(stored: StoredNetwork, context: DistContext) -> nn.Module:
     """Return the network for inference, on the device; warn of what may be wrong with foreign weights."""
-    model, origin = stored.build(stored.outputs)
+    model, origin = built_network(stored, context.device)
     if not stored.is_ours:
         print_warning(f"weights: {origin}")
-        if f": {CIFAR_PORT}" in origin.removeprefix(str(stored.path)):
-            print_warning(f"warning: {normalisation_warning(stored.path, stored.recipe.data)}")
-    return inference_network(model.to(context.device, memory_format=memory_format(stored.recipe)))  # type: ignore[call-overload]
+        if doubt := doubt_about(stored, origin):
+            print_warning(f"warning: {doubt}")
+    return inference_network(model)

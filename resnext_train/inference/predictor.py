@@ -13,13 +13,15 @@ from resnext_train.compute.backend import deterministic_algorithms, fixed_algori
 from resnext_train.compute.metrics import best_classes
 from resnext_train.compute.precision import resolve_precision
 from resnext_train.config import Recipe
-from resnext_train.data.build_loaders import build_color_transform
+from resnext_train.data.build_loaders import build_color_transform, memory_format, normalisation_warning
 from resnext_train.data.eval_batches import EvalBatch
 from resnext_train.evaluation.build_scoring import build_scoring
 from resnext_train.evaluation.evaluate import Scoring, member_scores
 from resnext_train.evaluation.member import Member
 from resnext_train.inference.class_names import ClassNames
 from resnext_train.inference.prediction import Prediction
+from resnext_train.inference.stored_network import StoredNetwork
+from resnext_train.models.weight_conversion import CIFAR_PORT
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,23 @@ class Predictor:
             tuple(probabilities),
             titles and tuple(titles[i] for i in numbers),
         )
+
+
+def built_network(stored: StoredNetwork, device: torch.device) -> tuple[nn.Module, str]:
+    """Return a stored network on `device`, and whose names its weights have.
+
+    Raises:
+        InputError: the weights do not fit the recipe's network.
+    """
+    model, origin = stored.build(stored.outputs)
+    return model.to(device, memory_format=memory_format(stored.recipe)), origin  # type: ignore[call-overload]
+
+
+def doubt_about(stored: StoredNetwork, origin: str) -> str:
+    """Return what may be wrong with foreign weights, or ""."""
+    if stored.is_ours or f": {CIFAR_PORT}" not in origin.removeprefix(str(stored.path)):
+        return ""
+    return normalisation_warning(stored.path, stored.recipe.data)
 
 
 def build_predictor(model: nn.Module, recipe: Recipe, names: ClassNames, device: torch.device) -> Predictor:
