@@ -79,7 +79,7 @@ class _Walk:
         self._root = root
         self.folders = {".": root.stat().st_mtime_ns}
         self.skipped: list[str] = []
-        self._read = _folders_that_hold(root)
+        self._read = folders_that_hold(root)
         self._states = {name: os.stat(f"{root}/{name}") for name in classes}  # noqa: PTH116  without a Path: faster
         self._classes: dict[_Identity, str] = {}
         for name, state in self._states.items():
@@ -138,7 +138,8 @@ class _Walk:
             raise InputError(f"{self._root / one} and {self._root / other} are one folder of two classes; remove one")
 
 
-def _folders_that_hold(root: Path) -> set[_Identity]:
+def folders_that_hold(root: Path) -> set[_Identity]:
+    """Return a folder and all above it, by device and inode."""
     resolved = root.resolve()
     found = set()
     for folder in (resolved, *resolved.parents):

@@ -7,13 +7,14 @@ import os
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from resnext_train.data.decode.lazy_image import LazyImage, open_image
-from resnext_train.data.sources.folder_scan import is_folder, is_image
+from resnext_train.data.sources.folder_scan import folders_that_hold, is_folder, is_image
 from resnext_train.data.sources.image_folder import MAX_BYTES
 from resnext_train.data.sources.image_source import FILES
 from resnext_train.errors import InputError
@@ -85,9 +86,7 @@ def _paths(word: str, read_stream: Callable[[], bytes], notes: list[str]) -> Ite
         listed = content.split(b"\0" if b"\0" in content else b"\n")
         found, why_none = [os.fsdecode(path) for path in listed if path], "the list of paths is empty"
     elif _MAGIC.search(word) and not os.path.lexists(word):
-        found, why_none = sorted(glob.iglob(word, recursive=True)), f"nothing matches {word}"  # noqa: PTH207  no Path
-        if "**" in word:  # it has matched what the folders hold, too
-            found = [path for path in found if not os.path.isdir(path)]  # noqa: PTH112  unlike Path.is_dir: never raises
+        found, why_none = _matching(word), f"nothing matches {word}"
     else:
         found, why_none = [word], ""
     if not found:
@@ -105,12 +104,25 @@ def _paths(word: str, read_stream: Callable[[], bytes], notes: list[str]) -> Ite
         yield from images
 
 
+def _matching(pattern: str) -> list[str]:
+    """Return what matches a pattern, sorted; of one with **, which has matched what folders hold, only files."""
+    found = sorted(glob.iglob(pattern, recursive=True))  # noqa: PTH207  it may be any text
+    if "**" not in pattern:
+        return found
+    once: dict[tuple[str, str], str] = {}  # by the real folder: ** follows links, which may lead back into the tree
+    for path in sorted(found, key=len):
+        if not os.path.isdir(os.path.realpath(path)):  # noqa: PTH112  of a long path, as through a link again and again
+            folder, name = os.path.split(path)
+            once.setdefault((os.path.realpath(folder), name), path)
+    return sorted(once.values())
+
+
 def _below(top: str) -> Iterator[bytes]:
     """Yield the images in a folder at any depth, sorted by path, each folder once: links may lead back into the tree.
 
-    A folder that cannot be read is yielded in the place of its images.
+    Links to folders that hold it are not followed. A folder that cannot be read is yielded in the place of its images.
     """
-    seen: set[tuple[int, int]] = set()
+    seen = folders_that_hold(Path(top).parent)
     rest = [(top, True)]
     while rest:
         path, is_a_folder = rest.pop()
