@@ -40,7 +40,8 @@ def predict(request: PredictionRequest) -> int:
     bad = f"{unreadable:,} of {count:,} images could not be read"
     if files:
         tell = announce if stdout_is_free else print_warning
-        tell(f"{count - unreadable:,} images classified, {(count - unreadable) / seconds:.0f} images/s")
+        written = " and ".join(filter(None, (request.csv, request.json)))
+        tell(f"{count - unreadable:,} images classified, {(count - unreadable) / seconds:.0f} images/s: {written}")
         if unreadable:
             tell(bad)
     elif unreadable:

@@ -151,9 +151,16 @@ def test_what_cannot_be_written_leaves_the_old_file(
 
     monkeypatch.setattr(os, "fsync", fails)
     arguments = ["--ckpt", str(whole), str(root / "val" / "class_0000"), "data.workers=0", "--csv", str(out)]
-    assert predict(arguments) == 2
+    assert str(out) in refuses(predict, *arguments)
     assert out.read_text() == "old"
     assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_full_device_is_one_sentence(whole: Path, root: Path, tmp_path: Path, refuses: Refuses) -> None:
+    arguments = ["--ckpt", str(whole), str(root), "data.workers=0"]
+    assert "/dev/full" in refuses(predict, *arguments, "--csv", "/dev/full")
+    many = ["eval.batch_size=1", *[str(root)] * 8]  # more than a buffer holds, so that a row fails, and not the end
+    assert "/dev/full" in refuses(predict, *arguments, *many, "--json", "/dev/full")
 
 
 def test_an_interrupted_command_leaves_the_old_file(
