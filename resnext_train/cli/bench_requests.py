@@ -9,11 +9,12 @@ from argparse import Namespace
 from dataclasses import dataclass
 
 from resnext_train.bench import TIERS
-from resnext_train.cli.requests import check_json, check_micro_batches, check_network, check_procs, given_overrides
-from resnext_train.config import Recipe, load_recipe, load_recipe_with_notes
+from resnext_train.cli.requests import check_json, check_procs, given_overrides
+from resnext_train.config import Recipe, check_micro_batches, load_recipe, load_recipe_with_notes
 from resnext_train.distributed.process_limits import check_socket_folder
 from resnext_train.distributed.rank import PATIENCE, this_rank
 from resnext_train.errors import InputError
+from resnext_train.models.architecture import check_network
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from resnext_train import __version__
 from resnext_train.cli import bench_parsers, parsers, prepare_parsers
 from resnext_train.cli.console_streams import UnwrittenOutputError, lose_what_stdout_does_not_take, open_console
+from resnext_train.cli.predict_parser import predict_arguments
 from resnext_train.cli.run_command import run_command
 from resnext_train.distributed.process_limits import allow_open_files, check_process_limits
 from resnext_train.distributed.rank import launcher_pid, this_rank
@@ -122,6 +123,13 @@ RESNEXT = Group(
             "requests:read_eval",
             "eval:evaluate",
             many_processes=True,
+            intermixed=True,
+        ),
+        "predict": Command(
+            "classify images",
+            predict_arguments,
+            "predict_requests:read_predict",
+            "predict:predict",
             intermixed=True,
         ),
         "info": Command(
@@ -296,6 +304,7 @@ def _refuse(unknown: Sequence[str], argv: Sequence[str], parser: ArgumentParser)
 _SYNONYMS = {
     **dict.fromkeys(("evaluate", "test", "val", "validate"), "eval"),
     **dict.fromkeys(("fit", "run"), "train"),
+    **dict.fromkeys(("classify", "infer", "inference"), "predict"),
     **dict.fromkeys(("list", "show", "models", "recipes"), "info"),
 }
 """What other tools call commands of ours."""

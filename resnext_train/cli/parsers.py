@@ -150,6 +150,11 @@ _METAVARS = {
 def add_overrides(p: ArgumentParser, shortcuts: Mapping[tuple[str, ...], str]) -> None:
     """Add overrides, and options that stand for some: names by which other trainers call them."""
     p.add_argument("overrides", nargs="*", metavar="section.key=value", help="replace a value of the recipe")
+    add_shortcuts(p, shortcuts)
+
+
+def add_shortcuts(p: ArgumentParser, shortcuts: Mapping[tuple[str, ...], str]) -> None:
+    """Add options that stand for overrides."""
     p.set_defaults(shortcuts=[])
     for options, key in shortcuts.items():
         value = _METAVARS[key]

@@ -6,17 +6,17 @@ Each `read_*` takes the parsed arguments of a command and returns what its modul
 from __future__ import annotations
 
 import os
-import re
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from resnext_train.checkpoint.resume import check_resume, continued_recipe, named_checkpoints, run_folder
+from resnext_train.checkpoint.resume import named_checkpoints, run_folder
 from resnext_train.config import (
     LoadedRecipe,
     ModelSection,
     Recipe,
+    check_micro_batches,
     find_recipe,
     load_recipe,
     load_recipe_with_notes,
@@ -25,34 +25,14 @@ from resnext_train.config import (
     recipe_from_dict_with_notes,
     run_name,
 )
-from resnext_train.distributed.rank import planned_processes, this_rank
 from resnext_train.errors import InputError
+from resnext_train.inference.checkpoint_path import checkpoint_path
 from resnext_train.inference.evaluation_request import EvaluationRequest
-from resnext_train.models.architecture import check_model
-from resnext_train.regular_file import why_no_file
+from resnext_train.models.architecture import check_model, check_network
 from resnext_train.run_dir.result_file import is_stream
 from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.training.train_request import TrainRequest, train_request
 from resnext_train.verify.resume_proof import Trial
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """A run to start or to continue."""
-
-    recipe: Recipe
-    folder: RunDir
-    resume: str
-    """auto, never, or the path of a checkpoint or of a run folder."""
-    dry_run: bool
-    notes: tuple[str, ...]
-    """What was decided for the recipe, to be said."""
-    profile: int
-    """Steps to profile."""
-
-    @property
-    def patience_seconds(self) -> float:
-        """How long ranks wait for each other, in seconds."""
-        return self.recipe.train.patience_seconds
 
 
 def read_train(args: Namespace) -> TrainRequest:
@@ -66,24 +46,11 @@ def read_train(args: Namespace) -> TrainRequest:
         continued = run_folder(str(named_checkpoints(resume)[0].parent))
     loaded = _train_recipe(args.config, continued, overrides)
     folder = continued if continued and not args.out else RunDir(Path(args.out or Path("runs") / run_name(args.config)))
-    recipe = continued_recipe(folder, loaded.recipe, resume)
-    check_network(loaded)
     check_procs(args.procs)
-    check_micro_batches(recipe, max(args.procs, this_rank().world_size, planned_processes()))
-    if not args.dry_run:  # which checks it last, so that the rest is seen
-        check_resume(folder, recipe, resume)
     if args.profile is not None and args.profile < 1:
         raise InputError(f"--profile {args.profile}: must be at least 1")
-    return TrainRequest(recipe, folder, resume, args.dry_run, loaded.notes, args.profile or 0)
-
-
-def check_network(loaded: LoadedRecipe) -> None:
-    """Check the network; a mistake gets the place in the recipe that it is in."""
-    try:
-        check_model(loaded.recipe.model)
-    except InputError as error:
-        key = re.match(r"model\.\w+(?=: )", str(error))
-        raise InputError(f"{loaded.place(key[0])}: {error}" if key else str(error)) from error
+    request = train_request(loaded, folder, resume, args.procs, args.dry_run)
+    return replace(request, profile=args.profile or 0)
 
 
 def given_overrides(args: Namespace) -> list[str]:
@@ -106,29 +73,6 @@ def _train_recipe(config: str | None, continued: RunDir | None, overrides: list[
 def check_procs(procs: int) -> None:
     if procs < 1:
         raise InputError(f"--procs {procs}: must be at least 1")
-
-
-def check_micro_batches(recipe: Recipe, world_size: int) -> None:
-    train, micro_batches = recipe.train, recipe.train.micro_batches
-    if world_size > micro_batches:
-        raise InputError(
-            f"{world_size} processes but only {micro_batches} micro-batches in a step (train.batch_size "
-            f"{train.batch_size} / train.micro_batch {train.micro_batch}); start at most {micro_batches}; or train by "
-            f"another recipe than this, and so not the paper's, scaled to {world_size} processes: "
-            f"{' '.join(_scaled(recipe, world_size))}"
-        )
-
-
-def _scaled(recipe: Recipe, world_size: int) -> list[str]:
-    """Return overrides for a batch of one micro-batch per process, by the linear scaling rule (arXiv 1706.02677).
-
-    The learning rate grows with the batch, and is reached by a warm-up of five epochs where there are more than twice
-    as many.
-    """
-    train = recipe.train
-    lr = recipe.optimizer.lr * world_size / train.micro_batches
-    warmup = ["schedule.warmup=5"] if train.epochs > 10 and recipe.schedule.warmup in (0, "0") else []
-    return [f"train.batch_size={world_size * train.micro_batch}", f"optimizer.lr={lr:.4g}", *warmup]
 
 
 def read_eval(args: Namespace) -> EvaluationRequest:
@@ -175,21 +119,19 @@ def named_checkpoint(path: str | None, words: Sequence[str] = ()) -> Path:
         if word := next((word for word in words if "=" not in word), None):
             raise InputError(f"{word}: give the run folder or the checkpoint by --ckpt, as in --ckpt {word}")
         raise InputError("--ckpt: name a run folder or a checkpoint, as in --ckpt runs/resnext50_32x4d")
-    if folder := run_folder(path):
-        if not folder.best.is_file():
-            last = f"; its last checkpoint is {folder.last}" if folder.last.is_file() else ""
-            raise InputError(f"--ckpt: run folder {path} holds no {folder.best.relative_to(folder.path)}{last}")
-        return folder.best
-    if why := why_no_file(path):
-        raise InputError(f"--ckpt: checkpoint {path} {why}")
-    return Path(path)
+    return checkpoint_path(path, "--ckpt")
 
 
 def check_json(file: str | None) -> None:
+    check_output("--json", file)
+
+
+def check_output(option: str, file: str | None) -> None:
+    """Refuse a file to write that is a folder, or in none."""
     if file and os.path.isdir(file):  # noqa: PTH112  unlike Path.is_dir: False for any odd name
-        raise InputError(f"--json: {file} is a folder; name a file")
+        raise InputError(f"{option}: {file} is a folder; name a file")
     if file and not Path(file).absolute().parent.is_dir():
-        raise InputError(f"--json: the folder of {file} does not exist; make it first")
+        raise InputError(f"{option}: the folder of {file} does not exist; make it first")
 
 
 @dataclass(frozen=True)

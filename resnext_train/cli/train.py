@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import torch
 
-from resnext_train.cli.requests import TrainRequest
 from resnext_train.cli.run_command import announce, warn
-from resnext_train.compute.backend import choices, deterministic_algorithms
+from resnext_train.compute.backend import choices
 from resnext_train.data.build_loaders import normalisation_text
 from resnext_train.data.decode.jpeg_decoder import decoder_names
 from resnext_train.data.loader_workers import worker_text
 from resnext_train.data.sampler import shard_for_rank
-from resnext_train.distributed.dist_context import connect
 from resnext_train.models.architecture import title_of
 from resnext_train.models.complexity import check_training, measure
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.run_dir.step_profiler import WARM_UP_STEPS
 from resnext_train.training import run
-from resnext_train.training.setup import SAME_COMMAND, Setup, set_up
+from resnext_train.training.setup import Setup
+from resnext_train.training.train_request import TrainRequest
 
 
 def train(request: TrainRequest) -> None:
     """Train, and print what is done and what it led to."""
-    deterministic = request.recipe.train.deterministic
-    with deterministic_algorithms(deterministic), connect(request.patience_seconds) as context:
-        setup = set_up(request.recipe, context)
-        context.check_agreement("was given", f"--out {request.folder.path} --resume {request.resume}", SAME_COMMAND)
-        if context.is_main:
+    with run.prepared(request) as setup:
+        if setup.context.is_main:
             for name, text in _description(setup, request.folder).items():
                 announce(f"{name:14s}{text}")
             _suggest_procs(setup)
@@ -39,7 +35,7 @@ def train(request: TrainRequest) -> None:
             announce("dry run: nothing was trained or written")
             return
         summary = run.train(setup, request.folder, request.resume, request.profile)
-    if context.is_main:
+    if setup.context.is_main:
         _report(summary, request.folder)
 
 

@@ -37,6 +37,16 @@ def best_label(logits: Tensor, labels: Tensor) -> Tensor:
     return ordered.gather(1, scores.argmax(1, keepdim=True)).squeeze(1)
 
 
+def best_classes(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` best classes of scores (n, classes), best first, and their probabilities in fp64, both (n, k).
+
+    With fewer classes, k is their number. Of equal scores the lower index comes first, as in `target_rank`.
+    """
+    wide = scores.double()
+    best = wide.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return best, wide.softmax(1).gather(1, best)
+
+
 @dataclass(frozen=True)
 class EvalCounts:
     """The result of an evaluation: integer counts and the summed cross-entropy; accuracies are in per cent."""

@@ -10,6 +10,7 @@ from resnext_train.config.data_sections import (
     ScaleAugment,
     SyntheticData,
 )
+from resnext_train.config.process_count import check_micro_batches
 from resnext_train.config.recipe import CheckpointSection, LogSection, ModelSection, Recipe
 from resnext_train.config.recipe_catalogue import Entry, catalogue, find_entry, read_entry
 from resnext_train.config.recipe_files import find_recipe, nearest_names, run_name, shipped_names, shipped_recipes
@@ -21,6 +22,7 @@ from resnext_train.config.recipe_loader import (
     load_recipe,
     load_recipe_with_notes,
     load_stored_recipe,
+    loaded_recipe,
     recipe_from_dict,
     recipe_from_dict_with_notes,
     recipe_schema,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from importlib import import_module
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -117,6 +119,20 @@ class Recipe(Section):
     """When checkpoints are written."""
     log: LogSection = LogSection()
     """Logging."""
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str], *overrides: str) -> Recipe:
+        """Return the recipe of a name, such as resnext50_32x4d, or of a path, with `section.key=value` overrides.
+
+        >>> Recipe.load("smoke", "train.epochs=2").train.epochs
+        2
+
+        Raises:
+            InputError: there is none, or it or an override has a mistake; with file, line and key.
+        """
+        loader: Any = import_module("resnext_train.config.recipe_loader")  # which imports this module
+        recipe: Recipe = loader.load_recipe(os.fspath(name), overrides)
+        return recipe
 
     def to_dict(self) -> dict[str, Any]:
         """Return all sections and keys as plain types."""

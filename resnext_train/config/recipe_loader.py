@@ -56,6 +56,13 @@ def load_recipe_with_notes(name: str, overrides: Sequence[str] = ()) -> LoadedRe
     return _validated(_file_layers(find_recipe(name)), overrides)
 
 
+def loaded_recipe(recipe: str | os.PathLike[str] | Recipe, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """As `load_recipe_with_notes`, of a recipe's name or path, or of a recipe itself."""
+    if isinstance(recipe, Recipe):
+        return recipe_from_dict_with_notes(recipe.to_dict(), "recipe", overrides)
+    return load_recipe_with_notes(os.fspath(recipe), overrides)
+
+
 def load_stored_recipe(path: Path) -> Recipe:
     """Return the recipe that a run folder holds.
 

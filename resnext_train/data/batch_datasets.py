@@ -107,6 +107,15 @@ class BatchBuffers:
         return batch[:count]
 
 
+def _sentence(name: str, reason: str) -> str:
+    return printable(f"{name} cannot be read: {reason}")
+
+
+def reason_in(sentence: str, name: str) -> str:
+    """Return why the image `name` cannot be read, out of a sentence of `Unreadable` about it."""
+    return sentence.removeprefix(_sentence(name, ""))
+
+
 class Unreadable:
     """Notes which images of a batch could not be read, and why."""
 
@@ -124,7 +133,7 @@ class Unreadable:
         if isinstance(error, OSError) and error.errno not in _FILE_ERRORS:
             raise OSError(error.errno, error.strerror or str(error), self._source.name(i)) from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        self.messages.append(printable(f"{self._source.name(i)} cannot be read: {reason}"))
+        self.messages.append(_sentence(self._source.name(i), reason))
 
     def failure(self) -> UnreadableImage:
         """Return what is passed in place of the batch."""

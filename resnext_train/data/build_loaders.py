@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnext_train.config import DataSection, EvalSection, FolderData, PadAugment, Recipe, ScaleAugment
-from resnext_train.data.batch_datasets import TrainBatches
+from resnext_train.data.batch_datasets import MAX_SKIPPED_IN_A_ROW, TrainBatches
 from resnext_train.data.build_sources import build_val, first_few, missing_from
 from resnext_train.data.device_loader import DeviceLoader, Loading
 from resnext_train.data.eval_batches import EvalBatch, EvalBatches
@@ -122,7 +122,7 @@ def build_evaluation(section: EvalSection, source: ImageSource, classes: tuple[s
             be used.
     """
     if section.classes is not None:
-        found = _restricted(section, user_path(section.classes), source, classes)
+        found = _restricted(section, section.classes, source, classes)
     else:
         if unknown := missing_from(source.classes, classes):
             raise InputError(f"the images have classes that the network does not know: {first_few(unknown)}")
@@ -147,13 +147,27 @@ def build_also(recipe: Recipe, classes: tuple[str, ...]) -> dict[str, Evaluation
     return found
 
 
-def _restricted(section: EvalSection, path: Path, source: ImageSource, classes: tuple[str, ...]) -> Evaluation:
-    """Restrict both the images and the predictions to the classes that the file or folder `path` names."""
+def predictable_classes(section: EvalSection, classes: tuple[str, ...]) -> tuple[tuple[str, ...], Tensor | None]:
+    """Return those of a network's `classes` that eval.classes names, and the network's outputs for them, int64.
+
+    Without eval.classes that is all of them, and None.
+
+    Raises:
+        InputError: the file or folder cannot be used, or names a class that the network does not know.
+    """
+    if section.classes is None:
+        return classes, None
+    path = user_path(section.classes)
     listed = read_class_names(path, "eval.classes")
     if unknown := missing_from(listed, classes):
         raise InputError(f"eval.classes: {path} names classes that the network does not know: {first_few(unknown)}")
     outputs = torch.tensor([classes.index(name) for name in listed]).sort().values
-    among = tuple(classes[i] for i in outputs.tolist())
+    return tuple(classes[i] for i in outputs.tolist()), outputs
+
+
+def _restricted(section: EvalSection, path: str, source: ImageSource, classes: tuple[str, ...]) -> Evaluation:
+    """Restrict both the images and the predictions to the classes that the file or folder `path` names."""
+    among, outputs = predictable_classes(section, classes)
     images = ClassImages(source, among)
     if not len(images):
         raise InputError(f"eval.classes: the data holds no image of a class that {path} names")
@@ -187,16 +201,21 @@ def build_views(section: EvalSection) -> EvalViews:
 
 
 def build_eval_loader(
-    recipe: Recipe, images: ImageSource, context: DistContext, report: Report
+    recipe: Recipe, images: ImageSource, context: DistContext, report: Report, skipped: float | None = None
 ) -> DeviceLoader[EvalBatch]:
-    """Return the loader of this rank's batches of `images`; `report` hears of those that cannot be read."""
-    views, size = build_views(recipe.eval), _images_per_batch(recipe.eval)
-    dataset = EvalBatches(images, views, size, _skips(recipe))
+    """Return the loader of this rank's batches of `images`; `report` hears of those that cannot be read.
+
+    At most `skipped` in a row are left out; None: as data.on_bad_image says.
+    """
+    if skipped is None:
+        skipped = MAX_SKIPPED_IN_A_ROW if _skips(recipe) else 0
+    views, size = build_views(recipe.eval), images_per_batch(recipe.eval)
+    dataset = EvalBatches(images, views, size, skipped)
     sampler = EvalSampler(len(images), size, context.world_size, context.rank)
     return DeviceLoader(dataset, sampler, _loading(recipe, context), context.device, report)
 
 
-def _images_per_batch(section: EvalSection) -> int:
+def images_per_batch(section: EvalSection) -> int:
     """Return how many images are loaded at once: fewer where each has several views."""
     return max(1, section.batch_size // build_views(section).loaded)
 
@@ -212,7 +231,7 @@ def check_memory(recipe: Recipe, context: DistContext, train: bool) -> None:
     if workers:
         start_method()
         check_socket_folder()
-    pixels = _images_per_batch(recipe.eval) * build_views(recipe.eval).usual_pixels
+    pixels = images_per_batch(recipe.eval) * build_views(recipe.eval).usual_pixels
     if train:
         pixels += recipe.train.micro_batch * recipe.augment.size**2
     check_shared_memory(3 * pixels, workers)

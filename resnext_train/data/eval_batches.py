@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from resnext_train.data.batch_datasets import MAX_SKIPPED_IN_A_ROW, SHARED_BUFFERS, Unreadable
+from resnext_train.data.batch_datasets import SHARED_BUFFERS, Unreadable
 from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.image_batch import LoadReport, UnreadableImage
 from resnext_train.data.sampler import BatchIndices
@@ -69,11 +69,11 @@ class EvalBatch(NamedTuple):
 class EvalBatches(Dataset[EvalBatch | UnreadableImage]):
     """Evaluation batches of `largest` images at most.
 
-    With `skip`, images that cannot be read are left out, if there are at most MAX_SKIPPED_IN_A_ROW in a row.
+    Images that cannot be read are left out, if at most `skipped` of them follow one another: by default none.
     """
 
-    def __init__(self, source: ImageSource, views: EvalViews, largest: int, skip: bool = False) -> None:
-        self.source, self.views, self.skip = source, views, skip
+    def __init__(self, source: ImageSource, views: EvalViews, largest: int, skipped: float = 0) -> None:
+        self.source, self.views, self.skipped = source, views, skipped
         self._buffers = _ViewBuffers(3 * largest * views.usual_pixels)
 
     def __getitem__(self, indices: BatchIndices) -> EvalBatch | UnreadableImage:
@@ -108,7 +108,7 @@ class EvalBatches(Dataset[EvalBatch | UnreadableImage]):
             except (BadImageError, OSError) as error:
                 unreadable.note(i, error)
                 in_a_row += 1
-                if not self.skip or in_a_row > MAX_SKIPPED_IN_A_ROW:
+                if in_a_row > self.skipped:
                     return unreadable.failure()
                 continue
             times.append(time.perf_counter())

@@ -143,6 +143,14 @@ def pick_device(local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def single_process() -> DistContext:
+    """Return the context of a process that works alone, on the first GPU or the CPU."""
+    context = DistContext(Rank(), pick_device(0))
+    if context.device.type == "cuda":
+        prepare_gpu_libraries()
+    return context
+
+
 @contextmanager
 def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
     """Join the process group that the launcher's environment describes: NCCL on GPUs, Gloo on CPUs.

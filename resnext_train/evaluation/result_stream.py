@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnext_train.compute.loss import cross_entropy_each
-from resnext_train.compute.metrics import best_label, target_rank
+from resnext_train.compute.metrics import best_classes, best_label, target_rank
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.evaluation.image_results import ImageResults, ResultSink
 
@@ -35,12 +35,10 @@ class ResultStream:
     def add(self, numbers: NDArray[np.int64], scores: Tensor, labels: Tensor) -> None:
         """Take the images `numbers` (n,) with their scores (n, classes) and labels (n,) or (n, L)."""
         label = best_label(scores, labels)
-        wide = scores.double()
-        # A stable order: of equal scores the lower class comes first, as in `target_rank`.
-        top = wide.sort(dim=1, descending=True, stable=True).indices[:, :TOP]
+        top, probabilities = best_classes(scores, TOP)
         integers = torch.cat((label.unsqueeze(1), target_rank(scores, labels).unsqueeze(1), top), 1)
         losses = cross_entropy_each(scores, label).double().unsqueeze(1)
-        self._add((numbers, integers, torch.cat((losses, wide.softmax(1).gather(1, top)), 1)))
+        self._add((numbers, integers, torch.cat((losses, probabilities), 1)))
 
     def add_nothing(self) -> None:
         """Take a batch without images."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from resnext_train.compute.backend import deterministic_algorithms, torch_refusals_explained
 from resnext_train.compute.metrics import EvalCounts
@@ -18,11 +17,8 @@ from resnext_train.data.build_loaders import (
     build_color_transform,
     build_eval_loader,
     build_evaluation,
-    build_views,
     check_memory,
-    memory_format,
     normalisation_text,
-    normalisation_warning,
 )
 from resnext_train.data.build_sources import build_train, build_val, split_folder
 from resnext_train.data.loader_workers import worker_deaths_explained
@@ -39,11 +35,10 @@ from resnext_train.evaluation.result_stream import ResultStream
 from resnext_train.evaluation.wilson import wilson_interval
 from resnext_train.inference.evaluation_outputs import EvaluationOutputs
 from resnext_train.inference.evaluation_request import EvaluationRequest
+from resnext_train.inference.predictor import built_network, doubt_about
 from resnext_train.inference.recalibration import recalibrate
 from resnext_train.inference.stored_network import StoredNetwork, read_network
 from resnext_train.models.architecture import title_of
-from resnext_train.models.complexity import measure
-from resnext_train.models.weight_conversion import CIFAR_PORT
 from resnext_train.regular_file import user_path
 from resnext_train.run_dir.console import evaluation_shown, print_line, print_warning
 from resnext_train.run_dir.result_file import write_json
@@ -77,7 +72,8 @@ def evaluate_networks(request: EvaluationRequest, context: DistContext) -> Evalu
     source = context.local_rank0_first(lambda: build_val(recipe.data))
     classes = context.run_on_all_ranks(lambda: _classes(stored, source, request.classes))
     evaluation = context.run_on_all_ranks(lambda: build_evaluation(recipe.eval, source, classes))
-    context.run_on_all_ranks(lambda: _check_sizes(stored, len(classes)))
+    for one in stored:
+        context.run_on_all_ranks(one.check_view_sizes)
     context.run_on_all_ranks(lambda: check_memory(recipe, context, train=False))
     precision = context.run_on_all_ranks(lambda: resolve_precision(recipe.train.precision, context.device))
     context.check_agreement("would compute", f"in {precision.name}", "set train.precision to one that all have")
@@ -159,25 +155,16 @@ def _classes(stored: list[StoredNetwork], source: ImageSource, listed: str | Non
     return classes
 
 
-def _check_sizes(stored: list[StoredNetwork], classes: int) -> None:
-    """Check that networks that see whole images take images of any size."""
-    views = build_views(stored[0].recipe.eval)
-    for one in stored if views.crop is None else ():
-        for side in {min(views.sides), max(views.sides)}:
-            measure(one.recipe.model, classes, side)
-
-
 class _Network:
     """A stored network, built on this rank's device."""
 
     def __init__(self, stored: StoredNetwork, classes: int, context: DistContext) -> None:
         self.stored, self.context = stored, context
-        model, origin = stored.build(classes)
-        self.model: nn.Module = model.to(context.device, memory_format=memory_format(stored.recipe))  # type: ignore[call-overload]
+        self.model, origin = built_network(stored, context.device, classes)
         if context.is_main and not stored.is_ours:
             print_line(f"weights: {origin}")
-            if f": {CIFAR_PORT}" in origin.removeprefix(str(stored.path)):
-                print_warning(f"warning: {normalisation_warning(stored.path, stored.recipe.data)}")
+            if doubt := doubt_about(stored, origin):
+                print_warning(f"warning: {doubt}")
 
     def member(self, evaluation: Evaluation) -> Member:
         """Return the network as it is evaluated, with its outputs in the order of the evaluation's classes."""

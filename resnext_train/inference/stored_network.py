@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.config import FolderData, Recipe, recipe_from_dict
+from resnext_train.data.build_loaders import build_views
 from resnext_train.data.class_titles import find_titles
 from resnext_train.errors import InputError
 from resnext_train.inference.weights_metadata import read_metadata
 from resnext_train.models.architecture import check_model
 from resnext_train.models.build_model import build_model
+from resnext_train.models.complexity import measure
 from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
 from resnext_train.regular_file import user_path
 
@@ -52,6 +54,12 @@ class StoredNetwork:
                 f"{self.path} has {classes_in(self.weights, self.recipe.model)} classes, but the names of {known} are "
                 "known; name all of them in order by --classes"
             )
+
+    def check_view_sizes(self) -> None:
+        """Refuse a protocol that shows whole images to a network that does not take images of any size."""
+        views = build_views(self.recipe.eval)
+        for side in {min(views.sides), max(views.sides)} if views.crop is None else ():
+            measure(self.recipe.model, self.outputs, side)
 
     @property
     def outputs(self) -> int:

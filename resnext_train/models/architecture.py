@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from resnext_train.config import ModelSection, nearest_names, shipped_names
+from resnext_train.config import LoadedRecipe, ModelSection, nearest_names, shipped_names
 from resnext_train.errors import InputError
 
 Block = Literal["basic", "bottleneck"]
@@ -139,6 +139,19 @@ def check_model(section: ModelSection) -> None:
         architecture_of(section)
         if section.auxiliary_weight is not None:
             raise InputError(f"model.auxiliary_weight: {section.arch} has no auxiliary classifiers; remove it")
+
+
+def check_network(loaded: LoadedRecipe) -> None:
+    """Check a recipe's network; a mistake gets the place in the recipe that it is in.
+
+    Raises:
+        InputError: see `check_model`.
+    """
+    try:
+        check_model(loaded.recipe.model)
+    except InputError as error:
+        key = re.match(r"model\.\w+(?=: )", str(error))
+        raise InputError(f"{loaded.place(key[0])}: {error}" if key else str(error)) from error
 
 
 def architecture_of(section: ModelSection) -> Architecture:

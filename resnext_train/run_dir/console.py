@@ -168,7 +168,7 @@ class ConsoleSink:
 
 
 def evaluation_shown(
-    batches: Iterable[_Batch], images: int, ranks: int, is_shown: bool, name: str = ""
+    batches: Iterable[_Batch], images: int, ranks: int, is_shown: bool, name: str = "", verb: str = "evaluating"
 ) -> Generator[_Batch, None, None]:
     """Yield this rank's `batches`, and show how many of the `images` all ranks have gone through, of the set `name`.
 
@@ -177,8 +177,8 @@ def evaluation_shown(
     if not is_shown:
         yield from batches
         return
-    what = f"evaluating {name}" if name else "evaluating"
-    progress, done = Progress((what, "evaluating"), images), 0
+    what = f"{verb} {name}" if name else verb
+    progress, done = Progress((what, verb), images), 0
     started = printed = time.monotonic()
     try:
         for batch in batches:

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
+from resnext_train.compute.backend import deterministic_algorithms
+from resnext_train.distributed.dist_context import connect
 from resnext_train.distributed.stop_signals import StopSignals
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.run_dir.step_profiler import StepProfiler
 from resnext_train.training.saved_run import load_saved_run
-from resnext_train.training.setup import Setup
+from resnext_train.training.setup import SAME_COMMAND, Setup, set_up
+from resnext_train.training.train_request import TrainRequest
 from resnext_train.training.trainer import Trainer
+
+
+@contextmanager
+def prepared(request: TrainRequest) -> Iterator[Setup]:
+    """Connect the ranks, and apply the recipe to its data and to them; inside, they train. Every rank calls this.
+
+    Raises:
+        InputError: see `connect` and `set_up`.
+        FaultError: while inside, a rank or the connection to it is gone.
+    """
+    recipe = request.recipe
+    with deterministic_algorithms(recipe.train.deterministic), connect(request.patience_seconds) as context:
+        setup = set_up(recipe, context)
+        context.check_agreement("was given", f"--out {request.folder.path} --resume {request.resume}", SAME_COMMAND)
+        yield setup
 
 
 def train(setup: Setup, folder: RunDir, resume: str, profile: int = 0) -> dict[str, Any]:

@@ -21,6 +21,10 @@ def evaluate(argv: Sequence[str]) -> int:
     return main(["eval", *argv])
 
 
+def predict(argv: Sequence[str]) -> int:
+    return main(["predict", *argv])
+
+
 def info(argv: Sequence[str]) -> int:
     return main(["info", *argv])
 

@@ -29,7 +29,12 @@ def read_size(data: bytes | bytearray) -> tuple[int, int]:
 def decode_with_pillow(data: bytes | bytearray) -> Tensor:
     """Decode to uint8 RGB (3, H, W); of several frames the first. Raises BadImageError."""
     with _opened(data) as image:
-        pixels = np.array(_eight_bit(image).convert("RGB"))
+        return pixels_of(image)
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """Return the pixels of an image of Pillow, uint8 RGB (3, H, W). Raises what Pillow's readers raise."""
+    pixels = np.array(_eight_bit(image).convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

@@ -33,7 +33,7 @@ def class_folders(root: Path) -> list[str]:
     Raises:
         InputError: it cannot be read.
     """
-    return sorted(entry.name for entry in _entries(root) if _is_folder(entry) and not entry.name.startswith("."))
+    return sorted(entry.name for entry in _entries(root) if is_folder(entry) and not entry.name.startswith("."))
 
 
 def scan_folder(root: Path) -> FolderScan:
@@ -52,7 +52,7 @@ def scan_folder(root: Path) -> FolderScan:
         raise InputError(f"data folder {root} not found{there}; set data.root to a folder that holds train/ and val/")
     classes = class_folders(root)
     if not classes:
-        loose = sum(_is_image(entry.name) for entry in _entries(root))
+        loose = sum(is_image(entry.name) for entry in _entries(root))
         found = (
             f"{loose} images but no class folders; sort them into one folder per class" if loose else "no class folders"
         )
@@ -67,7 +67,8 @@ def scan_folder(root: Path) -> FolderScan:
     return FolderScan(classes, files, walk.folders, walk.skipped)
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Return whether a file of this name is taken for an image: by its ending, and not if it is hidden."""
     return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
 
 
@@ -78,7 +79,7 @@ class _Walk:
         self._root = root
         self.folders = {".": root.stat().st_mtime_ns}
         self.skipped: list[str] = []
-        self._read = _folders_that_hold(root)
+        self._read = folders_that_hold(root)
         self._states = {name: os.stat(f"{root}/{name}") for name in classes}  # noqa: PTH116  without a Path: faster
         self._classes: dict[_Identity, str] = {}
         for name, state in self._states.items():
@@ -112,13 +113,13 @@ class _Walk:
             self.folders[folder] = state.st_mtime_ns
             prefix = os.fsencode(folder) + b"/"
             for entry in _entries(f"{self._root}/{folder}"):
-                if _is_folder(entry):
+                if is_folder(entry):
                     path = f"{folder}/{entry.name}"
                     if entry.is_symlink():
                         links.append(path)
                     elif self._is_new(path, inner := os.stat(entry.path)):  # noqa: PTH116  as above
                         rest.append((path, inner))
-                elif _is_image(entry.name):
+                elif is_image(entry.name):
                     files.append(prefix + os.fsencode(entry.name))
         return files, sorted(links)
 
@@ -137,7 +138,8 @@ class _Walk:
             raise InputError(f"{self._root / one} and {self._root / other} are one folder of two classes; remove one")
 
 
-def _folders_that_hold(root: Path) -> set[_Identity]:
+def folders_that_hold(root: Path) -> set[_Identity]:
+    """Return a folder and all above it, by device and inode."""
     resolved = root.resolve()
     found = set()
     for folder in (resolved, *resolved.parents):
@@ -161,7 +163,8 @@ def _first(folder: Path, most: int = 4) -> str:
     return f"{', '.join(names[:most])}{more}" if names else "nothing"
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself

@@ -15,7 +15,7 @@ from resnext_train.cli.main import Command, Group, find_command, main, parser_of
 from resnext_train.cli.run_command import run_command
 from resnext_train.distributed.rank import Rank
 
-COMMANDS = {"train", "eval", "info", "export", "prepare", "bench", "verify"}
+COMMANDS = {"train", "eval", "predict", "info", "export", "prepare", "bench", "verify"}
 
 
 def all_commands(words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -104,6 +104,7 @@ def test_help_imports_neither_torch_nor_pydantic() -> None:
         ("eval --procs 2 --ckpt nowhere.pt", "nowhere.pt"),
         ("eval --ckpt nowhere.pt", "nowhere.pt"),
         ("export --ckpt nowhere.pt --out x.pth", "nowhere.pt"),
+        ("predict --ckpt nowhere.pt x.jpg", "nowhere.pt"),
         ("info resnet51", "resnet51"),
         ("prepare pack a b --tier raw --size 7", "--size 7"),
         ("bench data --config smoke --rounds 0", "--rounds 0"),

@@ -20,6 +20,7 @@ SENTENCES = {
     "train --config smoke lr=3": "override 'lr=3': overrides are written section.key=value, such as train.epochs=10; "
     "did you mean optimizer.lr=3?",
     "eval --ckpt nowhere.pt": "--ckpt: checkpoint nowhere.pt not found",
+    "predict --ckpt nowhere.pt a.jpg": "--ckpt: checkpoint nowhere.pt not found",
     "info --match resnet50": "--match NETWORK and --cardinality C belong together: --match resnet50 --cardinality 16",
     "export --ckpt nowhere.pt --out w.pth": "--ckpt: checkpoint nowhere.pt not found",
     "prepare pack images pack --size 256": "--size is for --tier resized and raw; tier exact keeps every pixel",
