@@ -21,7 +21,6 @@ from torchvision.transforms import v2
 import resnext_train as rt
 from helpers.images import save_image
 from resnext_train.errors import InputError
-from resnext_train.inference import class_names
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = ("model.arch=resnet10", "model.blocks=[1,1,1,1]", "eval.resize=40", "eval.crop=32", "train.precision=fp32")
@@ -180,14 +179,13 @@ def test_what_is_no_image_is_refused(foreign: tuple[Path, nn.Module], files: lis
     assert classifier.predict([]) == []
 
 
-def test_classes_and_titles(
-    foreign: tuple[Path, nn.Module], files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_classes_and_titles(foreign: tuple[Path, nn.Module], files: list[Path], tmp_path: Path) -> None:
     path, network = foreign
     (tmp_path / "six.txt").write_text("\n".join("abcdef"))
     (tmp_path / "some.txt").write_text("e\nb")
-    monkeypatch.setattr(class_names, "find_titles", lambda classes, root: TITLES)
-    classifier = load(path, f"eval.classes={tmp_path / 'some.txt'}", classes=tmp_path / "six.txt")
+    (tmp_path / "titles.txt").write_text("\n".join(map("\t".join, zip("abcdef", TITLES, strict=True))))
+    overrides = [f"eval.classes={tmp_path / 'some.txt'}", f"data.titles={tmp_path / 'titles.txt'}"]
+    classifier = load(path, *overrides, classes=tmp_path / "six.txt")
     assert classifier.classes == tuple("abcdef")
     prediction = classifier.predict(files[0])
     with torch.no_grad():
