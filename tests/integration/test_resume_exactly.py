@@ -21,7 +21,6 @@ from helpers.runs import (
     comparable,
     equal_runs,
     events,
-    run_module,
     start_run,
     state_of,
     wait_for_step,
@@ -277,7 +276,7 @@ def test_a_process_with_loader_processes_exits_75_in_time_and_continues(tmp_path
     assert job.returncode == 75, text
     assert "Traceback" not in text
     assert state_of(out)["status"] == "preempted"
-    run_module("train", *OPTIONS, long, "--out", str(out))
-    run_command(train, 1, *OPTIONS, long, "--out", str(whole))
+    for folder in (out, whole):
+        run_command(train, 1, *OPTIONS, long, "--out", str(folder))
     assert state_of(out) == {"status": "done", "step": 36}
     assert equal_runs(out, whole)
