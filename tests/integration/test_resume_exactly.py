@@ -214,7 +214,7 @@ CASES = {
     "1-killed-between-its-epochs": (1, [Killed(5)], ["log.tensorboard=true"]),
     "1-killed-several-times": (1, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
     "2-killed-several-times": (2, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
-    "4-killed-several-times": (4, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
+    "4-killed": (4, [Killed(5)], [EVERY_STEP]),
     "1-stopped-twice": (1, [Stopped(1, HUP), Stopped(5, INT)], []),
     "2-stopped-by-each": (2, [Stopped(2, USR1), Stopped(7, TERM, rank=1)], []),
     "4-stopped-by-one": (4, [Stopped(4, USR1, rank=2)], []),
