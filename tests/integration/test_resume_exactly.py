@@ -214,10 +214,9 @@ CASES = {
     "1-killed-between-its-epochs": (1, [Killed(5)], ["log.tensorboard=true"]),
     "1-killed-several-times": (1, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
     "2-killed-several-times": (2, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
-    "4-killed": (4, [Killed(5)], [EVERY_STEP]),
+    "4-cut-stopped-by-one-and-killed": (4, [Cut(2), Stopped(4, USR1, rank=2), Killed(8)], [EVERY_STEP]),
     "1-stopped-twice": (1, [Stopped(1, HUP), Stopped(5, INT)], []),
     "2-stopped-by-each": (2, [Stopped(2, USR1), Stopped(7, TERM, rank=1)], []),
-    "4-stopped-by-one": (4, [Stopped(4, USR1, rank=2)], []),
     "1-stopped-in-evaluations": (1, [StoppedInEvaluation(1), StoppedInEvaluation(3)], []),
     "2-stopped-in-an-evaluation": (2, [StoppedInEvaluation(2)], []),
     "1-killed-around-evaluations": (
@@ -229,7 +228,6 @@ CASES = {
     "1-killed-before-the-second-rename": (1, [KilledAtEvaluation(1, "rename")], ["log.tensorboard=true"]),
     "1-stopped-and-damaged": (1, [Damaged(5, TERM)], ["checkpoint.every_steps=2"]),
     "1-cut-in-mid-epoch": (1, [Cut(4)], []),
-    "4-cut-in-mid-epoch": (4, [Cut(5)], []),
 }
 """The number of processes, the ends, one after another, and overrides of all runs."""
 
