@@ -30,7 +30,8 @@ def check_consistent(result: dict[str, Any], world_size: int) -> None:
     assert list(ms) == list(PARTS)
     assert all(value >= 0 for value in ms.values())
     assert sum(ms.values()) == pytest.approx(result["step_ms"])
-    assert all(ms[name] > 0 for name in ("color", "forward", "loss", "backward", "optimizer", "rest"))
+    assert all(ms[name] > 0 for name in ("color", "forward", "loss", "optimizer", "rest"))
+    assert ms["backward"] + ms["all_reduce"] > 0, "on a busy machine the one may seem to take all of the other"
     for rate in result["rates"].values():
         assert 0 < rate["lowest"] <= rate["median"] <= rate["highest"]
         assert len(rate["rounds"]) == m["rounds"]
