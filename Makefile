@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 20
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal
+# Tests start many processes: the modules that one has compiled, another need not.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test coverage mutation fuzz lint format schema gpu-check clean
+.PHONY: help demo check quick test coverage mutation fuzz lint format schema gpu-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +17,10 @@ demo: .venv/installed ## Train a small ResNeXt on synthetic images for about hal
 		"evaluate again   $(BIN)/resnext eval --ckpt $$out" \
 		"your own images  $(BIN)/resnext train --config resnet18 --data /path/to/images --dry-run"
 
-check: lint ## Check style and types, and run the quick unit tests: under two minutes on two cores
+check: .venv/installed-dev ## Check style and types, and run the quick unit tests: under two minutes on two cores
+	@$(MAKE) --no-print-directory -j2 lint quick
+
+quick: .venv/installed-dev
 	$(PYTEST) tests/unit -m "not slow"
 
 test: .venv/installed-dev ## Run the whole test suite

@@ -17,6 +17,7 @@ from helpers.commands import Command, Refuses, train
 from helpers.images import MakeCifar, save_image, write_pickle
 from helpers.runs import RUN
 from helpers.shared import made_once
+from resnext_train.distributed.usable_cores import usable_cores
 
 collect_ignore_glob = []
 try:
@@ -29,6 +30,12 @@ else:
     settings.register_profile("same", derandomize=True, database=None, deadline=None, max_examples=60)
     settings.register_profile("deep", deadline=None, max_examples=5000)
     settings.load_profile("same")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """Start one worker more than there are cores, as some tests wait: for other processes, disks or a time to pass."""
+    return usable_cores() + 1
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -26,7 +26,7 @@ from resnext_train.training.setup import set_up
 Work = Callable[..., Any]
 _LIMIT = 120.0
 """Seconds that ranks may take."""
-_PRELOADED = ["resnext_train.training.run", "resnext_train.models.complexity", "torch._dynamo"]
+PRELOADED = ["resnext_train.training.run", "resnext_train.models.complexity", "torch._dynamo"]
 """What ranks find imported; the optimizers of torch import the last, which takes longest."""
 
 
@@ -112,7 +112,7 @@ def train_ranks(
 
 def _start(world_size: int, job: Callable[[int], tuple[Any, ...]]) -> list[ForkServerProcess]:
     mp_context = multiprocessing.get_context("forkserver")
-    mp_context.set_forkserver_preload(_PRELOADED)
+    mp_context.set_forkserver_preload(PRELOADED)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

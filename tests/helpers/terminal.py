@@ -3,32 +3,59 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
+import select
 import struct
+import sys
 import termios
-from collections.abc import Mapping, Sequence
-from subprocess import Popen
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from helpers.commands import Command
+from helpers.ranks import start_command
 
 
-def on_terminal(command: Sequence[str], columns: int, env: Mapping[str, str] = os.environ, **streams: int) -> str:
-    """Run a command on a terminal of so many columns, but for the given streams; return what was written to it."""
+def on_terminal(
+    command: Command,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    stdout: Path | None = None,
+    stderr: Path | None = None,
+) -> str:
+    """Run a command on a terminal of 80 columns, but for the streams given as files; what was written to it."""
     own, other = pty.openpty()
-    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    places = {"stdin": other, "stdout": other, "stderr": other} | streams
-    wanted = {k: v for k, v in env.items() if k not in ("COLUMNS", "LINES")} | {"TERM": "xterm"}
-    process = Popen(command, env=wanted, **places)  # type: ignore[call-overload]
-    os.close(other)
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    places = [Path(os.ttyname(other)), stdout, stderr]
+    (process,) = start_command(command, 1, *arguments, prepare=partial(_use, places, dict(env or {})))
     written = b""
-    try:
-        while chunk := os.read(own, 1 << 16):
-            written += chunk
-    except OSError:  # how Linux says that nobody writes any more
-        pass
-    process.wait(60)
-    os.close(own)
+    while process.is_alive() or select.select([own], [], [], 0)[0]:
+        if select.select([own], [], [], 0.05)[0]:
+            written += os.read(own, 1 << 16)
+    for end in (own, other):
+        os.close(end)
     return written.decode()
+
+
+def _use(places: list[Path | None], env: Mapping[str, str]) -> None:
+    """Open the streams of this process anew, as an interpreter does that is started on a terminal."""
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+    os.environ |= {"TERM": "xterm", **env}
+    for number, place in enumerate(places):
+        file = os.open(place or places[0] or os.devnull, os.O_RDWR | os.O_CREAT)
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdout = sys.__stdout__ = _stream(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _stream(2)  # type: ignore[misc]
+
+
+def _stream(number: int) -> io.TextIOWrapper:
+    raw = io.FileIO(number, "w", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", line_buffering=os.isatty(number) or number == 2)
 
 
 def screens(written: str) -> list[str]:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.commands import Command, info, prepare, train
 from helpers.images import save_image
-from helpers.runs import RUN, environment, events, module, run_module, start_module
+from helpers.ranks import exit_codes, start_command
+from helpers.runs import RUN, environment, equal_runs, events, module, run_module, start_module
 
 pytestmark = pytest.mark.slow
 
@@ -82,36 +84,57 @@ def in_shell(arguments: list[str], streams: str, cwd: Path) -> subprocess.Popen[
     return subprocess.Popen(["bash", "-c", line], cwd=cwd, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
+def print_to_a_full_disk() -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+
+def print_to_nobody() -> None:
+    reader, writer = os.pipe()
+    os.dup2(writer, 1)
+    os.close(writer)
+    os.close(reader)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_no_console_ends_a_run(tmp_path: Path) -> None:
-    consoles = {
-        "full": "--procs 2 >/dev/full 2>/dev/full",
-        "closed": ">&- 2>&- <&-",
-        "gone": "| true",
-    }
+def test_no_console_ends_a_run(whole: Path, tmp_path: Path) -> None:
+    consoles = {"full": "--procs 2 >/dev/full 2>/dev/full", "closed": ">&- 2>&- <&-"}
     runs = {n: in_shell(["train", *RUN, "--out", n], streams, tmp_path) for n, streams in consoles.items()}
-    for name, run in runs.items():
-        error = run.communicate(timeout=120)[1]
-        assert run.returncode == 0, (name, error)
+    out = ["--out", str(tmp_path / "gone")]
+    gone = start_command(train, 1, *RUN, *out, prepare=print_to_nobody, output=tmp_path / "stderr")
+    errors = {n: run.communicate(timeout=120)[1] for n, run in runs.items()}
+    assert exit_codes(gone) == [0]
+    assert {n: run.returncode for n, run in runs.items()} == {"full": 0, "closed": 0}, errors
+    for name, error in {**errors, "gone": (tmp_path / "stderr").read_text()}.items():
         assert "Traceback" not in error
         assert "Exception" not in error
+        assert equal_runs(tmp_path / name, whole)
         assert [e["step"] for e in events(tmp_path / name, "step")] == [2, 4, 6]
 
 
+CANNOT_BE_WRITTEN = r"resnext.*: error: .*No space left on device\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize(
-    ("arguments", "unbuffered"),
-    [(["info"], ""), (["--help"], ""), (["--help"], "1"), (["train", *RUN, "--dry-run"], "")],
-    ids=["info", "help", "help, unbuffered", "train"],
-)
-def test_output_that_cannot_be_written_is_one_sentence(
-    arguments: list[str], unbuffered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_that_cannot_be_written_is_one_sentence(
+    unbuffered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor does the interpreter complain in its last moment."""
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
-    command = in_shell(arguments, ">/dev/full", tmp_path)
+    command = in_shell(["--help"], ">/dev/full", tmp_path)
     error = command.communicate(timeout=60)[1]
     assert command.returncode == 1
-    assert re.fullmatch(r"resnext.*: error: .*No space left on device\n", error), error
+    assert re.fullmatch(CANNOT_BE_WRITTEN, error), error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("command", "arguments"), [(info, []), (train, [*RUN, "--dry-run"])])
+def test_results_that_cannot_be_written_are_one_sentence(
+    command: Command, arguments: list[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "stderr"
+    assert exit_codes(start_command(command, 1, *arguments, prepare=print_to_a_full_disk, output=output)) == [1]
+    assert re.fullmatch(CANNOT_BE_WRITTEN, output.read_text()), output.read_text()
 
 
 def test_a_terminal_is_shown_names_that_are_no_text_as_text(tmp_path: Path) -> None:
@@ -119,9 +142,9 @@ def test_a_terminal_is_shown_names_that_are_no_text_as_text(tmp_path: Path) -> N
     for name in names:
         save_image(tmp_path / "val\x1b[31m\n" / name / f"{name}.JPEG")
         (tmp_path / "val\x1b[31m\n" / name / f"bad{name}.JPEG").write_bytes(b"no image")
-    done = start_module("prepare", "check", str(tmp_path / "val\x1b[31m\n"), "--workers", "1")
-    assert done.returncode == 1
-    lines = done.stdout.rstrip("\n").split("\n")
+    output = tmp_path / "output"
+    folder = str(tmp_path / "val\x1b[31m\n")
+    assert exit_codes(start_command(prepare, 1, "check", folder, "--workers", "1", output=output)) == [1]
+    lines = output.read_text().rstrip("\n").split("\n")
     assert all(line.isprintable() for line in lines)
     assert len(lines) == len(names) + 1
-    assert "Traceback" not in done.stderr

@@ -27,20 +27,19 @@ QUICK = "keep_alive_interval=1,keep_alive_max_attempt=4,last_call_timeout=1"
 
 
 class Launch:
-    """One command line, for host 0 or 1."""
+    """The command lines of both hosts, which differ in their number of processes at most."""
 
-    def __init__(self, hosts: Hosts, out: Path, nodes: str, procs: int) -> None:
-        self.hosts, self.out = hosts, out
+    def __init__(self, hosts: Hosts, out: Path, nodes: str, procs: tuple[int, int]) -> None:
+        self.hosts, self.out, self._procs = hosts, out, procs
         out.mkdir(parents=True)
         # Spares the check of a new run, which test_launchers.py tests.
         (out / "state.json").write_text('{"status": "running", "step": 0}\n')
-        self.command = [str(LAUNCHER), "--nodes", nodes, "--head", hosts.addresses[0], "--procs", str(procs)]
-        self.command += ["--rdzv-conf", QUICK, "--", "--config", "smoke.yaml", "--out", str(out), *OPTIONS]
+        self._launcher = [str(LAUNCHER), "--nodes", nodes, "--head", hosts.addresses[0], "--rdzv-conf", QUICK]
+        self._run = ["--", "--config", "smoke.yaml", "--out", str(out), *OPTIONS]
 
     def start(self, host: int) -> subprocess.Popen[bytes]:
-        return self.hosts.start(
-            host, self.command, self._output(host), {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
-        )
+        command = [*self._launcher, "--procs", str(self._procs[host]), *self._run]
+        return self.hosts.start(host, command, self._output(host), {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable})
 
     def until(self, what: Callable[[], Any], *processes: subprocess.Popen[bytes]) -> None:
         """Wait for `what` while `processes` run."""
@@ -74,23 +73,23 @@ def measured(run: Path, kind: str, *names: str) -> list[list[Any]]:
 
 
 def test_two_hosts_train_as_one_does_and_continue_when_a_lost_one_returns(tmp_path: Path) -> None:
-    """Two processes on each of two hosts take the very steps of four on one, before a host is lost and after."""
+    """One process on a host and two on another take the very steps of three on one, before one is lost and after."""
     one, out = tmp_path / "one", tmp_path / "two" / "run"
     with two_hosts() as hosts:
-        launch = Launch(hosts, out, "2", 2)
+        launch = Launch(hosts, out, "2", (1, 2))
         first, second = launch.start(0), launch.start(1)
         launch.until((out / "checkpoints" / "epoch_0001.pt").exists, first, second)
         hosts.kill(1)
         second.wait()
         launch.finish(first, launch.start(1))
-    run_ranks(train_ranks, 4, tmp_path, one, OPTIONS)
+    run_ranks(train_ranks, 3, tmp_path, one, OPTIONS)
     assert same(weights(one / "checkpoints" / "last.pt"), weights(out / "checkpoints" / "last.pt"))
     names = ("epoch", "step", "train_loss", "val_count", "val_top1_correct", "val_loss")
     assert measured(out, "epoch", *names) == measured(one, "epoch", *names)
     assert measured(out, "step", "step", "loss") == measured(one, "step", "step", "loss")
     assert measured(out, "epoch", "epoch", "step", "val_count") == [[1, 3, 37], [2, 6, 37]]
     starts = measured(out, "start", "world_size", "step")
-    assert [world_size for world_size, _ in starts] == [4, 4]
+    assert [world_size for world_size, _ in starts] == [3, 3]
     assert 3 <= starts[1][1] < 6, "continued from the last checkpoint"
     assert json.loads((out / "state.json").read_text())["status"] == "done"
     assert json.loads((out / "summary.json").read_text())["last"]["count"] == 37
@@ -100,7 +99,7 @@ def test_with_a_range_of_hosts_the_one_that_is_left_goes_on_alone(tmp_path: Path
     """One process on each of two hosts, and then one, is bit-identical to a single process throughout."""
     one, out = tmp_path / "one", tmp_path / "two" / "run"
     with two_hosts() as hosts:
-        launch = Launch(hosts, out, "1:2", 1)
+        launch = Launch(hosts, out, "1:2", (1, 1))
         first, second = launch.start(0), launch.start(1)
         launch.until((out / "checkpoints" / "last.pt").exists, first, second)
         hosts.kill(1)

@@ -112,14 +112,16 @@ class Job:
 def slow_saves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Job, Job]]:
     """Two runs in a save of 33 s. All tests of this module start them; the last one sees how they end.
 
-    The first has got a signal, and its ranks wait for the save. The second rank of the other is killed meanwhile.
+    The first has got a signal, and its ranks wait for the save. The signal goes to the process group, as a terminal
+    sends it: the ranks are not in the group, the launcher alone passes it on. The second rank of the other is killed
+    meanwhile.
     """
     folder = tmp_path_factory.mktemp("slow")
     stopped, broken = Job(folder / "stopped"), Job(folder / "broken", "checkpoint.every_steps=5")
     for job in (stopped, broken):
         job.wait_for_step()
         job.slow_saves()
-    os.kill(stopped.pid, signal.SIGTERM)
+    os.killpg(stopped.pid, signal.SIGINT)
     broken.wait_for_slow_save()
     os.kill(broken.ranks[1], signal.SIGKILL)
     yield stopped, broken
@@ -135,25 +137,6 @@ def assert_saved(job: Job, output: str, by: str) -> None:
     saved = torch.load(job.out / "checkpoints" / "last.pt", weights_only=True)
     assert saved["progress"]["step"] == state["step"] == len(events(job.out, "step"))
     assert "Traceback" not in output
-
-
-def test_a_signal_to_the_process_group_saves_the_run_once(tmp_path: Path) -> None:
-    """As a terminal sends it. The ranks are not in the group: the launcher alone passes it on."""
-    job = Job(tmp_path)
-    job.wait_for_step()
-    os.killpg(job.pid, signal.SIGINT)
-    code, output = job.end()
-    assert code == 75, output
-    assert_saved(job, output, "SIGINT")
-
-
-def test_a_signal_to_one_rank_saves_the_run(tmp_path: Path) -> None:
-    job = Job(tmp_path)
-    job.wait_for_step()
-    os.kill(job.ranks[1], signal.SIGUSR1)
-    code, output = job.end()
-    assert code == 75, output
-    assert_saved(job, output, "SIGUSR1")
 
 
 def test_an_interrupt_before_the_ranks_can_take_it_is_one_line_and_130(tmp_path: Path) -> None:
@@ -212,7 +195,7 @@ def test_a_signal_to_the_launcher_waits_for_a_save_of_33_seconds(slow_saves: tup
     stopped, broken = slow_saves
     code, output = stopped.end()
     assert code == 75, output
-    assert_saved(stopped, output, "SIGTERM")
+    assert_saved(stopped, output, "SIGINT")
     code, output = broken.end()
     assert code == 1, output
     assert "process 1 of 2" in output

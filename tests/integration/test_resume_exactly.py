@@ -21,7 +21,6 @@ from helpers.runs import (
     comparable,
     equal_runs,
     events,
-    run_module,
     start_run,
     state_of,
     wait_for_step,
@@ -213,10 +212,9 @@ CASES = {
     "1-killed-between-its-epochs": (1, [Killed(5)], ["log.tensorboard=true"]),
     "1-killed-several-times": (1, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
     "2-killed-several-times": (2, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
-    "4-killed-several-times": (4, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
+    "4-cut-stopped-by-one-and-killed": (4, [Cut(2), Stopped(4, USR1, rank=2), Killed(8)], [EVERY_STEP]),
     "1-stopped-twice": (1, [Stopped(1, HUP), Stopped(5, INT)], []),
     "2-stopped-by-each": (2, [Stopped(2, USR1), Stopped(7, TERM, rank=1)], []),
-    "4-stopped-by-one": (4, [Stopped(4, USR1, rank=2)], []),
     "1-stopped-in-evaluations": (1, [StoppedInEvaluation(1), StoppedInEvaluation(3)], []),
     "2-stopped-in-an-evaluation": (2, [StoppedInEvaluation(2)], []),
     "1-killed-around-evaluations": (
@@ -228,7 +226,6 @@ CASES = {
     "1-killed-before-the-second-rename": (1, [KilledAtEvaluation(1, "rename")], ["log.tensorboard=true"]),
     "1-stopped-and-damaged": (1, [Damaged(5, TERM)], ["checkpoint.every_steps=2"]),
     "1-cut-in-mid-epoch": (1, [Cut(4)], []),
-    "4-cut-in-mid-epoch": (4, [Cut(5)], []),
 }
 """The number of processes, the ends, one after another, and overrides of all runs."""
 
@@ -275,7 +272,7 @@ def test_a_process_with_loader_processes_exits_75_in_time_and_continues(tmp_path
     assert job.returncode == 75, text
     assert "Traceback" not in text
     assert state_of(out)["status"] == "preempted"
-    run_module("train", *OPTIONS, long, "--out", str(out))
-    run_command(train, 1, *OPTIONS, long, "--out", str(whole))
+    for folder in (out, whole):
+        run_command(train, 1, *OPTIONS, long, "--out", str(folder))
     assert state_of(out) == {"status": "done", "step": 36}
     assert equal_runs(out, whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from scripts.gpu_check import __main__ as command
 from scripts.gpu_check import parity, speed
+from scripts.gpu_check.environment import describe
 from scripts.gpu_check.report import CannotRunHereError, Host, Report
 from scripts.gpu_check.runner import Stage, exit_code, run_stages
 
@@ -140,21 +142,27 @@ def test_stages_run_on_a_cpu(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert "1 passed, 0 failed, 1 skipped on cpu" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("torch_of_the_host", [None, "raise ImportError('libcuda.so.1: no such file')"])
 def test_without_a_gpu_nothing_is_checked_unless_the_cpu_is_asked_for(
-    torch_of_the_host: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    if torch_of_the_host:
-        (tmp_path / "torch.py").write_text(torch_of_the_host)
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        told = "gpu_check: ImportError: libcuda.so.1: no such file\n"
-    else:
-        why = "torch sees no GPU on this host" if torch.version.cuda else "this torch is built without CUDA"
-        told = f"gpu_check: {why}; what a CPU can show: --device cpu\n"
+    """What the process that describes the host would say: it is asked here, where torch is imported."""
+    described = subprocess.CompletedProcess([], 0, json.dumps(describe()), "")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **_: described)
+    why = "torch sees no GPU on this host" if torch.version.cuda else "this torch is built without CUDA"
     out = tmp_path / "gpu.json"
     assert command.main(["--stages", "tests", "--out", str(out)]) == 1
-    assert capsys.readouterr() == ("", told)
+    assert capsys.readouterr() == ("", f"gpu_check: {why}; what a CPU can show: --device cpu\n")
+    assert not out.exists()
+
+
+def test_without_a_torch_that_can_be_imported_nothing_is_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libcuda.so.1: no such file')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    out = tmp_path / "gpu.json"
+    assert command.main(["--stages", "tests", "--out", str(out)]) == 1
+    assert capsys.readouterr() == ("", "gpu_check: ImportError: libcuda.so.1: no such file\n")
     assert not out.exists()
 
 

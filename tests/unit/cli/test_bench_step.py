@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers.commands import Refuses, bench
-from helpers.ranks import run_ranks
+from helpers.ranks import run_command, run_ranks
 from helpers.runs import SMALL
 from resnext_train.bench import bench_step
 from resnext_train.bench.step_cost import flop_of, traffic_of
@@ -30,7 +30,8 @@ def check_consistent(result: dict[str, Any], world_size: int) -> None:
     assert list(ms) == list(PARTS)
     assert all(value >= 0 for value in ms.values())
     assert sum(ms.values()) == pytest.approx(result["step_ms"])
-    assert all(ms[name] > 0 for name in ("color", "forward", "loss", "backward", "optimizer", "rest"))
+    assert all(ms[name] > 0 for name in ("color", "forward", "loss", "optimizer", "rest"))
+    assert ms["backward"] + ms["all_reduce"] > 0, "on a busy machine the one may seem to take all of the other"
     for rate in result["rates"].values():
         assert 0 < rate["lowest"] <= rate["median"] <= rate["highest"]
         assert len(rate["rounds"]) == m["rounds"]
@@ -65,10 +66,30 @@ def test_a_step_by_parts_beside_a_bare_loop(
         assert told in out
 
 
+STAND_IN = """#!/bin/sh
+test "$1 $2 $3 $4" = "-m resnext_train bench step" || exit 1
+echo "$@" >> "$0.calls"
+while test $# -gt 4; do shift; done
+cp "${0%/*}/$2.json" "$4"
+"""
+"""Stands for python: `bench step ... --procs N --json FILE`, which ranks that import nothing have measured before."""
+
+
 @pytest.mark.slow
-def test_more_processes_take_the_same_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "scaling.json"
-    assert bench(["scaling", *TINY, "--procs", "2", "--rounds", "1", "--json", str(file)]) == 0
+def test_more_processes_take_the_same_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*TINY, "--rounds", "1"]
+    for n in (1, 2):
+        run_command(bench, n, "step", *options, "--json", str(tmp_path / f"{n}.json"))
+    python, file = tmp_path / "python", tmp_path / "scaling.json"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert bench(["scaling", *options, "--procs", "2", "--json", str(file)]) == 0
+    calls = [call.split()[2:-2] for call in Path(f"{python}.calls").read_text().splitlines()]
+    assert [call[-2:] for call in calls] == [["--procs", "1"], ["--procs", "2"]]
+    assert all(sorted(call[:-2]) == sorted(["bench", "step", *options]) for call in calls), calls
     result = json.loads(file.read_text())
     assert list(result["rates"]) == list(result["efficiency"]) == ["1", "2"]
     one, two = (result["rates"][n]["step"]["median"] for n in ("1", "2"))

@@ -92,41 +92,42 @@ def test_help_imports_neither_torch_nor_pydantic() -> None:
     assert done.stdout.count("usage:") == 8
 
 
-@pytest.mark.parametrize(
-    ("words", "key"),
-    [
-        ("train --config smoke.yaml train.epoch=3", "train.epoch"),
-        ("train --procs 2 --config smoke.yaml train.epoch=3", "train.epoch"),
-        ("train --config smoke.yaml model.arch=resnet51", "resnet51"),
-        ("train --config x", "x"),
-        ("train --procs 0 --config smoke", "--procs 0"),
-        ("train --procs 5 --config smoke", "5 processes"),
-        ("eval --procs 2 --ckpt nowhere.pt", "nowhere.pt"),
-        ("eval --ckpt nowhere.pt", "nowhere.pt"),
-        ("export --ckpt nowhere.pt --out x.pth", "nowhere.pt"),
-        ("predict --ckpt nowhere.pt x.jpg", "nowhere.pt"),
-        ("info resnet51", "resnet51"),
-        ("prepare pack a b --tier raw --size 7", "--size 7"),
-        ("bench data --config smoke --rounds 0", "--rounds 0"),
-        ("bench step --config smoke --procs 5", "5 processes"),
-        ("bench scaling --config smoke --procs 5", "5 processes"),
-        ("verify --config smoke --kills 0", "--kills"),
-        ("verify --config smoke --procs 5", "5 processes"),
-    ],
-)
-def test_a_mistake_is_one_sentence_before_torch_is_imported(words: str, key: str) -> None:
+MISTAKES = [
+    ("train --config smoke.yaml train.epoch=3", "train.epoch"),
+    ("train --procs 2 --config smoke.yaml train.epoch=3", "train.epoch"),
+    ("train --config smoke.yaml model.arch=resnet51", "resnet51"),
+    ("train --config x", "x"),
+    ("train --procs 0 --config smoke", "--procs 0"),
+    ("train --procs 5 --config smoke", "5 processes"),
+    ("eval --procs 2 --ckpt nowhere.pt", "nowhere.pt"),
+    ("eval --ckpt nowhere.pt", "nowhere.pt"),
+    ("export --ckpt nowhere.pt --out x.pth", "nowhere.pt"),
+    ("predict --ckpt nowhere.pt x.jpg", "nowhere.pt"),
+    ("info resnet51", "resnet51"),
+    ("prepare pack a b --tier raw --size 7", "--size 7"),
+    ("bench data --config smoke --rounds 0", "--rounds 0"),
+    ("bench step --config smoke --procs 5", "5 processes"),
+    ("bench scaling --config smoke --procs 5", "5 processes"),
+    ("verify --config smoke --kills 0", "--kills"),
+    ("verify --config smoke --procs 5", "5 processes"),
+]
+"""Arguments of `resnext`, and what the sentence about them names."""
+
+
+def test_a_mistake_is_one_sentence_before_torch_is_imported() -> None:
     code = (
         "import sys\n"
         "from resnext_train.cli.main import main\n"
-        f"assert main({words.split()!r}) == 2\n"
-        "sys.exit('torch' in sys.modules)"
+        f"for words in {[words.split() for words, _ in MISTAKES]}:\n"
+        "    assert main(words) == 2, words\n"
+        "    assert 'torch' not in sys.modules, words"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("\n") == 1
-    command = " ".join(words.split()[: 2 if words.startswith(("prepare", "bench")) else 1])
-    assert done.stderr.startswith(f"resnext {command}: error: ")
-    assert key in done.stderr
+    for (words, key), line in zip(MISTAKES, done.stderr.splitlines(), strict=True):
+        command = " ".join(words.split()[: 2 if words.startswith(("prepare", "bench")) else 1])
+        assert line.startswith(f"resnext {command}: error: "), words
+        assert key in line, words
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])

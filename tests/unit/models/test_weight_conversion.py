@@ -263,12 +263,13 @@ def test_weights_that_fit_a_network_of_timm_are_told_so(where: str, name: str, c
 
 
 def test_a_new_classifier_excuses_no_other_mismatch() -> None:
-    weights = torchvision.models.resnet34(num_classes=9).state_dict()
+    with torch.device("meta"):  # names and shapes are enough
+        weights = torchvision.models.resnet34(num_classes=9).state_dict()
+        wide = torchvision.models.wide_resnet50_2(num_classes=9).state_dict()
     section = ModelSection(arch="resnet18")
     with pytest.raises(InputError, match=r"unknown layer1\.2\."):
         load_weights(build_model(section, 7), weights, "file", section, "fitting")
     section = ModelSection(arch="resnet50")
-    wide = torchvision.models.wide_resnet50_2(num_classes=9).state_dict()
     with pytest.raises(InputError, match=r"has layer1\.0\.conv1\.weight \(128, 64, 1, 1\) .*\(64, 64, 1, 1\)"):
         load_weights(build_model(section, 7), wide, "file", section, "fitting")
 

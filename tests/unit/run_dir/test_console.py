@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from helpers.commands import train
 from helpers.evaluation import eval_batch
 from helpers.runs import RUN
 from helpers.terminal import on_terminal, screens
 from resnext_train.run_dir.console import ConsoleSink, evaluation_shown, fitting
 
-COMMAND = [sys.executable, "-m", "resnext_train", "train", *RUN, "log.every=50"]
+QUIET_RUN = [*RUN, "log.every=50"]
 LABELS = ("epoch 90/90", "90/90")
 
 
@@ -83,7 +82,7 @@ def test_speed_and_memory_are_shown_where_there_is_room(
 def test_a_run_on_a_terminal(tmp_path: Path) -> None:
     """First numbers come with the fifth step although none are logged; the evaluation has a bar of its own."""
     options = ["data.train_images=176", "data.val_images=640", "train.epochs=1", "--out", str(tmp_path / "run")]
-    written = on_terminal([*COMMAND, *options], 80, env=os.environ | {"NO_COLOR": "1", "TQDM_MININTERVAL": "0"})
+    written = on_terminal(train, *QUIET_RUN, *options, env={"NO_COLOR": "1", "TQDM_MININTERVAL": "0"})
     assert not re.search(r"\x1b\[[0-9;]*m", written), "nothing is coloured"
     shown = screens(written)
     bars = [line for line in shown if "%|" in line]
@@ -98,8 +97,7 @@ def test_a_run_on_a_terminal(tmp_path: Path) -> None:
 def test_streams_that_go_to_files(tmp_path: Path) -> None:
     """Progress, epochs and results in one; warnings in the other. On a terminal each takes only its own."""
     out = ["--out", str(tmp_path / "run"), "schedule.name=step"]
-    with (tmp_path / "out").open("wb") as file:
-        warned = on_terminal([*COMMAND, *out], 80, stdout=file.fileno())
+    warned = on_terminal(train, *QUIET_RUN, *out, stdout=tmp_path / "out")
     told = (tmp_path / "out").read_text()
     assert re.findall(r"^epoch \d/2(?=:)|^network|^final|^run folder:", told, re.MULTILINE) == [
         "network",
@@ -113,8 +111,7 @@ def test_streams_that_go_to_files(tmp_path: Path) -> None:
     assert screens(warned)[0].startswith("warning: ")
     assert "schedule.milestones" in warned
     assert "epoch 1/2" not in warned
-    with (tmp_path / "err").open("wb") as file:
-        shown = on_terminal([*COMMAND, *out, "--resume", "train.epochs=3"], 80, stderr=file.fileno())
+    shown = on_terminal(train, *QUIET_RUN, *out, "--resume", "train.epochs=3", stderr=tmp_path / "err")
     refused = (tmp_path / "err").read_text()
     assert refused.count("\n") == 1
     assert "error: " in refused

@@ -34,11 +34,12 @@ def said_of(weights: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_starts_from_the_weights_and_says_so(
+def test_a_run_starts_from_the_weights_says_so_and_continues_without_them(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert train([*RUN, f"model.weights={weights}", "--out", str(out)]) == 0
+    arguments = [*RUN, f"model.weights={weights}", "--out", str(out)]
+    assert train(arguments) == 0
     told = said_of(weights, capsys)
     assert "torchvision" in told
     assert re.search(r"\bfc .*\b1000 .*\b4\b", told)
@@ -48,6 +49,10 @@ def test_a_run_starts_from_the_weights_and_says_so(
         torch.testing.assert_close(end[name], start[name], rtol=0, atol=1e-6)
     assert end["fc.weight"].shape == (4, 512)
     assert torch.all(end["bn1.running_mean"] != 0), "statistics have moved by three steps"
+    weights.unlink()
+    last = out / "checkpoints" / "last.pt"
+    assert train([*arguments, "--resume", str(last), "train.epochs=2"]) == 0
+    assert checkpoint_file.load(last)["progress"]["step"] == 6
 
 
 def test_a_checkpoint_of_other_classes_gives_no_classifier_even_if_they_are_as_many(
@@ -67,17 +72,6 @@ def test_a_checkpoint_of_other_classes_gives_no_classifier_even_if_they_are_as_m
     told = said_of(last, capsys)
     assert "resnext-train" in told
     assert re.search(r"\bfc .*\b3\b", told)
-
-
-@pytest.mark.slow
-def test_a_continued_run_needs_the_weights_no_more(weights: Path, tmp_path: Path) -> None:
-    out = str(tmp_path / "run")
-    arguments = [*RUN, f"model.weights={weights}", "--out", out]
-    assert train(arguments) == 0
-    weights.unlink()
-    last = tmp_path / "run" / "checkpoints" / "last.pt"
-    assert train([*arguments, "--resume", str(last), "train.epochs=2"]) == 0
-    assert checkpoint_file.load(last)["progress"]["step"] == 6
 
 
 def test_weights_that_cannot_be_used(weights: Path, tmp_path: Path, refuses: Refuses) -> None:
