@@ -12,21 +12,24 @@ import yaml
 
 from helpers.commands import evaluate
 from helpers.runs import RUN, check_curves, comparable, equal_runs, events, run_module, tensors
+from helpers.shared import made_once
 from resnext_train.data.loader_workers import START
 from resnext_train.distributed.environment import environment_set
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on one process with one thread, in a process of its own, whose loader processes import all anew."""
-    out = tmp_path_factory.mktemp("single") / "run"
-    with environment_set({START: "spawn"}):
-        output = run_module("train", *RUN, "--out", str(out), "data.workers=1", "log.tensorboard=true")
-    assert "top-5 accuracy" in output
-    assert f"run folder: {out}" in output
-    return out
+
+    def run(out: Path) -> None:
+        with environment_set({START: "spawn"}):
+            output = run_module("train", *RUN, "--out", str(out), "data.workers=1", "log.tensorboard=true")
+        assert "top-5 accuracy" in output
+        assert f"run folder: {out}" in output
+
+    return made_once(tmp_path_factory, "single", run)
 
 
 def test_the_run_folder(single: Path) -> None:

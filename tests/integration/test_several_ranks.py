@@ -11,16 +11,15 @@ import torch
 from helpers.commands import evaluate, train
 from helpers.ranks import run_command
 from helpers.runs import RUN, events
+from helpers.shared import made_once
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three epochs on two processes."""
-    out = tmp_path_factory.mktemp("two") / "run"
-    run_command(train, 2, *THREE_EPOCHS, "--out", str(out))
-    return out
+    return made_once(tmp_path_factory, "two", lambda out: run_command(train, 2, *THREE_EPOCHS, "--out", str(out)))
 
 
 THREE_EPOCHS = [*RUN, "log.every=1", "checkpoint.keep=9", "train.epochs=3"]
