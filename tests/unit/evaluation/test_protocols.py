@@ -16,10 +16,12 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from helpers.commands import Refuses, evaluate
+from helpers.commands import Refuses, evaluate, train
 from helpers.images import save_image
 from helpers.ranks import run_command
+from helpers.runs import RUN
 from helpers.shared import made_once
+from resnext_train.checkpoint import checkpoint_file
 
 CLASSES = ["ant", "bee", "cow", "doe", "elk", "fox"]
 SHAPES = [(60, 45), (45, 60), (60, 45), (48, 48), (90, 40), (60, 45), (41, 70), (60, 45), (45, 60), (48, 48), (60, 46)]
@@ -196,3 +198,22 @@ def test_networks_with_other_views_or_classes_make_no_ensemble(root: Path, tmp_p
 def test_a_crop_larger_than_the_resized_image_is_refused_where_there_are_crops(root: Path, refuses: Refuses) -> None:
     assert "eval.crop (50)" in refuses(evaluate, *arguments(root, 0), "eval.crop=50")
     assert evaluate([*arguments(root, 0), "eval.resize=40", "eval.crop=50", "--protocol", "full"]) == 0
+
+
+def test_an_ensemble_finds_each_class_by_its_name(tmp_path: Path) -> None:
+    """Two checkpoints of the same network, whose outputs are in another order."""
+    assert train([*RUN, "--out", str(tmp_path / "run"), "train.epochs=1"]) == 0
+    first, second = tmp_path / "run" / "checkpoints" / "last.pt", tmp_path / "other.pt"
+    content = checkpoint_file.load(first)
+    order = [2, 0, 3, 1]
+    content["classes"] = [content["classes"][i] for i in order]
+    for name in ("fc.weight", "fc.bias"):
+        content["model"][name] = content["model"][name][order].clone()
+    checkpoint_file.save(content, second)
+    alone, alone_lines = result(tmp_path, "--ckpt", str(first))
+    both, lines = result(tmp_path, "--ckpt", str(first), "--ckpt", str(second))
+    assert 0 < alone["top1_correct"] < alone["count"]
+    for member in both["members"]:
+        assert member["top1_correct"] == alone["top1_correct"]
+    assert both["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+    assert [line["class1"] for line in lines] == [line["class1"] for line in alone_lines]
