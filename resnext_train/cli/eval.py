@@ -23,14 +23,14 @@ def _report(result: EvaluationResult, request: EvaluationRequest) -> None:
     announce(f"{'images':15s}{values['images']}, {values['data']}")
     announce(f"{'evaluation':15s}{values['protocol']}")
     if taken := values.get("recalibrated_bn"):
-        announce(f"{'BatchNorm':15s}statistics taken anew from {taken} training images")
+        announce(f"{'BatchNorm':15s}statistics taken anew from {taken:,} training images")
     for line in result.lines:
         print(line)
     for member in values.get("members", ()):
         low, high = member["top1_interval"]
         shown = f"{member['top1']:.3f} % ({member['top1_correct']}; {low:.2f} to {high:.2f})"
         announce(f"{'alone':15s}{shown}, top-5 {member['top5']:.3f} %, {member['checkpoint']}")
-    print(f"{'speed':15s}{values['images_per_s']:.0f} images/s")
+    print(f"{'speed':15s}{values['images_per_s']:.{0 if values['images_per_s'] >= 10 else 1}f} images/s")
     if values["unreadable"]:
         print(f"images left out, because they could not be read: {values['unreadable']}")
     if values.get("unlabelled"):

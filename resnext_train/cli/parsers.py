@@ -77,7 +77,7 @@ def eval_arguments(p: ArgumentParser) -> None:
         "--ckpt",
         action="append",
         metavar="PATH",
-        help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights; given "
+        help="a run folder, for its best checkpoint; a checkpoint or an export of resnext-train, or foreign weights; given "
         "several times, they make an ensemble, and each is counted alone, too",
     )
     p.add_argument(
@@ -94,7 +94,6 @@ def eval_arguments(p: ArgumentParser) -> None:
     p.add_argument(
         "--recalibrate-bn",
         type=int,
-        default=0,
         metavar="N",
         help="first take the BatchNorm statistics anew from N training images",
     )

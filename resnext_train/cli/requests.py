@@ -79,8 +79,10 @@ def read_eval(args: Namespace) -> EvaluationRequest:
     """Read the recipe, if one is given, and check that the checkpoints are there and the outputs can be written."""
     overrides = given_overrides(args)
     check_procs(args.procs)
-    if args.recalibrate_bn < 0:
-        raise InputError(f"--recalibrate-bn {args.recalibrate_bn}: must be a number of images")
+    if args.recalibrate_bn is not None and args.recalibrate_bn < 1:
+        raise InputError(f"--recalibrate-bn {args.recalibrate_bn}: must be at least 1 image")
+    if any(override.startswith("eval.also=") for override in overrides):
+        raise InputError("eval.also is for training; evaluate each set by --data DIR")
     checkpoints = tuple(named_checkpoint(path, args.overrides) for path in args.ckpt or [None])
     recipe = given_recipe(args.config, overrides)
     check_json(args.json)
@@ -90,7 +92,7 @@ def read_eval(args: Namespace) -> EvaluationRequest:
         recipe,
         tuple(overrides),
         args.classes,
-        args.recalibrate_bn,
+        args.recalibrate_bn or 0,
         args.predictions,
         args.out,
         args.json,

@@ -54,6 +54,6 @@ def check_libraries(name: str) -> None:
     missing = [library for library in FORMATS[name].libraries if find_spec(library) is None]
     if missing:
         raise MissingLibraryError(
-            f"--format {name} needs {', '.join(missing)}, which is not installed; "
+            f"{name} needs {' and '.join(missing)}, not installed here; "
             f"pip install 'resnext-train[{FORMATS[name].extra}]'"
         )

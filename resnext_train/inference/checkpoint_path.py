@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from resnext_train.checkpoint.resume import run_folder
 from resnext_train.errors import InputError
 from resnext_train.regular_file import why_no_file
 
+EXPORTED_WEIGHTS = "model.safetensors"
+"""The weights in a folder for timm."""
+
 
 def checkpoint_path(path: str, option: str = "") -> Path:
-    """Return the file that `path` is, or the best.pt of the run folder that it is.
+    """Return the file that `path` is, the best.pt of the run folder that it is, or the weights of a folder for timm.
 
     `option` is what gave the path, for messages.
 
@@ -18,11 +22,29 @@ def checkpoint_path(path: str, option: str = "") -> Path:
         InputError: there is none.
     """
     place = f"{option}: " if option else ""
+    if os.path.isfile(exported := os.path.join(path, EXPORTED_WEIGHTS)):  # noqa: PTH113, PTH118  `path` is any text
+        return Path(exported)
+    if Path(path).suffix.lower() in (".onnx", ".pt2"):
+        raise InputError(
+            f"{place}{path} is a network for other programs, which is not read here; give the run or checkpoint that "
+            "it was exported from, or its .safetensors or .pth"
+        )
     if folder := run_folder(path):
         if not folder.best.is_file():
             last = f"; its last checkpoint is {folder.last}" if folder.last.is_file() else ""
             raise InputError(f"{place}run folder {path} holds no {folder.best.relative_to(folder.path)}{last}")
         return folder.best
     if why := why_no_file(path):
-        raise InputError(f"{place}checkpoint {path} {why}")
+        raise InputError(f"{place}checkpoint {path} {why}{_others_than(path)}")
     return Path(path)
+
+
+def _others_than(path: str) -> str:
+    """Return the newest runs beside a path where there is nothing, for messages."""
+    parent = Path(path).parent
+    try:
+        found = [folder for folder in parent.iterdir() if run_folder(str(folder))] if str(parent) != "." else []
+        found.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
+    except (OSError, ValueError):
+        return ""
+    return f"; {parent} holds {', '.join(folder.name for folder in found[:3])}" if found else ""

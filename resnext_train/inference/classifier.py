@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import cast, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from resnext_train.data.sources.given_images import GivenImage, GivenImages, is_
 from resnext_train.distributed.dist_context import pick_device
 from resnext_train.distributed.rank import this_rank
 from resnext_train.errors import InputError
+from resnext_train.evaluation.inference_network import inference_network
 from resnext_train.inference.checkpoint_path import checkpoint_path
 from resnext_train.inference.class_names import ClassNames, names_of
 from resnext_train.inference.prediction import Prediction
@@ -60,6 +60,7 @@ class Classifier(nn.Module):
         self.network = network
         self.recipe, self.classes, self.titles = recipe, names.classes, names.titles
         self._predicted = names.predicted(recipe.eval)
+        self._inference: tuple[Any, nn.Module] | None = None  # in a tuple, so that it is no part of this module
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (n, classes) of normalised images (n, 3, H, W), see `preprocess`."""
@@ -122,12 +123,20 @@ class Classifier(nn.Module):
         if top < 1 or (batch_size is not None and batch_size < 1):
             raise InputError("top and batch_size must be at least 1")
         size, rest = batch_size or images_per_batch(self.recipe.eval), iter(cast(Iterable[GivenImage], images))
-        predictor = build_predictor(self.network, self.recipe, self._predicted, self._device)
+        predictor = build_predictor(self._as_evaluated(), self.recipe, self._predicted, self._device)
         found: list[Prediction] = []
-        with as_in_evaluation(self.recipe), _in_evaluation_mode(self):
+        with as_in_evaluation(self.recipe):
             while some := list(islice(rest, size)):
                 found += predictor(self._batch(some, len(found)).to(self._device), top)
         return found
+
+    def _as_evaluated(self) -> nn.Module:
+        """Return the network in the form that evaluation gives it, made anew if its weights have changed since."""
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        state = [(id(t), t._version, t.data_ptr(), t.dtype) for t in tensors]
+        if self._inference is None or self._inference[0] != state:
+            self._inference = state, inference_network(self.network)
+        return self._inference[1]
 
     def _batch(self, images: Sequence[GivenImage], first: int = 0) -> EvalBatch:
         batches = EvalBatches(GivenImages(images, first), build_views(self.recipe.eval), len(images))
@@ -139,18 +148,6 @@ class Classifier(nn.Module):
     @property
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
-
-
-@contextmanager
-def _in_evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put all modules into evaluation mode while inside, and each back into its own after."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def load(

@@ -188,7 +188,7 @@ def evaluation_shown(
             now = time.monotonic()
             rate = done / max(now - started, 1e-6)
             left = _duration((images - done) / rate) if done else "?"
-            counted, speed = f"{done:,}/{images:,} images", f"{rate:.0f} images/s"
+            counted, speed = f"{done:,}/{images:,} images", f"{rate:.{0 if rate >= 10 else 1}f} images/s"
             progress.show([f"{counted}, {speed}, ETA {left}", f"{speed}, ETA {left}", f"ETA {left}"])
             progress.advance(count)
             if not _is_terminal() and now - printed > _LINE_SECONDS:
