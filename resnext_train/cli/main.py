@@ -9,7 +9,7 @@ import sys
 import textwrap
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -23,7 +23,7 @@ from resnext_train.cli.run_command import run_command
 from resnext_train.distributed.process_limits import allow_open_files, check_process_limits
 from resnext_train.distributed.rank import launcher_pid, this_rank
 from resnext_train.distributed.slurm_step import leave_slurm_step
-from resnext_train.distributed.stop_signals import join_launcher
+from resnext_train.distributed.stop_signals import ended_in_order, join_launcher
 from resnext_train.errors import InputError
 
 
@@ -294,7 +294,8 @@ def _run(command: Command, args: Namespace, arguments: Sequence[str]) -> int | N
     run = _function(command.run)
     if launcher is not None:  # not before: libraries that are interrupted while they are imported crash
         join_launcher(launcher)
-    code: int | None = run(request)
+    with nullcontext() if command.keeps_a_log else ended_in_order():
+        code: int | None = run(request)
     return code
 
 

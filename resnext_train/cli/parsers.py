@@ -77,8 +77,8 @@ def eval_arguments(p: ArgumentParser) -> None:
         "--ckpt",
         action="append",
         metavar="PATH",
-        help="a run folder, for its best checkpoint; a checkpoint or an export of resnext-train, or foreign weights; given "
-        "several times, they make an ensemble, and each is counted alone, too",
+        help="a run folder, for its best checkpoint; a checkpoint or an export of resnext-train, or foreign weights; "
+        "given several times, they make an ensemble, and each is counted alone, too",
     )
     p.add_argument(
         "--config",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +9,7 @@ from typing import Any, Protocol
 
 from resnext_train.data.class_titles import short_title
 from resnext_train.inference.prediction import ImageRow
+from resnext_train.run_dir.result_file import csv_lines
 
 Write = Callable[[str], None]
 """Takes a piece of text."""
@@ -67,9 +66,7 @@ class CsvWriter:
         self._line([row.path, *prediction.classes, *scores, *titles, ""])
 
     def _line(self, fields: Sequence[str]) -> None:
-        text = io.StringIO()
-        csv.writer(text).writerow(fields)  # by its own line end, \r\n, it quotes fields that hold either of them
-        self._write(text.getvalue().removesuffix("\r\n") + "\n")
+        self._write(csv_lines([fields]))
 
     def close(self) -> None:
         """Nothing is left."""

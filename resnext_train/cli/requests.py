@@ -27,7 +27,7 @@ from resnext_train.config import (
 )
 from resnext_train.errors import InputError
 from resnext_train.inference.checkpoint_path import checkpoint_path
-from resnext_train.inference.evaluation_request import EvaluationRequest
+from resnext_train.inference.evaluation_request import OUTPUT_FILES, EvaluationRequest
 from resnext_train.models.architecture import check_model, check_network
 from resnext_train.run_dir.result_file import is_stream
 from resnext_train.run_dir.run_paths import RunDir
@@ -86,7 +86,7 @@ def read_eval(args: Namespace) -> EvaluationRequest:
     checkpoints = tuple(named_checkpoint(path, args.overrides) for path in args.ckpt or [None])
     recipe = given_recipe(args.config, overrides)
     check_json(args.json)
-    _check_outputs(args.predictions, args.out)
+    _check_outputs(args.predictions, args.out, args.json)
     return EvaluationRequest(
         checkpoints,
         recipe,
@@ -99,7 +99,11 @@ def read_eval(args: Namespace) -> EvaluationRequest:
     )
 
 
-def _check_outputs(predictions: str | None, out: str | None) -> None:
+def _check_outputs(predictions: str | None, out: str | None, json: str | None) -> None:
+    inside = [os.path.join(out, name) for name in OUTPUT_FILES] if out else []  # noqa: PTH118  may be any text
+    written = [os.path.realpath(file) for file in (predictions, json, *inside) if file and not is_stream(file)]
+    if twice := next((file for file in written if written.count(file) > 1), None):
+        raise InputError(f"two outputs are {twice}; name another file by --predictions or --json, or another --out")
     if predictions and Path(predictions).suffix.lower() not in (".csv", ".parquet") and not is_stream(predictions):
         raise InputError(f"--predictions: {predictions} should end in .csv or .parquet")
     if out and os.path.lexists(out) and not os.path.isdir(out):  # noqa: PTH112  unlike Path: False for any odd name

@@ -186,6 +186,12 @@ class EvalSection(Section):
             raise ValueError(f"eval.crop ({self.crop}) cannot exceed eval.resize ({self.resize})")
         return self
 
+    @model_validator(mode="after")
+    def _sets_have_their_own_curves(self) -> EvalSection:
+        if taken := sorted({"train", "val"} & self.also.keys()):
+            raise ValueError(f"eval.also: {taken[0]} is the name of a split; choose another one")
+        return self
+
     @property
     def description(self) -> str:
         """One line that describes the protocol, stored with every result."""

@@ -232,6 +232,8 @@ def check_memory(recipe: Recipe, context: DistContext, train: bool) -> None:
         start_method()
         check_socket_folder()
     pixels = images_per_batch(recipe.eval) * build_views(recipe.eval).usual_pixels
+    if train and recipe.eval.also:
+        pixels *= 2  # while a further set is evaluated, the loader of the validation images keeps its memory
     if train:
         pixels += recipe.train.micro_batch * recipe.augment.size**2
     check_shared_memory(3 * pixels, workers)

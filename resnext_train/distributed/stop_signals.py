@@ -80,6 +80,31 @@ class StopSignals:
 
 
 @contextmanager
+def ended_in_order() -> Iterator[None]:
+    """While inside, SIGTERM and SIGHUP end the process by SystemExit, so that nothing half-written is left.
+
+    Its code is 128 + the signal's number, as a shell reports one that kills. A second signal does that at once.
+    """
+    numbers = [n for n in handled_signals() if n in (signal.SIGTERM, signal.SIGHUP)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for one in numbers:
+            signal.signal(one, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    try:
+        for number in numbers:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def signals_held_back() -> Iterator[None]:
     """Block the signals of STOPPING while inside; processes started there have them blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 
 from resnext_train.evaluation.image_results import ImageResults
 from resnext_train.evaluation.wilson import wilson_interval
-from resnext_train.run_dir.result_file import text_in_utf8, write_result
+from resnext_train.run_dir.result_file import csv_lines, text_in_utf8, write_result
 
 _WAITING = 1 << 16
 """Images that are held before they are counted in: 0.5 MB."""
@@ -232,8 +230,6 @@ def _csv(rows: Iterable[Sequence[Any]]) -> Callable[[IO[bytes]], None]:
     def write(file: IO[bytes]) -> None:
         rest = iter(rows)
         while some := list(islice(rest, 100)):
-            lines = io.StringIO(newline="")
-            csv.writer(lines, lineterminator="\n").writerows(some)
-            file.write(text_in_utf8(lines.getvalue()).encode())
+            file.write(text_in_utf8(csv_lines(some)).encode())
 
     return write

@@ -35,30 +35,31 @@ class Member:
 
         A forward pass takes views of one shape, of at most `pass_pixels` pixels together unless one alone has more.
         """
+        found = torch.cat([self._group_logits(batch.images(g), views, pass_pixels, precision) for g in batch.groups])
+        if len(batch.groups) == 1:  # views of one shape are in order: those of an image one after another
+            return _by_image(found, len(batch.numbers))
+        places = [row * views.loaded + view for g in batch.groups for row, view in zip(g.rows, g.views, strict=True)]
+        ordered = torch.empty_like(found)
+        ordered[torch.tensor(places, device=found.device)] = found
+        return _by_image(ordered, len(batch.numbers))
+
+    def _group_logits(self, images: Tensor, views: EvalViews, pass_pixels: int, precision: Precision) -> Tensor:
+        """Return the logits (k, 1 or 2, classes) of views of one shape, and of their mirror images behind them."""
         dtype = precision.compute_dtype(torch.float32)
-        mirrors = 2 if views.flip else 1
-        logits: Tensor | None = None
-        for group in batch.groups:
-            images = batch.images(group)
-            size = max(1, pass_pixels // (group.height * group.width))
-            for start in range(0, len(images), size):
-                # Normalise outside autocast, which would compute in fewer bits.
-                pixels = self.normalise(images[start : start + size], None, dtype)
-                rows, numbers = group.rows[start : start + size], group.views[start : start + size]
-                for mirror in range(mirrors):
-                    shown = pixels.flip(-1) if mirror else pixels
-                    with precision.autocast():
-                        scores: Tensor = self.model(shown)
-                    if self.outputs is not None:
-                        scores = scores[:, self.outputs]
-                    if logits is None:
-                        if len(rows) == len(batch.numbers) and views.loaded == mirrors == 1:
-                            return scores.unsqueeze(1)  # one group of one view: the usual case, without a copy
-                        shape = (len(batch.numbers), mirrors * views.loaded, scores.shape[1])
-                        logits = torch.empty(shape, dtype=scores.dtype, device=scores.device)
-                    logits[rows, [mirror * views.loaded + number for number in numbers]] = scores
-        assert logits is not None, "the batch is empty"
-        return logits
+        size = max(1, pass_pixels // (images.shape[2] * images.shape[3]))
+        found: list[Tensor] = []
+        for some in images.split(size):
+            pixels = self.normalise(some, None, dtype)  # outside autocast, which would compute in fewer bits
+            shown = [pixels, pixels.flip(-1)] if views.flip else [pixels]
+            with precision.autocast():
+                found.append(torch.stack([self.model(seen) for seen in shown], 1))
+        logits = torch.cat(found)
+        return logits if self.outputs is None else logits[:, :, self.outputs]
+
+
+def _by_image(logits: Tensor, images: int) -> Tensor:
+    """Return (images, views, classes) of logits (images · loaded views, 1 or 2, classes), mirror images last."""
+    return logits.view(images, -1, *logits.shape[1:]).transpose(1, 2).flatten(1, 2)
 
 
 def average_scores(logits: Tensor, average: Average) -> Tensor:

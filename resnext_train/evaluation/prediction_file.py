@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from resnext_train.errors import InputError, MissingLibraryError
 from resnext_train.evaluation.image_results import ImageResults
-from resnext_train.run_dir.result_file import is_stream, open_result, refusals_explained, text_in_utf8
+from resnext_train.run_dir.result_file import csv_lines, is_stream, open_result, refusals_explained, text_in_utf8
 
 _ROWS = 10_000
 """Rows of a row group in Parquet: what is in memory at a time, some 3 MB."""
@@ -152,9 +151,7 @@ class _CsvRows:
         self._write(zip(*map(_texts, columns), strict=True))
 
     def _write(self, rows: Iterator[tuple[str, ...]] | list[list[str]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        self._file.write(text.getvalue().encode())
+        self._file.write(csv_lines(rows).encode())
 
     def finish(self) -> None:
         self._file.flush()

@@ -170,7 +170,8 @@ class _Network:
         """Return the network as it is evaluated, with its outputs in the order of the evaluation's classes."""
         own, outputs = self.stored.classes, evaluation.outputs
         if own is not None:
-            positions = [own.index(name) for name in evaluation.classes]
+            place = {name: i for i, name in enumerate(own)}
+            positions = [place[name] for name in evaluation.classes]
             outputs = None if positions == list(range(len(own))) else torch.tensor(positions)
         if outputs is not None:
             outputs = outputs.to(self.context.device)

@@ -78,14 +78,13 @@ class EvaluationOutputs:
         Raises:
             InputError: a file cannot be written.
         """
+        if self._out is not None:  # before the predictions have their name: what fails then leaves none of both
+            mistakes, name = self._mistakes.mistakes(), self._evaluation.images.name
+            draw_sheet(str(self._out / "mistakes.png"), mistakes, self._picture, name, self._titles, header, "--out")
+            self._table.write_classes(self._out / "classes.csv", "--out")
+            self._table.write_confusion(self._out / "confusion.csv", "--out")
         for file in self._files:
             file.close()
-        if self._out is None:
-            return
-        self._table.write_classes(self._out / "classes.csv", "--out")
-        self._table.write_confusion(self._out / "confusion.csv", "--out")
-        mistakes, name = self._mistakes.mistakes(), self._evaluation.images.name
-        draw_sheet(str(self._out / "mistakes.png"), mistakes, self._picture, name, self._titles, header, "--out")
 
     def abort(self) -> None:
         """Leave nothing of the files of predictions."""

@@ -8,6 +8,9 @@ from pathlib import Path
 from resnext_train.config import Recipe
 from resnext_train.distributed.rank import PATIENCE
 
+OUTPUT_FILES = ("result.json", "predictions.csv", "classes.csv", "confusion.csv", "mistakes.png")
+"""What the folder of --out holds."""
+
 
 @dataclass(frozen=True)
 class EvaluationRequest:

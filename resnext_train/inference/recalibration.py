@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -43,46 +45,37 @@ def recalibrate(
     loader = build_train_loader(recipe, source, plan, context, steps, report)
     normalise, dtype = build_color_transform(recipe), precision.compute_dtype(torch.float32)
     momenta = [layer.momentum for layer in layers]
-    own: list[torch.Tensor] = []
+    shard = len(shard_for_rank(plan.micro_batches, context.world_size, context.rank))
+    total, added = None, 0
     model.eval()
     try:
         for layer in layers:
             layer.train()
             layer.momentum = 1.0  # the running statistics become those of the batch
         with fixed_algorithms(), torch.no_grad():
-            for batch in loader:
-                pixels = normalise(batch.images, batch.color_maps, dtype)
-                with precision.autocast():
-                    model(pixels)
-                own.append(torch.cat([t.flatten() for t in _statistics(layers)]).cpu())
+            batches = iter(loader)
+            for _ in steps:
+                own: list[torch.Tensor] = []
+                for batch in islice(batches, shard):
+                    pixels = normalise(batch.images, batch.color_maps, dtype)
+                    with precision.autocast():
+                        model(pixels)
+                    own.append(torch.cat([t.flatten() for t in _statistics(layers)]).cpu())
+                # In the order of micro-batches, step by step: the same sum on any number of ranks, in constant memory.
+                for statistics in (one for of_rank in context.gather(own) for one in of_rank):
+                    total = statistics.double() if total is None else total.add_(statistics)
+                    added += 1
     finally:
         loader.close()
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         model.eval()
-    mean = _mean_in_order(own, len(steps), plan.micro_batches, context)
-    for statistic, values in zip(
-        _statistics(layers), mean.split([s.numel() for s in _statistics(layers)]), strict=True
-    ):
+    assert total is not None, "there is a step"
+    sizes = [statistic.numel() for statistic in _statistics(layers)]
+    for statistic, values in zip(_statistics(layers), (total / added).split(sizes), strict=True):
         statistic.copy_(values)
     return sum(plan.step_size(step) for step in steps)
 
 
 def _statistics(layers: list[_BatchNorm]) -> list[torch.Tensor]:
     return [s for layer in layers for s in (layer.running_mean, layer.running_var) if s is not None]
-
-
-def _mean_in_order(own: list[torch.Tensor], steps: int, micro_batches: int, context: DistContext) -> torch.Tensor:
-    """Return the mean over the micro-batches of all ranks, fp64, summed in the order of steps."""
-    of_ranks = context.gather(own)
-    shards = [len(shard_for_rank(micro_batches, context.world_size, rank)) for rank in range(context.world_size)]
-    ordered = [
-        of_ranks[rank][step * shards[rank] + i]
-        for step in range(steps)
-        for rank in range(context.world_size)
-        for i in range(shards[rank])
-    ]
-    total = torch.zeros_like(ordered[0], dtype=torch.float64)
-    for statistics in ordered:
-        total += statistics
-    return total / len(ordered)

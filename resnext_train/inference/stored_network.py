@@ -14,7 +14,7 @@ from resnext_train.config import FolderData, Recipe, recipe_from_dict
 from resnext_train.data.build_loaders import build_views
 from resnext_train.data.class_titles import find_titles
 from resnext_train.errors import InputError
-from resnext_train.inference.weights_metadata import read_metadata
+from resnext_train.inference.weights_metadata import portable_recipe, read_metadata
 from resnext_train.models.architecture import check_model
 from resnext_train.models.build_model import build_model
 from resnext_train.models.complexity import measure
@@ -106,9 +106,12 @@ def read_network(path: Path, recipe: Recipe | None = None, overrides: Sequence[s
         return StoredNetwork(path, weights, used, tuple(content["classes"]), is_ours=True, result=_result(content))
     metadata = read_metadata(path, weights)
     if metadata is not None:
-        used = _used_recipe(metadata.recipe, path, recipe, overrides)
+        # Also when it is read: a file from elsewhere must not name files of this machine.
+        own = portable_recipe(recipe_from_dict(metadata.recipe, f"recipe in {path}")).to_dict()
+        used = _used_recipe(own, path, recipe, overrides)
         classes, titles = (None if texts is None else tuple(texts) for texts in (metadata.classes, metadata.titles))
-        return StoredNetwork(path, weights, used, classes, classes is not None, metadata.result, titles)
+        result = None if metadata.result is None else metadata.result.model_dump()
+        return StoredNetwork(path, weights, used, classes, classes is not None, result, titles)
     if recipe is None:
         raise InputError(f"{path} was not written by resnext-train: give the recipe of its weights with --config")
     return StoredNetwork(path, weights, recipe, None, is_ours=False)

@@ -10,7 +10,7 @@ A safetensors file holds it in its header, as strings; `NAME.pth` and `NAME.pt` 
     resize, crop    evaluation: the image's short side, and the side of the centre crop, in pixels
     interpolation   resampling of the resize, antialiased
     mean, std       of R, G, B, on a scale from 0 to 1
-    recipe          the whole recipe, without the paths of data and weights
+    recipe          the whole recipe, without paths: of data, weights, lists of classes, labels
     recipe_sha256   SHA-256 of its canonical JSON, see `recipe_digest`
     weights_sha256  SHA-256 of the weights, see `weights_digest`
     result          the evaluation of these weights, counts and per cent, see `EvalCounts.to_dict`; null: none
@@ -25,15 +25,16 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from resnext_train import __version__
 from resnext_train.checkpoint.checkpoint_file import weights_metadata
 from resnext_train.config import FolderData, Recipe
+from resnext_train.data.multi_labels import REAL
 from resnext_train.errors import InputError
 from resnext_train.models.architecture import title_of
 from resnext_train.regular_file import read_regular
@@ -44,6 +45,19 @@ INPUT = "float32 (N, 3, H, W), channels R, G, B: (pixel / 255 - mean) / std"
 
 _LARGEST = 1 << 26
 """Bytes of the largest NAME.json that is read."""
+
+
+class _Result(BaseModel):
+    """What of an evaluation is shown again; it may hold more."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    count: Annotated[int, Field(gt=0)]
+    top1_correct: int
+    top5_correct: int
+    top1: float
+    top5: float
+    unreadable: int = 0
 
 
 class Metadata(BaseModel):
@@ -57,7 +71,7 @@ class Metadata(BaseModel):
     recipe: dict[str, Any]
     recipe_sha256: str
     weights_sha256: str
-    result: dict[str, Any] | None
+    result: _Result | None
 
 
 def make_metadata(
@@ -94,12 +108,15 @@ def make_metadata(
 
 def portable_recipe(recipe: Recipe) -> Recipe:
     """Return a recipe without the paths of one machine, which others could not use and should not read."""
-    places: dict[str, Any] = {"titles": None, **({"root": None} if isinstance(recipe.data, FolderData) else {})}
+    places: dict[str, Any] = {"titles": None}
+    if isinstance(recipe.data, FolderData):
+        places |= {"root": None, "only_classes": None}
+    labels = recipe.eval.labels if recipe.eval.labels == REAL else None
     return recipe.model_copy(
         update={
             "model": recipe.model.model_copy(update={"weights": None}),
             "data": recipe.data.model_copy(update=places),
-            "eval": recipe.eval.model_copy(update={"also": {}}),
+            "eval": recipe.eval.model_copy(update={"also": {}, "classes": None, "labels": labels}),
         }
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -82,6 +83,22 @@ def write_result(file: str | Path, option: str, write: Callable[[IO[bytes]], obj
             opened.discard()
             raise
         opened.commit()
+
+
+def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
+    r"""Return rows as CSV with \n behind each; fields that hold either line end are quoted."""
+    lines = _CsvLines()
+    csv.writer(lines).writerows(rows)  # with another line end than \r\n it would not quote fields that hold \r
+    return "".join(lines.lines)
+
+
+class _CsvLines:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        """Take one row, which is what csv.writer writes at a time."""
+        self.lines.append(line.removesuffix("\r\n") + "\n")
 
 
 def text_in_utf8(text: str) -> str:

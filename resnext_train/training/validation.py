@@ -37,7 +37,7 @@ class Validation:
         counts = self._evaluate(network, self._setup.evaluation, self._loader, before_batch)
         also: dict[str, EvalCounts] = {}
         for name, evaluation in self._setup.also.items():
-            loader = self._open(evaluation)  # one after another: a set more takes no more memory
+            loader = self._open(evaluation)  # one after another: more sets take no more memory than one
             try:
                 also[name] = self._evaluate(network, evaluation, loader, before_batch, name)
             finally:

@@ -83,7 +83,7 @@ def _paths(word: str, read_stream: Callable[[], bytes], notes: list[str]) -> Ite
     """Yield the images that a word names; note it if there are none."""
     if word == STREAM:
         content = read_stream()
-        listed = content.split(b"\0" if b"\0" in content else b"\n")
+        listed = content.split(b"\0") if b"\0" in content else [p.removesuffix(b"\r") for p in content.split(b"\n")]
         found, why_none = [os.fsdecode(path) for path in listed if path], "the list of paths is empty"
     elif _MAGIC.search(word) and not os.path.lexists(word):
         found, why_none = _matching(word), f"nothing matches {word}"
