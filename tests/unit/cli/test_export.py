@@ -46,6 +46,7 @@ def network_of(path: Path) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "block", "options"),
     [

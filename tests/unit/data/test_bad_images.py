@@ -386,6 +386,7 @@ def test_a_run_that_skips_counts_in_log_summary_and_evaluation(
     assert re.search(r"\bleft out\b.*: 1$", said.out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_run_stops_at_a_bad_image_with_one_sentence(image_root: Path, tmp_path: Path, refuses: Refuses) -> None:
     (image_root / "train" / "dog" / "5.JPEG").write_bytes(b"\xff\xd8\xff\xe0 cut")
     told = refuses(train, *RUN, f"data.root={image_root}", "--out", str(tmp_path / "run"))
@@ -411,6 +412,7 @@ def test_a_worker_that_is_killed_says_so(
     assert told.endswith(f"error: {events(tmp_path / 'run', 'failed')[0]['text']}\n")
 
 
+@pytest.mark.slow
 def test_loader_processes_that_give_nothing_end_the_run(
     image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
 ) -> None:

@@ -85,6 +85,7 @@ def test_torchruns_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert this_rank() == Rank()
 
 
+@pytest.mark.slow
 def test_an_address_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, TORCHRUN | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"})
     monkeypatch.setattr(dist_context, "_JOIN", timedelta(seconds=1))

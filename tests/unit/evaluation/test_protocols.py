@@ -137,6 +137,7 @@ def test_a_protocol_scores_as_its_views_one_by_one(protocol: str, average: str, 
     expect(got, lines, [probabilities(network(0), path, protocol, average) for path in files(root)], files(root))
 
 
+@pytest.mark.slow
 def test_an_ensemble_averages_its_networks_and_counts_each_alone(root: Path, tmp_path: Path) -> None:
     got, lines = result(tmp_path, *arguments(root, 0, 1), "eval.protocol=center_flip")
     each = [[probabilities(network(seed), path, "center_flip") for path in files(root)] for seed in (0, 1)]

@@ -238,6 +238,7 @@ def test_another_number_of_classes_gets_a_new_classifier(arch: str, layers: str)
         load_weights(model, weights, "file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "name", "classes", "told"),
     [
@@ -262,6 +263,7 @@ def test_weights_that_fit_a_network_of_timm_are_told_so(where: str, name: str, c
     assert "timm/" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_new_classifier_excuses_no_other_mismatch() -> None:
     with torch.device("meta"):  # names and shapes are enough
         weights = torchvision.models.resnet34(num_classes=9).state_dict()

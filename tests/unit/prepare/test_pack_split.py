@@ -83,6 +83,7 @@ def _fails(task: int, advance: worker_pool.Advance) -> int:
     return task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "error", "says"),
     [

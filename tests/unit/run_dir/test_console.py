@@ -128,6 +128,6 @@ def test_an_evaluation_in_a_file_has_a_line_per_interval(
     assert batches == [images] * 5
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "evaluating: 200/500 images, 5 images/s, ETA 0:01:00",
-        "evaluating: 400/500 images, 5 images/s, ETA 0:00:20",
+        "evaluating: 200/500 images, 5.0 images/s, ETA 0:01:00",
+        "evaluating: 400/500 images, 5.0 images/s, ETA 0:00:20",
     ]

@@ -58,6 +58,7 @@ def test_each_size_is_compiled_once_and_evaluation_never(monkeypatch: pytest.Mon
         assert torch.equal(tensor, compiled["state"][name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "kept"), [("reduce-overhead", True), ("max-autotune", True), ("default", False)])
 def test_gradients_never_lie_in_the_memory_of_a_cuda_graph(
     mode: str, kept: bool, monkeypatch: pytest.MonkeyPatch

@@ -225,6 +225,7 @@ def older(out: Path) -> None:
         checkpoint_file.save(content, path)
 
 
+@pytest.mark.slow
 def test_a_run_from_before_last_batch_goes_on_with_the_steps_it_had(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

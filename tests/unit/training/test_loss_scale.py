@@ -41,6 +41,7 @@ def scaled_steps(context: DistContext, scale: float, largest: float, spoilt: int
     return step.watch.overflows, faults, step.loss_scale()
 
 
+@pytest.mark.slow
 def test_only_a_scale_that_cannot_be_the_reason_makes_an_overflow_a_fault() -> None:
     assert single(scaled_steps, 32.0, 4.0) == ([0, 1, 2], [], 4.0)
     # At scales 8, 4 and 2 they may be the scale's; at 1, 1/2 and 1/4 they are the network's.

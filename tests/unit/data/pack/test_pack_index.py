@@ -228,6 +228,7 @@ def test_the_documents_example_reads_a_record(folder: Path) -> None:
         assert row["label"] == index.label[i]
 
 
+@pytest.mark.slow
 def test_as_many_images_as_imagenet_has_open_fast_and_in_little_memory(tmp_path: Path) -> None:
     images, shards, length = 1_281_167, 157, 110_000
     number = np.arange(images) // 8192

@@ -74,6 +74,7 @@ def test_cifar_is_read_again(make_cifar: MakeCifar, tmp_path: Path) -> None:
     assert_same(source, again(source))
 
 
+@pytest.mark.slow
 def test_many_images_are_as_few_bytes_as_one(tmp_path: Path) -> None:
     root = tmp_path / "many"
     for name in ("cat", "dog"):
