@@ -96,6 +96,15 @@ def test_odd_names_from_stdin(whole: Path, tmp_path: Path, monkeypatch: pytest.M
     assert [row["path"] for row in rows_of(out)] == escaped, "the file is UTF-8"
 
 
+def test_a_list_of_paths_may_have_the_line_ends_of_windows(
+    whole: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [str(root / "val" / "class_0000" / f"{i}.JPEG") for i in (0, 4)]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\r\n".join(paths).encode())))
+    assert predict(["--ckpt", str(whole), "-", "--csv", str(tmp_path / "p.csv")]) == 0
+    assert [row["path"] for row in rows_of(tmp_path / "p.csv")] == paths
+
+
 def test_a_block_of_text_for_each_image(
     whole: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -121,6 +121,16 @@ def test_names_that_are_no_text_are_escaped(suffix: str, tmp_path: Path) -> None
     assert {row["class1"] for row in rows} <= {"a", "b\\udcfe"}
 
 
+def test_line_ends_in_a_name_are_no_line_ends(suffix: str, tmp_path: Path) -> None:
+    names = ["a\rb.png", "c\nd.png", "e\r\nf.png", 'g",\r"h.png']
+    file = tmp_path / f"predictions.{suffix}"
+    with PredictionFile(str(file), ["\rx", "y\n", "z"], names.__getitem__) as sink:
+        sink.add(results_of(4, 3))
+    rows = read(file)
+    assert [row["path"] for row in rows] == names
+    assert {row["class1"] for row in rows} <= {"\rx", "y\n", "z"}
+
+
 def test_a_diverged_network_has_predictions(tmp_path: Path) -> None:
     results = results_of(2, 3)
     results = results._replace(losses=np.array([math.nan, math.inf]), scores=np.full((2, 3), math.nan))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ from torchvision.transforms.v2 import functional as F
 
 from helpers.commands import Refuses, evaluate, train
 from helpers.images import save_image
-from helpers.ranks import run_command
+from helpers.ranks import exit_codes, run_command, start_command
 from helpers.runs import RUN
 from helpers.shared import made_once
 from resnext_train.checkpoint import checkpoint_file
+from resnext_train.data.eval_batches import EvalBatches
 
 CLASSES = ["ant", "bee", "cow", "doe", "elk", "fox"]
 SHAPES = [(60, 45), (45, 60), (60, 45), (48, 48), (90, 40), (60, 45), (41, 70), (60, 45), (45, 60), (48, 48), (60, 46)]
@@ -218,3 +222,39 @@ def test_an_ensemble_finds_each_class_by_its_name(tmp_path: Path) -> None:
         assert member["top1_correct"] == alone["top1_correct"]
     assert both["loss"] == pytest.approx(alone["loss"], rel=1e-6)
     assert [line["class1"] for line in lines] == [line["class1"] for line in alone_lines]
+
+
+def test_two_outputs_in_one_file_are_refused_before_the_evaluation(
+    root: Path, tmp_path: Path, refuses: Refuses
+) -> None:
+    for outputs in (
+        ["--json", "x.csv", "--predictions", "x.csv"],
+        ["--out", "o", "--predictions", "o/predictions.csv"],
+        ["--out", "o", "--json", "./o/result.json"],
+    ):
+        there = [word if word.startswith("--") else str(tmp_path / word) for word in outputs]
+        (tmp_path / "o").mkdir(exist_ok=True)
+        assert "two outputs" in refuses(evaluate, *arguments(root, 0), *there)
+    assert not list((tmp_path / "o").iterdir())
+
+
+def send_at_the_second_batch(number: signal.Signals) -> None:
+    """Let this process, which is no test's, receive a signal while it evaluates."""
+
+    def loaded(self: EvalBatches, indices: Any) -> Any:
+        if indices.images[0] > 0:
+            os.kill(os.getpid(), number)
+        return read(self, indices)
+
+    read = EvalBatches.__getitem__
+    pytest.MonkeyPatch().setattr(EvalBatches, "__getitem__", loaded)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_evaluation_leaves_nothing(number: signal.Signals, root: Path, tmp_path: Path) -> None:
+    words = [*arguments(root, 0), "--out", str(tmp_path / "o"), "--predictions", str(tmp_path / "p.csv")]
+    prepare = partial(send_at_the_second_batch, number)
+    assert exit_codes(start_command(evaluate, 1, *words, prepare=prepare)) == [128 + number]
+    assert [path.name for path in tmp_path.iterdir()] == ["o"]
+    assert not list((tmp_path / "o").iterdir())

@@ -157,6 +157,18 @@ def test_predicting_leaves_a_network_that_is_being_trained_as_it_is(
     assert copy.deepcopy(classifier).predict(files) == classifier.predict(files) != before
 
 
+def test_weights_that_change_change_predictions(foreign: tuple[Path, nn.Module], files: list[Path]) -> None:
+    """predict keeps a form of the network for evaluation, which must not outlive its weights."""
+    classifier = load(foreign[0])
+    before = classifier.predict(files[0])
+    assert classifier.predict(files[0]) == before
+    with torch.no_grad():
+        classifier.network.get_parameter("fc.bias")[3] += 50
+    assert classifier.predict(files[0]).scores[0] == pytest.approx(1)
+    classifier.load_state_dict(load(foreign[0]).state_dict())
+    assert classifier.predict(files[0]) == before
+
+
 def test_what_is_no_image_is_refused(foreign: tuple[Path, nn.Module], files: list[Path]) -> None:
     classifier = load(foreign[0])
     (bad := files[0].with_name("bad.jpg")).write_bytes(b"no image")

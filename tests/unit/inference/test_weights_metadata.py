@@ -18,7 +18,7 @@ from resnext_train.errors import InputError
 from resnext_train.export.exported_network import ExportedNetwork
 from resnext_train.export.write_export import write_export
 from resnext_train.inference.stored_network import read_network
-from resnext_train.inference.weights_metadata import make_metadata, weights_digest
+from resnext_train.inference.weights_metadata import make_metadata, portable_recipe, recipe_digest, weights_digest
 
 
 @pytest.fixture
@@ -146,3 +146,27 @@ def test_a_result_that_json_cannot_hold() -> None:
     made = make_metadata(recipe, {"a": torch.zeros(1)}, None, None, {**RESULT, "loss": float("nan")})
     assert made["result"]["loss"] is None
     assert (made["classes"], made["titles"]) == (None, None)
+
+
+def test_a_recipe_for_others_names_no_place_of_this_machine(tmp_path: Path) -> None:
+    places = ["data.root", "data.titles", "data.only_classes", "eval.classes", "eval.labels", "model.weights"]
+    overrides = [*(f"{key}={tmp_path}/x" for key in places), f"eval.also={{a: {tmp_path}/y}}"]
+    recipe = portable_recipe(load_recipe("resnet18", overrides))
+    assert str(tmp_path) not in recipe.to_yaml()
+    assert portable_recipe(load_recipe("resnet18", ["eval.labels=imagenet-real"])).eval.labels == "imagenet-real"
+
+
+def test_an_export_of_others_names_no_file_to_read(network: ExportedNetwork, tmp_path: Path) -> None:
+    path = written(network, tmp_path / "w.safetensors")
+    recipe = json.loads(metadata_of(path)["recipe"])
+    recipe["eval"]["classes"] = "/etc/hostname"
+    change(path, recipe=json.dumps(recipe), recipe_sha256=recipe_digest(recipe))
+    assert read_network(path).recipe.eval.classes is None
+
+
+@pytest.mark.parametrize("result", [{"top1": "x"}, {}, [], {**RESULT, "count": 0}])
+def test_a_result_that_is_none(result: object, network: ExportedNetwork, tmp_path: Path) -> None:
+    path = written(network, tmp_path / "w.safetensors")
+    change(path, result=json.dumps(result))
+    with pytest.raises(InputError, match=r"is damaged: result"):
+        read_network(path)

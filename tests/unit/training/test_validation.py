@@ -78,4 +78,5 @@ def test_a_further_set_that_cannot_be_used_is_refused_before_training(root: Path
         error = refuses(train, *words(root, f"eval.also={{v2: {root / path}}}"))
         assert "eval.also: v2: " in error
         assert word in error
+    assert "eval.also: val " in refuses(train, *words(root, f"eval.also={{val: {root / 'more'}}}"))
     assert not (root / "run").exists()
