@@ -114,4 +114,5 @@ def test_evaluation_repeats_the_logged_counts(single: Path, tmp_path: Path) -> N
     assert result["loss"] == pytest.approx(best["loss"], rel=1e-6)
     assert result["arch"] == "resnext14_2x4d, width 0.25"
     measures = {"count", "top1_correct", "top5_correct", "top1", "top5", "loss", "unreadable", "images_per_s"}
-    assert set(result) == measures | {"protocol", "checkpoint", "arch", "images", "data"}
+    details = {"top1_interval", "top5_interval", "calibration", "worst_classes", "confusions", "classes", "confusion"}
+    assert set(result) == measures | details | {"protocol", "checkpoint", "arch", "images", "data"}
