@@ -80,11 +80,7 @@ def eval_arguments(p: ArgumentParser) -> None:
         help="a run folder, for its best checkpoint; a checkpoint or an export of resnext-train, or foreign weights; "
         "given several times, they make an ensemble, and each is counted alone, too",
     )
-    p.add_argument(
-        "--config",
-        metavar="NAME|PATH",
-        help="recipe for foreign weights; for our own checkpoints it replaces all sections but the model",
-    )
+    add_recipe_of_weights(p)
     p.add_argument(
         "--classes",
         metavar="PATH",
@@ -118,6 +114,14 @@ def eval_arguments(p: ArgumentParser) -> None:
             ("-b", "--batch-size"): "eval.batch_size",
             ("-j", "--workers"): "data.workers",
         },
+    )
+
+
+def add_recipe_of_weights(p: ArgumentParser) -> None:
+    p.add_argument(
+        "--config",
+        metavar="NAME|PATH",
+        help="recipe for foreign weights; for our own checkpoints it replaces all sections but the model",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
-from resnext_train.cli.parsers import add_shortcuts
+from resnext_train.cli.parsers import add_recipe_of_weights, add_shortcuts
 
 
 def predict_arguments(p: ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def predict_arguments(p: ArgumentParser) -> None:
     p.add_argument(
         "--ckpt",
         metavar="PATH",
-        help="a run folder, for its best checkpoint; or a checkpoint of resnext-train, or foreign weights",
+        help="a run folder, for its best checkpoint; a checkpoint or an export of resnext-train, or foreign weights",
     )
     p.add_argument(
         "images",
@@ -32,11 +32,7 @@ def predict_arguments(p: ArgumentParser) -> None:
     p.add_argument("--top", type=int, default=5, metavar="K", help="classes of each image (default: 5)")
     p.add_argument("--csv", metavar="FILE", help="write a line per image to this file")
     p.add_argument("--json", metavar="FILE", help="write an object per image to this file, in one list")
-    p.add_argument(
-        "--config",
-        metavar="NAME|PATH",
-        help="recipe for foreign weights; for our own checkpoints it replaces all sections but the model",
-    )
+    add_recipe_of_weights(p)
     p.add_argument(
         "--classes",
         metavar="PATH",
