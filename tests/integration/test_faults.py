@@ -126,6 +126,8 @@ def test_a_dead_process_ends_the_others_and_is_named(tmp_path: Path, killed: int
     out = tmp_path / "run"
     ranks = start_ranks(train_ranks, 3, tmp_path, out, [*SMALL, *LONG])
     wait_for_step(out, 2)
+    while not (out / "checkpoints" / "last.pt").exists():  # a thread writes it; a dead rank 0 writes no other
+        time.sleep(0.01)
     ranks[killed].kill()
     said = survivors_say(ranks, tmp_path, 60)
     assert sorted(said) == sorted({0, 1, 2} - {killed})
