@@ -211,8 +211,12 @@ def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
     except (InputError, FaultError):  # all ranks raise it
         heartbeat.end_in_order()
         raise
-    # Not after another exception: while other ranks still communicate, this one would wait for them forever.
-    _disconnect(heartbeat)
+    else:  # not after another exception: while other ranks still communicate, this one would wait for them forever
+        _disconnect(heartbeat)
+    finally:
+        # A thread that comes back from torch while Python ends would end the process by SIGABRT.
+        context.loss_watch.stop()
+        heartbeat.stop()
 
 
 _NCCL_LONGER = 60.0
@@ -228,7 +232,6 @@ _SET_UP = timedelta(hours=2)
 def _disconnect(heartbeat: Heartbeat) -> None:
     heartbeat.end_in_order()
     dist.destroy_process_group()
-    heartbeat.stop()
 
 
 def _meet(place: Rank) -> Any:

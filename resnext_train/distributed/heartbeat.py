@@ -52,10 +52,13 @@ class Heartbeat:
         self.main_thread_ends = threading.Event()
         """Set once the main thread is on its way out by an error: nobody needs to end this rank then."""
         self._beat(0)
-        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
+        """End the thread, and wait for it unless the store keeps it waiting."""
         self._end.set()
+        self._thread.join(self._SILENCE)
 
     @property
     def stopped(self) -> bool:

@@ -32,6 +32,8 @@ class LossWatch:
     _EVERY = 0.5
     _GRACE = 20.0
     """Seconds that the main thread has to end by itself, in order and with the same sentence."""
+    _LAST_LOOK = 4.0
+    """Seconds that a look may still take when the thread is to end."""
 
     def __init__(self, heartbeat: Heartbeat, processes: Sequence[ProcessIdentity], patience: float) -> None:
         self._heartbeat, self._patience = heartbeat, patience
@@ -42,7 +44,13 @@ class LossWatch:
         self._pulses: list[bytes] | None = None
         self._looks_without_answer = 0
         self._record: Record | None = None
-        threading.Thread(target=self._run, name="loss watch", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="loss watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and wait a moment for it: the main thread is on its way out."""
+        self._heartbeat.main_thread_ends.set()
+        self._thread.join(self._LAST_LOOK)
 
     @contextmanager
     def recorded_by(self, record: Record) -> Iterator[None]:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import ctypes
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from helpers.ranks import run_ranks
+from helpers.ranks import exit_codes, run_ranks, start_command
 from resnext_train.distributed import dist_context
 from resnext_train.distributed.agreement import RankFacts
 from resnext_train.distributed.dist_context import DistContext, connect
@@ -115,6 +118,26 @@ def test_only_a_rank_without_a_heartbeat_is_dead(monkeypatch: pytest.MonkeyPatch
     finally:
         for heartbeat in heartbeats:
             heartbeat.stop()
+
+
+ERRORS = {"InputError": InputError, "KeyError": KeyError}
+
+
+def leave_with_a_busy_store(arguments: Sequence[str]) -> int:
+    """As a rank whose heartbeat calls the store without a pause; end as an interpreter does, by threads and all."""
+    Heartbeat._EVERY = 0.0
+    with suppress(*ERRORS.values()), connect(20.0):
+        if arguments:
+            raise ERRORS[arguments[0]]("found")
+    ctypes.pythonapi.Py_Exit(3)
+    return 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [[], ["InputError"], ["KeyError"]], ids=str)
+def test_no_thread_calls_the_store_when_the_interpreter_ends(arguments: list[str], tmp_path: Path) -> None:
+    """It would end the process by SIGABRT, whatever its exit code: torch's threads do not expect Python to be gone."""
+    assert exit_codes(start_command(leave_with_a_busy_store, 2, *arguments, output=tmp_path / "out")) == [3, 3]
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
