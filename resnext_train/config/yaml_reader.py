@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
+import functools
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -109,6 +111,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse_sections(text: str, where: str) -> dict[str, Any]:
     """Return the sections in a recipe's text; raises InputError as `read_yaml`."""
+    return copy.deepcopy(_sections(text, where))
+
+
+@functools.lru_cache(maxsize=64)
+def _sections(text: str, where: str) -> dict[str, Any]:
+    """As `parse_sections`; a text that many recipes build on is parsed once."""
     data = parse(text, where)
     if not isinstance(data, dict):
         raise InputError(f"{where}: a recipe is a mapping of sections such as 'model:' and 'train:'")

@@ -11,6 +11,7 @@ from resnext_train.config import ModelSection
 from resnext_train.models.architecture import Architecture, architecture_of, library_of
 from resnext_train.models.bottleneck_forms import convert_form
 from resnext_train.models.resnet import ResNet
+from resnext_train.models.shapes_only import ShapesOnly
 from resnext_train.models.third_party_models import AUXILIARY_WEIGHTS, build_third_party
 
 
@@ -53,7 +54,7 @@ def build_on_meta(section: ModelSection, num_classes: int) -> nn.Module:
     """
     section = section.model_copy(update={"form": "c"})
     try:
-        with torch.device("meta"):
+        with ShapesOnly(), torch.device("meta"):
             return build_model(section, num_classes)
     except NotImplementedError:  # a constructor computes with tensors, as torchvision's RegNet does
         return build_model(section, num_classes).to("meta")

@@ -14,6 +14,7 @@ from resnext_train.config import ModelSection
 from resnext_train.errors import InputError
 from resnext_train.models.build_model import build_on_meta
 from resnext_train.models.resnet import ResNet
+from resnext_train.models.shapes_only import ShapesOnly
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Complexity:
         return sum(p.parameters for p in self.parts if p.training_only)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=128)  # recipes share networks
 def measure(section: ModelSection, num_classes: int, size: int) -> Complexity:
     """Measure the network of a model section without computing anything.
 
@@ -92,7 +93,7 @@ def _run(model: nn.Module, section: ModelSection, images: int, size: int) -> Non
         least = model.architecture.reduction
         raise InputError(f"{section.arch} divides an image by {least}; images of {size} × {size} pixels are too small")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), ShapesOnly():
             model(torch.empty(images, 3, size, size, device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
