@@ -177,27 +177,7 @@ def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
     if context.world_size == 1:
         yield context
         return
-    store = _meet(place)
-    facts = _facts(device)
-    exchange_facts(store, place.rank, place.world_size, facts)
-    backend, group_device, longer = ("nccl", device, _NCCL_LONGER) if device.type == "cuda" else ("gloo", None, 0.0)
-    dist.init_process_group(
-        backend,
-        timeout=timedelta(seconds=patience + longer),
-        rank=place.rank,
-        world_size=place.world_size,
-        store=store,
-        device_id=group_device,
-    )
-    control = dist.new_group(backend="gloo", timeout=_SET_UP)
-    forget_facts(store, place.rank)
-    context = DistContext(place, device, control)  # type: ignore[arg-type]
-    all_facts = context.gather(facts)  # anew: a launcher's store may have had those of an earlier start
-    context.cores = cores_of_rank(all_facts, place.rank)
-    if not threads_are_chosen():
-        torch.set_num_threads(context.cores.whole)
-    context.heartbeat = heartbeat = Heartbeat(store, place.rank, place.world_size)
-    context.loss_watch = LossWatch(heartbeat, [facts.process for facts in all_facts], patience)
+    heartbeat, watch = _join(context, patience)
     try:
         with dead_ranks_named(heartbeat):
             yield context
@@ -215,8 +195,35 @@ def connect(patience: float = PATIENCE) -> Iterator[DistContext]:
         _disconnect(heartbeat)
     finally:
         # A thread that comes back from torch while Python ends would end the process by SIGABRT.
-        context.loss_watch.stop()
+        watch.stop()
         heartbeat.stop()
+
+
+def _join(context: DistContext, patience: float) -> tuple[Heartbeat, LossWatch]:
+    """Meet the other ranks, compare with them what all need alike, and begin to show that this one lives."""
+    place, device = context.place, context.device
+    store = _meet(place)
+    facts = _facts(device)
+    exchange_facts(store, place.rank, place.world_size, facts)
+    backend, group_device, longer = ("nccl", device, _NCCL_LONGER) if device.type == "cuda" else ("gloo", None, 0.0)
+    dist.init_process_group(
+        backend,
+        timeout=timedelta(seconds=patience + longer),
+        rank=place.rank,
+        world_size=place.world_size,
+        store=store,
+        device_id=group_device,
+    )
+    control = dist.new_group(backend="gloo", timeout=_SET_UP)
+    forget_facts(store, place.rank)
+    context.control = control  # type: ignore[assignment]
+    all_facts = context.gather(facts)  # anew: a launcher's store may have had those of an earlier start
+    context.cores = cores_of_rank(all_facts, place.rank)
+    if not threads_are_chosen():
+        torch.set_num_threads(context.cores.whole)
+    context.heartbeat = heartbeat = Heartbeat(store, place.rank, place.world_size)
+    context.loss_watch = watch = LossWatch(heartbeat, [facts.process for facts in all_facts], patience)
+    return heartbeat, watch
 
 
 _NCCL_LONGER = 60.0

@@ -126,12 +126,17 @@ def state_of(run: Path) -> dict[str, Any]:
 
 def wait_for_step(run: Path, step: int = 1, ended: Callable[[], bool] = lambda: False) -> None:
     """Wait until a run has logged step number `step` or a later one."""
+    log = run / "log.jsonl"
+    wait_until(lambda: log.exists() and any(e["step"] >= step for e in events(run, "step")), ended)
+
+
+def wait_until(what: Callable[[], bool], ended: Callable[[], bool] = lambda: False) -> None:
+    """Wait until `what` is so, for two minutes at most and while what is waited for has not `ended`."""
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not ended():
-        if (run / "log.jsonl").exists() and any(e["step"] >= step for e in events(run, "step")):
-            return
+    while not what():
+        assert time.monotonic() < deadline, "not in time"
+        assert not ended(), "it has ended before"
         time.sleep(0.01)
-    raise AssertionError(f"no step {step} in time")
 
 
 def tensors(state: Any, prefix: str = "") -> dict[str, torch.Tensor]:

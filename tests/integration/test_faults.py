@@ -22,7 +22,7 @@ import torch
 from helpers.commands import Refuses, train
 from helpers.disks import fill, small_disk
 from helpers.ranks import returned, start_command, start_ranks, train_ranks
-from helpers.runs import LONG, RUN, SMALL, environment, events, module, start_run, state_of, wait_for_step
+from helpers.runs import LONG, RUN, SMALL, environment, events, module, start_run, state_of, wait_for_step, wait_until
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpointer import Checkpointer, SaveOutcome
 from resnext_train.data.image_batch import ImageBatch
@@ -126,8 +126,7 @@ def test_a_dead_process_ends_the_others_and_is_named(tmp_path: Path, killed: int
     out = tmp_path / "run"
     ranks = start_ranks(train_ranks, 3, tmp_path, out, [*SMALL, *LONG])
     wait_for_step(out, 2)
-    while not (out / "checkpoints" / "last.pt").exists():  # a thread writes it; a dead rank 0 writes no other
-        time.sleep(0.01)
+    wait_until((out / "checkpoints" / "last.pt").exists)  # a thread writes it; a dead rank 0 writes no other
     ranks[killed].kill()
     said = survivors_say(ranks, tmp_path, 60)
     assert sorted(said) == sorted({0, 1, 2} - {killed})
@@ -172,8 +171,7 @@ def test_a_dead_process_ends_one_that_is_blocked_outside_python(tmp_path: Path) 
     out = tmp_path / "run"
     ranks = start_ranks(train_with_a_blocked_thread, 2, tmp_path, out)
     wait_for_step(out, 2)
-    while not (out / "blocked").exists():
-        time.sleep(0.01)
+    wait_until((out / "blocked").exists)
     ranks[1].kill()
     ranks[0].join(20)
     exit_code = ranks[0].exitcode

@@ -264,7 +264,7 @@ def test_it_continues_to_the_same_bits(
 
 def test_a_process_with_loader_processes_exits_75_in_time_and_continues(tmp_path: Path) -> None:
     """A command as a user starts it, with a signal from outside at any time."""
-    out, whole, long = tmp_path / "run", tmp_path / "whole", "train.epochs=8"
+    out, whole, long = tmp_path / "run", tmp_path / "whole", "train.epochs=12"
     job = start_run(out, *OVERRIDES, long, "data.workers=2")
     wait_for_step(out)
     job.send_signal(signal.SIGTERM)
@@ -274,5 +274,5 @@ def test_a_process_with_loader_processes_exits_75_in_time_and_continues(tmp_path
     assert state_of(out)["status"] == "preempted"
     for folder in (out, whole):
         run_command(train, 1, *OPTIONS, long, "--out", str(folder))
-    assert state_of(out) == {"status": "done", "step": 24}
+    assert state_of(out) == {"status": "done", "step": 36}
     assert equal_runs(out, whole)

@@ -186,8 +186,8 @@ def third_step(context: DistContext, model: torch.nn.Module, step: TrainStep) ->
 
 @pytest.mark.slow
 def test_a_step_after_a_change_of_the_number_of_processes_is_the_unchanged_one(tmp_path: Path) -> None:
-    """In fp64: stopped on 2 processes and continued on 1 and 4, and stopped on 3 and continued on 2."""
-    for world_size, others in ((2, (1, 4)), (3, (2,))):
+    """In fp64: stopped on 2 processes and continued on 1, 3 and 4, and stopped on 3 and continued on 2."""
+    for world_size, others in ((2, (1, 3, 4)), (3, (2,))):
         path = tmp_path / f"{world_size}.pt"
         unchanged = run_ranks(stop_after_two_steps, world_size, tmp_path, path)[0]
         for other in others:
