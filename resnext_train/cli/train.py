@@ -110,8 +110,9 @@ def _lr_table(setup: Setup, rows: int = 8) -> str:
     """List the learning rate by epoch: each change to a constant rate, and about `rows` points of a curve."""
     schedule, per_epoch = setup.schedule(), setup.plan.steps_per_epoch
     rates = [schedule.lr(epoch * per_epoch) for epoch in range(setup.epoch_of(setup.total_steps - 1))]
-    warmed_up = -(-schedule.warmup // per_epoch)
-    warmup = f"warm-up to {schedule.peak:.4g} in {schedule.warmup} steps" if schedule.warmup else ""
+    steps = schedule.warmup.steps
+    warmed_up = -(-steps // per_epoch)
+    warmup = f"warm-up to {schedule.peak:.4g} in {steps} steps" if steps else ""
     changes = [e for e in range(warmed_up, len(rates)) if e == warmed_up or rates[e] != rates[e - 1]]
     if not changes:
         return warmup

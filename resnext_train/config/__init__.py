@@ -1,14 +1,31 @@
 """The recipe: all settings of a run, typed, validated and frozen. Imports no torch."""
 
-from resnext_train.config.data_sections import (
+from resnext_train.config.augment_sections import (
     AreaAugment,
     AugmentSection,
-    DataSection,
-    EvalSection,
-    FolderData,
+    AutoAugmentSection,
+    EraseSection,
+    MixSection,
+    NoAutoAugment,
     PadAugment,
+    RandAugment,
     ScaleAugment,
-    SyntheticData,
+    TimmRandAugment,
+    TrivialAugmentWide,
+)
+from resnext_train.config.data_sections import DataSection, EvalSection, FolderData, SyntheticData
+from resnext_train.config.optimizer_sections import (
+    AdamwSection,
+    CosineSchedule,
+    ExponentialSchedule,
+    LambSection,
+    LinearSchedule,
+    OptimizerSection,
+    PlateauSchedule,
+    RmspropSection,
+    ScheduleSection,
+    SgdSection,
+    StepSchedule,
 )
 from resnext_train.config.process_count import check_micro_batches
 from resnext_train.config.recipe import CheckpointSection, LogSection, ModelSection, Recipe
@@ -27,16 +44,6 @@ from resnext_train.config.recipe_loader import (
     recipe_from_dict_with_notes,
     recipe_schema,
 )
-from resnext_train.config.train_sections import (
-    CosineSchedule,
-    ExponentialSchedule,
-    OptimizerSection,
-    PlateauSchedule,
-    RmspropSection,
-    ScheduleSection,
-    SgdSection,
-    StepSchedule,
-    TrainSection,
-)
+from resnext_train.config.train_sections import EmaSection, TrainSection
 from resnext_train.config.value_types import duration_in_steps
 from resnext_train.config.yaml_reader import read_yaml

@@ -1,18 +1,16 @@
-"""Recipe sections about images: data, training augmentation, evaluation."""
+"""Recipe sections about images: data, evaluation."""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from resnext_train.config.value_types import (
-    AboveZero,
     BatchSize,
     Classes,
-    Fraction,
     Images,
-    NonNegative,
     Pixels,
     Positive,
     PositiveTriple,
@@ -71,76 +69,6 @@ class SyntheticData(_Data):
 DataSection = Annotated[FolderData | SyntheticData, Field(discriminator="source")]
 
 
-class _Augment(Section):
-    size: Pixels = 224
-    """Height and width of a training crop in pixels."""
-    flip: Fraction = 0.5
-    """Probability of a horizontal flip."""
-    brightness: Fraction = 0.4
-    """Strength b: brightness is multiplied by 1 + U(-b, b). The three jitters run in random order, without clamping."""
-    contrast: Fraction = 0.4
-    """Strength c: contrast to the mean gray of the current image is multiplied by 1 + U(-c, c)."""
-    saturation: Fraction = 0.4
-    """Strength s: saturation, the contrast to each pixel's gray, is multiplied by 1 + U(-s, s)."""
-    lighting: NonNegative = 0.1
-    """Standard deviation of AlexNet's lighting noise along the principal components of ImageNet's colours."""
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    """Antialiased resampling of the crop to `size`."""
-
-
-class AreaAugment(_Augment):
-    """Augmentation of the ResNeXt paper's code: a crop of random area and aspect, flip, colour jitter, lighting."""
-
-    crop: Literal["area"] = "area"
-    """Kind of crop."""
-    area: tuple[Fraction, Fraction] = (0.08, 1.0)
-    """Range of the crop's area as a fraction of the image's."""
-    aspect: tuple[AboveZero, AboveZero] = (0.75, 4 / 3)
-    """Range of the crop's aspect ratio, sampled uniformly; then width and height swap with probability 0.5."""
-
-    @model_validator(mode="after")
-    def _ranges(self) -> AreaAugment:
-        if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError("augment.area must be [low, high] with 0 < low <= high <= 1")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError("augment.aspect must be [low, high] with 0 < low <= high")
-        return self
-
-
-class ScaleAugment(_Augment):
-    """Augmentation of the ResNet paper: resize to a random scale, random square crop, flip, colour jitter.
-
-    Crop and resize are one step here, where the paper resizes first. The mean subtracted is per channel, where the
-    paper subtracts a mean image.
-    """
-
-    crop: Literal["scale_jitter"]
-    """Kind of crop."""
-    short_side: tuple[Pixels, Pixels] = (256, 480)
-    """Range of the image's short side in pixels, both ends included, to which it is resized before the crop."""
-
-    @model_validator(mode="after")
-    def _crop_fits(self) -> ScaleAugment:
-        if not self.size <= self.short_side[0] <= self.short_side[1]:
-            raise ValueError("augment.short_side must be [low, high] with augment.size <= low <= high")
-        return self
-
-
-class PadAugment(_Augment):
-    """Augmentation of the papers' CIFAR networks: pad with the mean colour, random crop, flip.
-
-    An image of another size is first resized (short side to `size`) and centre-cropped.
-    """
-
-    crop: Literal["pad"]
-    """Kind of crop."""
-    padding: Annotated[int, Field(ge=0, le=10_000)] = 4
-    """Pixels added on each of the four sides."""
-
-
-AugmentSection = Annotated[AreaAugment | ScaleAugment | PadAugment, Field(discriminator="crop")]
-
-
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 """Name of a set of images."""
 
@@ -155,8 +83,11 @@ class EvalSection(Section):
     `resize`. center_flip: it and its mirror image. ten_crop: centre and corners, of the image and of its mirror image.
     multi_scale: the whole image and its mirror image with the short side at each of `scales`. full: the whole image at
     `resize`."""
-    resize: Pixels = 256
-    """Pixels of the short side after the antialiased resize."""
+    resize: Pixels | None = 256
+    """Pixels of the short side after the antialiased resize. null: by `crop_ratio`."""
+    crop_ratio: Annotated[float, Field(ge=0.05, le=1)] | None = None
+    """Part of the resized image that the crop takes: the short side gets floor(crop / crop_ratio) pixels. Takes the
+    place of `resize`, which is null then. null: not used."""
     crop: Pixels = 224
     """Height and width of a crop in pixels."""
     scales: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (224, 256, 384, 480, 640)
@@ -182,7 +113,10 @@ class EvalSection(Section):
 
     @model_validator(mode="after")
     def _crop_fits(self) -> EvalSection:
-        if self.protocol not in ("multi_scale", "full") and self.crop > self.resize:
+        if (self.resize is None) == (self.crop_ratio is None):
+            both = "are both set" if self.resize else "are both null"
+            raise ValueError(f"eval.resize and eval.crop_ratio {both}; set just one, and the other one to null")
+        if self.protocol not in ("multi_scale", "full") and self.crop > self.short_side:
             raise ValueError(f"eval.crop ({self.crop}) cannot exceed eval.resize ({self.resize})")
         return self
 
@@ -193,9 +127,17 @@ class EvalSection(Section):
         return self
 
     @property
+    def short_side(self) -> int:
+        """Pixels of the short side after the resize, by `resize` or `crop_ratio`."""
+        if self.crop_ratio is not None:
+            return math.floor(self.crop / self.crop_ratio)
+        assert self.resize is not None
+        return self.resize
+
+    @property
     def description(self) -> str:
         """One line that describes the protocol, stored with every result."""
-        sides = ", ".join(map(str, self.scales)) if self.protocol == "multi_scale" else str(self.resize)
+        sides = ", ".join(map(str, self.scales)) if self.protocol == "multi_scale" else str(self.short_side)
         shown = {
             "center": f"centre crop {self.crop}, 1 view",
             "center_flip": f"centre crop {self.crop} and its mirror image, 2 views",

@@ -29,6 +29,7 @@ def _scaled(recipe: Recipe, world_size: int) -> list[str]:
     as many.
     """
     train = recipe.train
-    lr = recipe.optimizer.lr * world_size / train.micro_batches
+    lr = recipe.optimizer.lr and recipe.optimizer.lr * world_size / train.micro_batches
+    rate = [f"optimizer.lr={lr:.4g}"] if lr else []  # else it is scaled as it is
     warmup = ["schedule.warmup=5"] if train.epochs > 10 and recipe.schedule.warmup in (0, "0") else []
-    return [f"train.batch_size={world_size * train.micro_batch}", f"optimizer.lr={lr:.4g}", *warmup]
+    return [f"train.batch_size={world_size * train.micro_batch}", *rate, *warmup]

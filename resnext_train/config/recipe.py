@@ -9,14 +9,17 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from resnext_train.config.data_sections import AreaAugment, AugmentSection, DataSection, EvalSection, FolderData
-from resnext_train.config.train_sections import (
-    OptimizerSection,
-    ScheduleSection,
-    SgdSection,
-    StepSchedule,
-    TrainSection,
+from resnext_train.config.augment_sections import (
+    AreaAugment,
+    AugmentSection,
+    AutoAugmentSection,
+    EraseSection,
+    MixSection,
+    NoAutoAugment,
 )
+from resnext_train.config.data_sections import DataSection, EvalSection, FolderData
+from resnext_train.config.optimizer_sections import OptimizerSection, ScheduleSection, SgdSection, StepSchedule
+from resnext_train.config.train_sections import EmaSection, TrainSection
 from resnext_train.config.value_types import (
     AboveZero,
     Channels,
@@ -62,6 +65,20 @@ class ModelSection(Section):
     imagenet for four stages, cifar for three."""
     residual: bool | None = None
     """Whether blocks have shortcuts; null: as in `arch` (plainDEPTH has none)."""
+    blur_pool: bool = False
+    """Blur the input of every strided convolution of 16 and more channels with [1, 2, 1] in both directions (BlurPool,
+    arXiv 1904.11486, as FFCV places it)."""
+    stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability with which a training image skips the last block's convolutions; it grows linearly from 0 in the
+    first block (arXiv 1603.09382, as in timm)."""
+    zero_gamma: bool = False
+    """Start the scale of the last BN in each block at 0 (arXiv 1706.02677, section 5.1), not at 1 as in the papers."""
+    conv_init: Literal["fan_out", "fan_in"] = "fan_out"
+    """What the normal distribution of a convolution's first weights is scaled by."""
+    bn_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Part of a step's statistics in BatchNorm's running ones."""
+    bn_epsilon: AboveZero = 1e-5
+    """Added to the variance in BatchNorm."""
     auxiliary_weight: NonNegative | None = None
     """Weight of each auxiliary classifier's loss in training; null: 0.3 for torchvision/googlenet and 0.4 for
     torchvision/inception_v3."""
@@ -99,20 +116,28 @@ class LogSection(Section):
 
 
 class Recipe(Section):
-    """A training run: nine sections."""
+    """A training run."""
 
     model: ModelSection
     """The network."""
     data: DataSection = FolderData()
     """The images."""
     augment: AugmentSection = AreaAugment()
-    """Training augmentation."""
+    """Training augmentation: the crop and its colours."""
+    auto_augment: AutoAugmentSection = NoAutoAugment()
+    """Operations on whole images, between crop and colours."""
+    erase: EraseSection = EraseSection()
+    """Random erasing."""
+    mix: MixSection = MixSection()
+    """Mixup and CutMix."""
     optimizer: OptimizerSection = SgdSection()
     """Optimizer."""
     schedule: ScheduleSection = StepSchedule()
     """Learning rate over time."""
     train: TrainSection = TrainSection()
     """Length, batch and precision of training."""
+    ema: EmaSection = EmaSection()
+    """An average of the weights."""
     eval: EvalSection = EvalSection()
     """Evaluation."""
     checkpoint: CheckpointSection = CheckpointSection()

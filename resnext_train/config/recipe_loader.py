@@ -1,6 +1,6 @@
 """Merge, validate and freeze recipes; every mistake becomes one sentence with file, line and key.
 
-A recipe is a YAML file of nine sections. Layers from weakest to strongest: the defaults; the file named by the
+A recipe is a YAML file of sections. Layers from weakest to strongest: the defaults; the file named by the
 recipe's `base:` (one level; in the recipe's folder, or shipped; .yaml may be left out); the recipe;
 `section.key=value` overrides. A layer that changes the variant of a section (`schedule.name`, `data.source`) drops
 the weaker layers' keys that the new variant lacks.

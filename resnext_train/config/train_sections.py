@@ -1,4 +1,4 @@
-"""Recipe sections about training: optimizer, learning rate schedule, length, batch and precision."""
+"""Recipe sections about training: length, batch and precision; the average of its weights."""
 
 from __future__ import annotations
 
@@ -6,116 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from resnext_train.config.value_types import (
-    AboveZero,
-    BatchSize,
-    Duration,
-    Minutes,
-    Natural,
-    NonNegative,
-    Positive,
-    PositiveDuration,
-    Section,
-    Seed,
-)
-
-
-class _Optimizer(Section):
-    lr: AboveZero = 0.1
-    """Learning rate for a global batch of `train.batch_size`; never rescaled."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum, without dampening."""
-    weight_decay: NonNegative = 1e-4
-    """L2 penalty."""
-    decay_1d: bool = True
-    """Decay vectors (BN scale and shift, biases), too, as in the papers' code; false: only matrices and kernels."""
-    clip_norm: AboveZero | None = None
-    """Largest L2 norm of a step's gradient over all parameters; longer ones are scaled down. null: no limit."""
-
-
-class SgdSection(_Optimizer):
-    """SGD as in the papers."""
-
-    name: Literal["sgd"] = "sgd"
-    """Name of the optimizer."""
-    nesterov: bool = True
-    """Use Nesterov momentum, as in the papers' code."""
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> SgdSection:
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("optimizer.nesterov needs optimizer.momentum above 0; set optimizer.nesterov to false")
-        return self
-
-
-class RmspropSection(_Optimizer):
-    """RMSProp as in torch.optim.RMSprop: lr · gradient / (sqrt(mean of squares) + epsilon), then momentum."""
-
-    name: Literal["rmsprop"]
-    """Name of the optimizer."""
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay of the running mean of squared gradients per step."""
-    epsilon: AboveZero = 1.0
-    """Added to the root of the mean of squares; the Inception-v3 paper uses 1.0."""
-
-
-OptimizerSection = Annotated[SgdSection | RmspropSection, Field(discriminator="name")]
-
-
-class _Schedule(Section):
-    warmup: Duration = 0.0
-    """Epochs (or steps) of linear warmup of the learning rate; 0: none, as in the papers."""
-
-
-class StepSchedule(_Schedule):
-    """The learning rate is multiplied by `factor` at each milestone."""
-
-    name: Literal["step"] = "step"
-    """Kind of schedule."""
-    milestones: tuple[Duration, ...] = (30.0, 60.0)
-    """Epochs (or steps) after which the learning rate is multiplied."""
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Factor on the learning rate."""
-
-
-class CosineSchedule(_Schedule):
-    """Half a cosine from the learning rate to `final`, after the warmup."""
-
-    name: Literal["cosine"]
-    """Kind of schedule."""
-    final: NonNegative = 0.0
-    """Learning rate at the end."""
-
-
-class PlateauSchedule(_Schedule):
-    """The learning rate is multiplied by `factor` when the validation top-1 error stops falling (ResNet paper)."""
-
-    name: Literal["plateau"]
-    """Kind of schedule."""
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Factor on the learning rate."""
-    patience: Natural = 5
-    """Evaluations in a row without improvement that are tolerated; the next one reduces the learning rate."""
-    threshold: NonNegative = 0.1
-    """Percentage points by which the top-1 error must fall below the best to count as improvement."""
-    minimum: NonNegative = 1e-6
-    """Lower limit of the learning rate."""
-
-
-class ExponentialSchedule(_Schedule):
-    """The learning rate is multiplied by `factor` once per `every`, in stairs (Inception-v3 paper, section 8)."""
-
-    name: Literal["exponential"]
-    """Kind of schedule."""
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.94
-    """Factor on the learning rate."""
-    every: PositiveDuration = 2.0
-    """Epochs (or steps) between reductions."""
-
-
-ScheduleSection = Annotated[
-    StepSchedule | CosineSchedule | PlateauSchedule | ExponentialSchedule, Field(discriminator="name")
-]
+from resnext_train.config.value_types import BatchSize, Duration, Minutes, Natural, Positive, Section, Seed
 
 
 def _compile_mode(value: Any) -> Any:
@@ -147,6 +38,9 @@ class TrainSection(Section):
     """The partial batch at an epoch's end. auto: a step where it is at least half a batch, else dropped; keep: a step;
     drop: dropped. With fewer than two images per micro-batch it is always dropped, and where an epoch has no other
     step, never."""
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    """Loss. cross_entropy: softmax over the classes. bce: binary cross-entropy of each class by itself, averaged over
+    the classes (arXiv 2110.00476)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Fraction of the target spread evenly over all classes; not used in evaluation."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -157,6 +51,9 @@ class TrainSection(Section):
     layout: Literal["auto", "channels_last", "contiguous"] = "auto"
     """Memory layout of images and network. auto: channels_last, which was the faster one on CPUs; on some GPUs groups
     of 16 and more channels may be faster contiguous: `resnext bench step` measures both."""
+    checkpoint_activations: bool = False
+    """Keep only the inputs of the network's blocks for the backward pass, and compute the rest again there: a third
+    more computing, the same result, and much less memory. Networks of torchvision and timm take none."""
     deterministic: bool = False
     """Take only algorithms that give the same bits each time, so that a run resumes exactly on a GPU as well; slower.
     A network with an operation that has none ends the run."""
@@ -201,3 +98,14 @@ class TrainSection(Section):
     def micro_batches(self) -> int:
         """Micro-batches per step."""
         return self.batch_size // self.micro_batch
+
+
+class EmaSection(Section):
+    """An exponential moving average of the weights, evaluated beside them."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """What remains of the average at an update: average = decay · average + (1 - decay) · weights. null: no average."""
+    every: Positive = 1
+    """Steps between updates."""
+    warmup: Duration = 0.0
+    """Epochs (or steps) in which the average is a copy of the weights."""

@@ -192,7 +192,7 @@ def build_views(section: EvalSection) -> EvalViews:
     """Return the views of an image that an eval section asks for."""
     whole = section.protocol in ("multi_scale", "full")
     return EvalViews(
-        sides=section.scales if section.protocol == "multi_scale" else (section.resize,),
+        sides=section.scales if section.protocol == "multi_scale" else (section.short_side,),
         crop=None if whole else section.crop,
         ten=section.protocol == "ten_crop",
         flip=section.protocol in ("center_flip", "multi_scale"),

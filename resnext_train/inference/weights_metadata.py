@@ -89,7 +89,7 @@ def make_metadata(
         "classes": None if classes is None else list(classes),
         "titles": None if titles is None else list(titles),
         "input": INPUT,
-        "resize": recipe.eval.resize,
+        "resize": recipe.eval.short_side,
         "crop": recipe.eval.crop,
         "interpolation": recipe.eval.interpolation,
         "mean": list(recipe.data.mean),

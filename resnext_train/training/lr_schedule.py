@@ -8,32 +8,51 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from resnext_train.config import (
     CosineSchedule,
     ExponentialSchedule,
-    OptimizerSection,
+    LinearSchedule,
     ScheduleSection,
     StepSchedule,
     duration_in_steps,
 )
 
 
-def build_schedule(
-    section: ScheduleSection, optimizer: OptimizerSection, steps_per_epoch: int, total_steps: int
-) -> Schedule:
-    """Build the schedule of a recipe, with its durations converted to steps."""
-    warmup = duration_in_steps(section.warmup, steps_per_epoch)
+def build_schedule(section: ScheduleSection, peak: float, steps_per_epoch: int, total_steps: int) -> Schedule:
+    """Build the schedule of a recipe with the learning rate `peak`; its durations are converted to steps."""
+    warmup = Warmup(duration_in_steps(section.warmup, steps_per_epoch), section.warmup_from)
     if isinstance(section, StepSchedule):
         milestones = tuple(duration_in_steps(m, steps_per_epoch) for m in section.milestones)
-        return StepDecay(optimizer.lr, warmup, milestones, section.factor)
+        return StepDecay(peak, warmup, milestones, section.factor)
     if isinstance(section, CosineSchedule):
-        return Cosine(optimizer.lr, warmup, total_steps, section.final)
+        return Cosine(peak, warmup, total_steps, section.final)
     if isinstance(section, ExponentialSchedule):
         every = max(1, duration_in_steps(section.every, steps_per_epoch))
-        return Exponential(optimizer.lr, warmup, section.factor, every)
-    return Plateau(optimizer.lr, warmup, section.factor, section.patience, section.threshold, section.minimum)
+        return Exponential(peak, warmup, section.factor, every)
+    if isinstance(section, LinearSchedule):
+        points = tuple((duration_in_steps(when, steps_per_epoch), factor) for when, factor in section.points)
+        return PiecewiseLinear(peak, warmup, points)
+    return Plateau(peak, warmup, section.factor, section.patience, section.threshold, section.minimum)
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """A linear rise of the learning rate in the first `steps`."""
+
+    steps: int
+    start: float | None = None
+    """Factor in the first step, from which it rises to 1 in step `steps`. None: 1 / `steps`, and 1 one step earlier."""
+
+    def factor(self, step: int) -> float:
+        """Return the factor on the learning rate of a step."""
+        if step >= self.steps:
+            return 1.0
+        if self.start is None:
+            return (step + 1) / self.steps
+        return self.start + (1 - self.start) * step / self.steps
 
 
 @dataclass
@@ -41,7 +60,7 @@ class Schedule(ABC):
     """A learning rate for every step. Only plateau has state; the others ignore what they observe."""
 
     peak: float
-    warmup: int
+    warmup: Warmup
 
     @abstractmethod
     def lr(self, step: int) -> float:
@@ -56,10 +75,6 @@ class Schedule(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  nor a state
         pass
 
-    def _rise(self, step: int) -> float:
-        """Rise linearly from peak / warmup in the first step to the peak in step `warmup` - 1."""
-        return min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-
 
 @dataclass
 class StepDecay(Schedule):
@@ -69,7 +84,7 @@ class StepDecay(Schedule):
     factor: float
 
     def lr(self, step: int) -> float:
-        return self.peak * self.factor ** sum(step >= m for m in self.milestones) * self._rise(step)
+        return self.peak * self.factor ** sum(step >= m for m in self.milestones) * self.warmup.factor(step)
 
 
 @dataclass
@@ -80,7 +95,7 @@ class Exponential(Schedule):
     every: int
 
     def lr(self, step: int) -> float:
-        return self.peak * self.factor ** (step // self.every) * self._rise(step)
+        return self.peak * self.factor ** (step // self.every) * self.warmup.factor(step)
 
 
 @dataclass
@@ -91,8 +106,25 @@ class Cosine(Schedule):
     final: float
 
     def lr(self, step: int) -> float:
-        done = max(0, step - self.warmup) / max(1, self.total - self.warmup)
-        return (self.final + (self.peak - self.final) * (1 + math.cos(math.pi * min(1.0, done))) / 2) * self._rise(step)
+        warmup = self.warmup.steps
+        done = max(0, step - warmup) / max(1, self.total - warmup)
+        cosine = (1 + math.cos(math.pi * min(1.0, done))) / 2
+        return (self.final + (self.peak - self.final) * cosine) * self.warmup.factor(step)
+
+
+@dataclass
+class PiecewiseLinear(Schedule):
+    """The peak times a factor that is linear between points of (step, factor); constant before and after them."""
+
+    points: tuple[tuple[int, float], ...]
+
+    def lr(self, step: int) -> float:
+        factor = self.points[0][1]
+        for (begin, before), (end, after) in pairwise(self.points):
+            if step >= begin:
+                done = min(1.0, (step - begin) / (end - begin)) if end > begin else 1.0
+                factor = before + (after - before) * done
+        return self.peak * factor * self.warmup.factor(step)
 
 
 @dataclass
@@ -108,7 +140,7 @@ class Plateau(Schedule):
     reductions: int = field(default=0, init=False)
 
     def lr(self, step: int) -> float:
-        return max(self.peak * self.factor**self.reductions, self.minimum) * self._rise(step)
+        return max(self.peak * self.factor**self.reductions, self.minimum) * self.warmup.factor(step)
 
     def observe(self, error: float) -> None:
         """Reduce after more than `patience` observations in a row without improvement."""

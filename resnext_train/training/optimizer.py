@@ -15,7 +15,7 @@ from resnext_train.errors import InputError
 
 
 def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
-    """Build the optimizer. Without `decay_1d`, vectors (BatchNorm, biases) are in a parameter group without decay."""
+    """Build the optimizer, whose learning rate is set in each step. Without `decay_1d`, vectors (BatchNorm, biases) are in a parameter group without decay."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": section.weight_decay},
         {
@@ -23,7 +23,11 @@ def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
             "weight_decay": section.weight_decay if section.decay_1d else 0.0,
         },
     ]
-    optimizer = _rmsprop(section, groups) if isinstance(section, RmspropSection) else _sgd(section, groups)
+    if isinstance(section, RmspropSection):
+        optimizer = _rmsprop(section, groups)
+    else:
+        assert isinstance(section, SgdSection)
+        optimizer = _sgd(section, groups)
     _start_state(optimizer)
     return optimizer
 
@@ -155,11 +159,12 @@ def _sgd(section: SgdSection, groups: list[dict[str, object]]) -> Optimizer:
     PyTorch's update equals that of Torch 7, which the papers used: the momentum buffer starts as the first gradient,
     without dampening, and weight decay is added to the gradient.
     """
-    return SGD(groups, lr=section.lr, momentum=section.momentum, nesterov=section.nesterov, fused=True)
+    return SGD(groups, section.peak_lr(256), momentum=section.momentum, nesterov=section.nesterov, fused=True)
 
 
 def _rmsprop(section: RmspropSection, groups: list[dict[str, object]]) -> Optimizer:
-    return RMSprop(groups, section.lr, section.decay, section.epsilon, momentum=section.momentum, foreach=True)
+    rate = section.peak_lr(256)
+    return RMSprop(groups, rate, section.decay, section.epsilon, momentum=section.momentum, foreach=True)
 
 
 def add_gradients(total: Gradients | None, more: Gradients) -> Gradients:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from resnext_train.config import (
     ExponentialSchedule,
+    LinearSchedule,
     PlateauSchedule,
     Recipe,
     StepSchedule,
@@ -18,9 +19,10 @@ def schedule_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) ->
     found = []
     warmup = duration_in_steps(section.warmup, steps_per_epoch)
     if total_steps <= warmup:
+        peak = recipe.optimizer.peak_lr(recipe.train.batch_size)
         found.append(
             f"{ends}, within the warm-up of {warmup} steps (schedule.warmup={section.warmup}); the learning rate "
-            f"{'only comes up to' if total_steps == warmup else 'does not reach'} {recipe.optimizer.lr:g}"
+            f"{'only comes up to' if total_steps == warmup else 'does not reach'} {peak:g}"
         )
     if isinstance(section, StepSchedule):
         steps = {m: duration_in_steps(m, steps_per_epoch) for m in section.milestones}
@@ -32,6 +34,12 @@ def schedule_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) ->
         every = duration_in_steps(section.every, steps_per_epoch)
         if every >= total_steps:
             found.append(f"{ends}, before schedule.every={section.every}; so the learning rate never falls")
+    elif isinstance(section, LinearSchedule):
+        last = section.points[-1][0]
+        if duration_in_steps(last, steps_per_epoch) > total_steps:
+            found.append(
+                f"{ends}, before the last of schedule.points ({last}); so the schedule does not come to its end"
+            )
     elif isinstance(section, PlateauSchedule):
         evaluations = -(-total_steps // (steps_per_epoch * recipe.eval.every_epochs))
         needed = section.patience + 2  # the first one is the best so far, and patience + 1 others must be no better

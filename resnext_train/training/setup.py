@@ -53,7 +53,8 @@ class Setup:
 
     def schedule(self) -> Schedule:
         r = self.recipe
-        return build_schedule(r.schedule, r.optimizer, self.steps_per_epoch, self.total_steps)
+        peak = r.optimizer.peak_lr(r.train.batch_size)
+        return build_schedule(r.schedule, peak, self.steps_per_epoch, self.total_steps)
 
     def warnings(self) -> list[str]:
         """Return what in the recipe does not come to pass in this run, a sentence each."""

@@ -2,34 +2,43 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+import torch
 
-from resnext_train.config import CosineSchedule, ExponentialSchedule, PlateauSchedule, SgdSection, StepSchedule
+from resnext_train.config import (
+    CosineSchedule,
+    ExponentialSchedule,
+    LinearSchedule,
+    PlateauSchedule,
+    SgdSection,
+    StepSchedule,
+)
 from resnext_train.training.lr_schedule import Schedule, build_schedule
 
-SGD = SgdSection(lr=0.1)
+PEAK = 0.1
 
 
 def test_step_decay_of_the_papers() -> None:
     """0.1 · 0.1^floor(epoch / 30), epochs from 0, 5005 steps each."""
-    schedule = build_schedule(StepSchedule(milestones=(30, 60, 90)), SGD, 5005, 100 * 5005)
+    schedule = build_schedule(StepSchedule(milestones=(30, 60, 90)), PEAK, 5005, 100 * 5005)
     for epoch in range(100):
         for step in (0, 2500, 5004):
             assert schedule.lr(epoch * 5005 + step) == pytest.approx(0.1 * 0.1 ** (epoch // 30), rel=1e-12)
 
 
 def test_milestones_in_steps_and_epochs() -> None:
-    schedule = build_schedule(StepSchedule(milestones=(2.0, "25 steps"), factor=0.5), SGD, 10, 100)
+    schedule = build_schedule(StepSchedule(milestones=(2.0, "25 steps"), factor=0.5), PEAK, 10, 100)
     assert [schedule.lr(s) for s in (19, 20, 24, 25)] == pytest.approx([0.1, 0.05, 0.05, 0.025])
 
 
 def test_warmup_rises_in_equal_parts() -> None:
-    schedule = build_schedule(StepSchedule(warmup="4 steps"), SGD, 10, 100)
+    schedule = build_schedule(StepSchedule(warmup="4 steps"), PEAK, 10, 100)
     assert [schedule.lr(s) for s in range(6)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
 
 
 def test_cosine() -> None:
-    schedule = build_schedule(CosineSchedule(name="cosine", warmup=1.0, final=0.02), SGD, 10, 50)
+    schedule = build_schedule(CosineSchedule(name="cosine", warmup=1.0, final=0.02), PEAK, 10, 50)
     assert schedule.lr(9) == pytest.approx(0.1)
     assert schedule.lr(10) == pytest.approx(0.1)
     assert schedule.lr(30) == pytest.approx(0.06)  # half way
@@ -40,16 +49,16 @@ def test_cosine() -> None:
 def test_exponential_falls_in_stairs() -> None:
     """Inception-v3 paper, section 8: 0.045, multiplied by 0.94 after every two epochs."""
     section = ExponentialSchedule(name="exponential")
-    schedule = build_schedule(section, SgdSection(lr=0.045), 10, 1000)
+    schedule = build_schedule(section, 0.045, 10, 1000)
     rates = [schedule.lr(s) for s in (0, 19, 20, 39, 40, 999)]
     assert rates == pytest.approx([0.045, 0.045, 0.0423, 0.0423, 0.039762, 0.045 * 0.94**49])
-    by_steps = build_schedule(ExponentialSchedule(name="exponential", every="3 steps", factor=0.5), SGD, 10, 9)
+    by_steps = build_schedule(ExponentialSchedule(name="exponential", every="3 steps", factor=0.5), PEAK, 10, 9)
     assert [by_steps.lr(s) for s in range(7)] == pytest.approx([0.1] * 3 + [0.05] * 3 + [0.025])
 
 
 def test_plateau_reduces_after_patience_and_never_below_the_minimum() -> None:
     section = PlateauSchedule(name="plateau", patience=1, threshold=0.5, minimum=0.002)
-    schedule = build_schedule(section, SGD, 10, 1000)
+    schedule = build_schedule(section, PEAK, 10, 1000)
     rates = []
     for error in [50, 40, 39.8, 39.4, 39.6, 39.7, 39.3, 39.2, 39.2, 39.2, 39.2]:
         schedule.observe(error)
@@ -61,7 +70,7 @@ def test_plateau_reduces_after_patience_and_never_below_the_minimum() -> None:
 
 def test_plateau_continues_from_its_state() -> None:
     def fresh() -> Schedule:
-        return build_schedule(PlateauSchedule(name="plateau", patience=1), SGD, 10, 1000)
+        return build_schedule(PlateauSchedule(name="plateau", patience=1), PEAK, 10, 1000)
 
     whole = fresh()
     for error in (50, 51, 52):
@@ -74,3 +83,27 @@ def test_plateau_continues_from_its_state() -> None:
     continued.observe(52)
     assert continued == whole
     assert whole.lr(0) == pytest.approx(0.01)
+
+
+def test_warmup_from_a_factor_is_torchs() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    theirs = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=7)
+    schedule = build_schedule(StepSchedule(milestones=(), warmup="7 steps", warmup_from=0.01), PEAK, 10, 100)
+    for step in range(10):
+        assert schedule.lr(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        optimizer.step()
+        theirs.step()
+
+
+def test_piecewise_linear_is_numpys_interpolation() -> None:
+    """FFCV's rn50 configuration: a tenth of a thousandth of the peak, the peak after two epochs, 0 at the end."""
+    section = LinearSchedule(name="linear", points=((0.0, 1e-4), (2.0, 1.0), ("160 steps", 0.0)))
+    schedule = build_schedule(section, 1.7, 10, 160)
+    wanted = np.interp(np.arange(170), [0, 20, 160], [1.7e-4, 1.7, 0])
+    assert [schedule.lr(step) for step in range(170)] == pytest.approx(wanted.tolist(), rel=1e-12, abs=1e-15)
+
+
+def test_the_linear_scaling_rule_is_explicit() -> None:
+    assert SgdSection(lr=None, lr_per_256=0.256).peak_lr(1024) == 1.024
+    assert SgdSection(lr=0.1).peak_lr(1024) == 0.1
