@@ -15,7 +15,10 @@ from resnext_train.errors import InputError
 
 
 def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
-    """Build the optimizer, whose learning rate is set in each step. Without `decay_1d`, vectors (BatchNorm, biases) are in a parameter group without decay."""
+    """Build the optimizer, whose learning rate each step sets.
+
+    Without `decay_1d`, vectors (BatchNorm, biases) are in a parameter group without decay.
+    """
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": section.weight_decay},
         {
