@@ -16,6 +16,7 @@ class LoadReport(NamedTuple):
     """Seconds spent on reading files or records."""
     decode: float
     resize: float
+    """Seconds spent on crop, resize and flip, and on the operations of auto_augment."""
     missing: int
     """Images that could not be read: replaced by others in training, left out in evaluation."""
     unreadable: tuple[str, ...]
