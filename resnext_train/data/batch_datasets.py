@@ -49,7 +49,7 @@ class TrainTransforms(NamedTuple):
     """What is done to a training image, in this order."""
 
     crop: CropTransform
-    operations: AugmentPolicy | None
+    policy: AugmentPolicy | None
     colors: ColorTransform
     """Its maps are made here, and applied on the device."""
 
@@ -78,9 +78,8 @@ class TrainBatches(Dataset[ImageBatch | UnreadableImage]):
             if loaded is None:
                 return maker.unreadable.failure()
             images[slot] = loaded
-        if operations := self.transforms.operations:
-            drawn = operation_draws(self.seed, indices.epoch, indices.images, operations.num_ops)
-            maker.augment(operations, drawn)
+        if policy := self.transforms.policy:
+            maker.operate(policy, operation_draws(self.seed, indices.epoch, indices.images, policy.num_ops))
         missing = int((images != indices.images).sum())
         maps = self.transforms.colors.draw_maps(color_draws)
         color_maps = None if maps is None else torch.from_numpy(maps)
@@ -156,7 +155,7 @@ class _BatchMaker:
     def __init__(self, source: ImageSource, transform: CropTransform, batch: Tensor) -> None:
         self._source, self._transform, self.batch = source, transform, batch
         self.unreadable = Unreadable(source)
-        self._read = self._decode = self._resize = 0.0
+        self._read = self._decode = self._resize = self._operations = 0.0
 
     def load_decoded(self, images: NDArray[np.int64], draws: Sequence[CropDraws]) -> bool:
         """Write the crops of all `images` if they are decoded already and need no resizing; return whether."""
@@ -188,11 +187,12 @@ class _BatchMaker:
         self._resize += time.perf_counter() - decoded
         return True
 
-    def augment(self, operations: AugmentPolicy, draws: OperationDraws) -> None:
+    def operate(self, policy: AugmentPolicy, draws: OperationDraws) -> None:
         """Do the operations on all crops."""
         started = time.perf_counter()
-        operations(self.batch.permute(0, 2, 3, 1).numpy(), draws)
-        self._resize += time.perf_counter() - started
+        policy(self.batch.permute(0, 2, 3, 1).numpy(), draws)
+        self._operations += time.perf_counter() - started
 
     def report(self, missing: int) -> LoadReport:
-        return LoadReport(self._read, self._decode, self._resize, missing, tuple(self.unreadable.messages))
+        unreadable = tuple(self.unreadable.messages)
+        return LoadReport(self._read, self._decode, self._resize, missing, unreadable, self._operations)

@@ -124,9 +124,9 @@ def build_train_loader(
     recipe: Recipe, source: ImageSource, plan: StepPlan, context: DistContext, steps: range, report: Report
 ) -> DeviceLoader[ImageBatch]:
     """Return the loader of this rank's micro-batches of `steps`; `report` hears of images that cannot be read."""
-    crop, operations, colors = build_crop_transform(recipe), build_augment_policy(recipe), build_color_transform(recipe)
+    crop, policy, colors = build_crop_transform(recipe), build_augment_policy(recipe), build_color_transform(recipe)
     largest = -(-plan.batch_size // plan.micro_batches)
-    transforms = TrainTransforms(crop, operations, colors)
+    transforms = TrainTransforms(crop, policy, colors)
     dataset = TrainBatches(source, transforms, recipe.train.seed, largest, _skips(recipe))
     shard = shard_for_rank(plan.micro_batches, context.world_size, context.rank)
     sampler = TrainSampler(plan, recipe.train.seed, shard, steps.start, steps.stop)
