@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.image_batch import ImageBatch, LoadReport, UnreadableImage
 from resnext_train.data.sampler import BatchIndices
 from resnext_train.data.sources.image_source import ImageSource, decoded_pixels
+from resnext_train.data.transforms.auto_augment import AugmentPolicy
 from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.crop_transforms import CropTransform
-from resnext_train.data.transforms.random_draws import CropDraws, image_draws
+from resnext_train.data.transforms.random_draws import CropDraws, OperationDraws, image_draws, operation_draws
 from resnext_train.errors import printable
 
 MAX_SKIPPED_IN_A_ROW = 16
@@ -43,6 +45,15 @@ def empty_batch(count: int, size: int, shared: bool) -> Tensor:
     return (memory.share_memory_() if shared else memory).permute(0, 3, 1, 2)
 
 
+class TrainTransforms(NamedTuple):
+    """What is done to a training image, in this order."""
+
+    crop: CropTransform
+    policy: AugmentPolicy | None
+    colors: ColorTransform
+    """Its maps are made here, and applied on the device."""
+
+
 class TrainBatches(Dataset[ImageBatch | UnreadableImage]):
     """Augmented micro-batches of `largest` images at most; augmentation is a function of (seed, epoch, image).
 
@@ -50,21 +61,15 @@ class TrainBatches(Dataset[ImageBatch | UnreadableImage]):
     """
 
     def __init__(
-        self,
-        source: ImageSource,
-        transform: CropTransform,
-        color_transform: ColorTransform,
-        seed: int,
-        largest: int,
-        skip: bool = False,
+        self, source: ImageSource, transforms: TrainTransforms, seed: int, largest: int, skip: bool = False
     ) -> None:
-        self.source, self.transform, self.color_transform = source, transform, color_transform
+        self.source, self.transforms = source, transforms
         self.seed, self.skip = seed, skip
-        self._buffers = BatchBuffers(transform.size, largest)
+        self._buffers = BatchBuffers(transforms.crop.size, largest)
 
     def __getitem__(self, indices: BatchIndices) -> ImageBatch | UnreadableImage:
         crop_draws, color_draws = image_draws(self.seed, indices.epoch, indices.images)
-        maker = _BatchMaker(self.source, self.transform, self._buffers.next(len(indices.images)))
+        maker = _BatchMaker(self.source, self.transforms.crop, self._buffers.next(len(indices.images)))
         images = indices.images.copy()
         for slot, requested in () if maker.load_decoded(images, crop_draws) else enumerate(images.tolist()):
             last = requested + (MAX_SKIPPED_IN_A_ROW if self.skip else 0)
@@ -73,8 +78,10 @@ class TrainBatches(Dataset[ImageBatch | UnreadableImage]):
             if loaded is None:
                 return maker.unreadable.failure()
             images[slot] = loaded
+        if policy := self.transforms.policy:
+            maker.operate(policy, operation_draws(self.seed, indices.epoch, indices.images, policy.num_ops))
         missing = int((images != indices.images).sum())
-        maps = self.color_transform.draw_maps(color_draws)
+        maps = self.transforms.colors.draw_maps(color_draws)
         color_maps = None if maps is None else torch.from_numpy(maps)
         labels = torch.from_numpy(self.source.labels[images])
         return ImageBatch(maker.batch, labels, color_maps, maker.report(missing))
@@ -148,7 +155,7 @@ class _BatchMaker:
     def __init__(self, source: ImageSource, transform: CropTransform, batch: Tensor) -> None:
         self._source, self._transform, self.batch = source, transform, batch
         self.unreadable = Unreadable(source)
-        self._read = self._decode = self._resize = 0.0
+        self._read = self._decode = self._resize = self._operations = 0.0
 
     def load_decoded(self, images: NDArray[np.int64], draws: Sequence[CropDraws]) -> bool:
         """Write the crops of all `images` if they are decoded already and need no resizing; return whether."""
@@ -180,5 +187,12 @@ class _BatchMaker:
         self._resize += time.perf_counter() - decoded
         return True
 
+    def operate(self, policy: AugmentPolicy, draws: OperationDraws) -> None:
+        """Do the operations on all crops."""
+        started = time.perf_counter()
+        policy(self.batch.permute(0, 2, 3, 1).numpy(), draws)
+        self._operations += time.perf_counter() - started
+
     def report(self, missing: int) -> LoadReport:
-        return LoadReport(self._read, self._decode, self._resize, missing, tuple(self.unreadable.messages))
+        unreadable = tuple(self.unreadable.messages)
+        return LoadReport(self._read, self._decode, self._resize, missing, unreadable, self._operations)

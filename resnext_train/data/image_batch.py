@@ -20,6 +20,8 @@ class LoadReport(NamedTuple):
     """Images that could not be read: replaced by others in training, left out in evaluation."""
     unreadable: tuple[str, ...]
     """One sentence for each image that could not be read, replacements included."""
+    operations: float = 0.0
+    """Seconds spent on the operations of auto_augment."""
 
     @staticmethod
     def sum(reports: Sequence[LoadReport]) -> LoadReport:
@@ -29,6 +31,7 @@ class LoadReport(NamedTuple):
             sum(r.resize for r in reports),
             sum(r.missing for r in reports),
             tuple(message for r in reports for message in r.unreadable),
+            sum(r.operations for r in reports),
         )
 
 

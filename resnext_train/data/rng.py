@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
-_ORDER, _IMAGE, _PIXELS, _MICRO_BATCH = range(4)  # one stream for each use, so that no two uses get the same numbers
+# One stream for each use, so that no two uses get the same numbers.
+_ORDER, _IMAGE, _PIXELS, _MICRO_BATCH, _OPERATIONS = range(5)
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -38,8 +39,26 @@ def _raw(streams: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
 
 def uniforms(seed: int, epoch: int, images: NDArray[np.int64], count: int) -> NDArray[np.float64]:
     """Return `count` numbers in [0, 1) for each image in `epoch`, (n, count)."""
-    # The upper 53 bits: as many as an fp64 holds exactly.
-    return (_raw(_streams(_IMAGE, seed, epoch, images), count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return _fractions(_raw(_streams(_IMAGE, seed, epoch, images), count))
+
+
+def operation_uniforms(
+    seed: int, epoch: int, images: NDArray[np.int64], count: int, repetitions: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """Return `count` numbers in [0, 1) for the operations on each image in `epoch`, (n, count).
+
+    `repetitions` (n,) counts from 0 how often the epoch has seen an image before; None: never.
+    """
+    streams = _streams(_OPERATIONS, seed, epoch, images)
+    if repetitions is not None:
+        again = _mix(streams + _GAMMA + repetitions.astype(np.uint64)[:, None])
+        streams = np.where(repetitions[:, None] > 0, again, streams)
+    return _fractions(_raw(streams, count))
+
+
+def _fractions(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Map words to [0, 1) by their upper 53 bits: as many as an fp64 holds exactly."""
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
