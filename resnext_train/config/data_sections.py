@@ -114,8 +114,11 @@ class EvalSection(Section):
     @model_validator(mode="after")
     def _crop_fits(self) -> EvalSection:
         if (self.resize is None) == (self.crop_ratio is None):
-            both = "are both set" if self.resize else "are both null"
-            raise ValueError(f"eval.resize and eval.crop_ratio {both}; set just one, and the other one to null")
+            both, remedy = "are both null", "set one of them"
+            if self.resize:
+                both = f"are both set ({self.resize} and {self.crop_ratio:g})"
+                remedy = "set the one that shall not count to null, as in eval.crop_ratio=null"
+            raise ValueError(f"eval.resize and eval.crop_ratio {both}; {remedy}")
         if self.protocol not in ("multi_scale", "full") and self.crop > self.short_side:
             raise ValueError(f"eval.crop ({self.crop}) cannot exceed eval.resize ({self.resize})")
         return self

@@ -1,4 +1,4 @@
-"""Random numbers as a function of (seed, epoch, image), whatever the number of ranks, workers or restarts.
+"""Random numbers as a function of (seed, epoch, image, repetition), whatever the number of ranks, workers or restarts.
 
 Each number is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) of
 where it is used, rather than the next one of a generator. This is plain 64-bit arithmetic: it has no state to save,
@@ -14,6 +14,7 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 _ORDER, _IMAGE, _PIXELS, _MICRO_BATCH = range(4)  # one stream for each use, so that no two uses get the same numbers
+_ERASE = 8
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -31,15 +32,39 @@ def _streams(use: int, seed: int, epoch: int, images: NDArray[np.int64]) -> NDAr
     return _mix(state + _GAMMA + images.astype(np.uint64)[:, None])
 
 
+def _repeated(streams: NDArray[np.uint64], repetitions: NDArray[np.int64] | None) -> NDArray[np.uint64]:
+    """Return the streams of each image's repetition (n,), the fifth word; those of repetition 0 are the image's own."""
+    if repetitions is None:
+        return streams
+    words = repetitions.astype(np.uint64)[:, None]
+    return np.where(words > 0, _mix(streams + _GAMMA + words), streams)
+
+
 def _raw(streams: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
     """Return the first `count` numbers of each stream, (n, count)."""
     return _mix(streams + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
 
 
-def uniforms(seed: int, epoch: int, images: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """Return `count` numbers in [0, 1) for each image in `epoch`, (n, count)."""
-    # The upper 53 bits: as many as an fp64 holds exactly.
-    return (_raw(_streams(_IMAGE, seed, epoch, images), count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def uniforms(
+    seed: int, epoch: int, images: NDArray[np.int64], count: int, repetitions: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """Return `count` numbers in [0, 1) for each image in `epoch`, (n, count).
+
+    `repetitions` (n,) says which time each image comes in the epoch, from 0; None: all for the first time.
+    """
+    return _unit(_raw(_repeated(_streams(_IMAGE, seed, epoch, images), repetitions), count))
+
+
+def erase_uniforms(
+    seed: int, epoch: int, images: NDArray[np.int64], count: int, repetitions: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """Return other numbers than `uniforms` does, for the boxes to erase."""
+    return _unit(_raw(_repeated(_streams(_ERASE, seed, epoch, images), repetitions), count))
+
+
+def _unit(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Map to [0, 1) by the upper 53 bits: as many as an fp64 holds exactly."""
+    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:

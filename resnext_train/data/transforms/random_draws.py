@@ -41,9 +41,11 @@ NO_DRAWS = CropDraws(np.empty(0), 1.0)
 """Evaluation draws nothing."""
 
 
-def image_draws(seed: int, epoch: int, images: NDArray[np.int64]) -> tuple[list[CropDraws], ColorDraws]:
-    """Return the draws of each of `images` in `epoch`."""
-    numbers = uniforms(seed, epoch, images, BOX_DRAWS + 1 + _COLOR_DRAWS)
+def image_draws(
+    seed: int, epoch: int, images: NDArray[np.int64], repetitions: NDArray[np.int64] | None = None
+) -> tuple[list[CropDraws], ColorDraws]:
+    """Return the draws of each of `images` in `epoch`; of `repetitions` see `uniforms`."""
+    numbers = uniforms(seed, epoch, images, BOX_DRAWS + 1 + _COLOR_DRAWS, repetitions)
     box, flip, color = np.split(numbers, [BOX_DRAWS, BOX_DRAWS + 1], axis=1)
     crops = [CropDraws(*draws) for draws in zip(box, flip[:, 0].tolist(), strict=True)]
     return crops, ColorDraws(color[:, 0], color[:, 1:4], color[:, [4, 6]], color[:, [5, 7]])
