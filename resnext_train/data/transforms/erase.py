@@ -63,26 +63,23 @@ class RandomErasing:
         return np.where(used[..., None], np.concatenate((place, chosen), axis=-1), 0).astype(np.int32)
 
     def __call__(self, pixels: Tensor, boxes: Tensor) -> Tensor:
-        """Overwrite the `boxes` (n, count, 4) of normalised images (n, 3, H, W), in place, and return the images.
+        """Overwrite the `boxes` (n, count, 4) of normalised images (n, 3, S, S), in place, and return the images.
 
-        Noise is drawn for all pixels by torch's generator of the device, so that the host needs no box.
+        Noise is drawn for all pixels by torch's generator of the device, so that the host needs to know no box.
         """
-        mask = erased(boxes, *pixels.shape[2:])
+        n, _, _, size = pixels.shape
+        mask = erased(boxes, size)
         if self.value == "constant":
             return pixels.masked_fill_(mask, 0.0)
-        n, _, height, width = pixels.shape
         # Drawn in one order and precision for all memory layouts and precisions of the images.
-        noise = torch.randn(n, height, width, 3, dtype=torch.float32, device=pixels.device).permute(0, 3, 1, 2)
+        noise = torch.randn(n, size, size, 3, dtype=torch.float32, device=pixels.device).permute(0, 3, 1, 2)
         return pixels.copy_(torch.where(mask, noise.to(pixels.dtype), pixels))
 
 
-def erased(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Return which pixels of n images the `boxes` (n, count, 4) cover, bool (n, 1, height, width)."""
-    top, left, tall, wide = boxes[..., None].unbind(2)
-    rows, columns = (torch.arange(side, dtype=boxes.dtype, device=boxes.device) for side in (height, width))
-    within_rows = (rows >= top) & (rows < top + tall)
-    within_columns = (columns >= left) & (columns < left + wide)
-    covered = within_rows[:, 0, :, None] & within_columns[:, 0, None, :]
-    for box in range(1, boxes.shape[1]):
-        covered |= within_rows[:, box, :, None] & within_columns[:, box, None, :]
-    return covered[:, None]
+def erased(boxes: Tensor, size: int) -> Tensor:
+    """Return which pixels of n images the `boxes` (n, count, 4) cover, bool (n, 1, size, size)."""
+    places = torch.arange(size, dtype=boxes.dtype, device=boxes.device)
+    first, sides = boxes[..., None].split(2, dim=2)
+    rows, columns = ((places >= first) & (places < first + sides)).unbind(2)
+    covered: Tensor = (rows[..., None] & columns[:, :, None]).any(1, keepdim=True)
+    return covered
