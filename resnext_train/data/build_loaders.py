@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from resnext_train.config import (
     DataSection,
+    EraseSection,
     EvalSection,
     FolderData,
     NoAutoAugment,
@@ -22,7 +24,7 @@ from resnext_train.config import (
     ScaleAugment,
     TimmRandAugment,
 )
-from resnext_train.data.batch_datasets import MAX_SKIPPED_IN_A_ROW, TrainBatches, TrainTransforms
+from resnext_train.data.batch_datasets import MAX_SKIPPED_IN_A_ROW, TrainBatches
 from resnext_train.data.build_sources import build_val, first_few, missing_from
 from resnext_train.data.device_loader import DeviceLoader, Loading
 from resnext_train.data.eval_batches import EvalBatch, EvalBatches
@@ -32,6 +34,7 @@ from resnext_train.data.multi_labels import read_multi_labels
 from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, shard_for_rank
 from resnext_train.data.sources.class_subset import ClassImages, ImageSubset, read_class_names
 from resnext_train.data.sources.image_source import ImageSource
+from resnext_train.data.transforms.augmentation import DeviceTransforms, LoaderTransforms
 from resnext_train.data.transforms.auto_augment import (
     AugmentPolicy,
     RandAugmentPolicy,
@@ -45,6 +48,7 @@ from resnext_train.data.transforms.crop_transforms import (
     PadTransform,
     ScaleTransform,
 )
+from resnext_train.data.transforms.erase import RandomErasing
 from resnext_train.data.transforms.eval_views import EvalViews
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.process_limits import check_socket_folder
@@ -77,14 +81,32 @@ def memory_format(recipe: Recipe) -> torch.memory_format:
     return torch.contiguous_format if recipe.train.layout == "contiguous" else torch.channels_last
 
 
-def build_crop_transform(recipe: Recipe) -> CropTransform:
-    """Return the crop and flip of a recipe."""
+def build_crop_transform(recipe: Recipe, epoch: int) -> CropTransform:
+    """Return the crop and flip of an epoch of a recipe, counted from 0."""
     a = recipe.augment
+    size = a.size_in(epoch)
     if isinstance(a, PadAugment):
-        return PadTransform(a.size, a.padding, _mean_color(recipe), a.interpolation, a.flip)
+        return PadTransform(size, a.padding, _mean_color(recipe), a.interpolation, a.flip)
     if isinstance(a, ScaleAugment):
-        return ScaleTransform(a.size, a.interpolation, a.flip, a.short_side)
-    return AreaTransform(a.size, a.interpolation, a.flip, a.area, a.aspect)
+        return ScaleTransform(size, a.interpolation, a.flip, a.short_side)
+    return AreaTransform(size, a.interpolation, a.flip, a.area, a.aspect, a.aspect_law == "log")
+
+
+def build_erasing(section: EraseSection) -> RandomErasing:
+    """Return the random erasing of an erase section."""
+    return RandomErasing(section.probability, section.value, section.count, section.area, section.aspect)
+
+
+def build_loader_transforms(recipe: Recipe) -> LoaderTransforms:
+    """Return what loader processes do to training images."""
+    crop_in, largest = functools.partial(build_crop_transform, recipe), recipe.augment.size
+    policy, color, erasing = build_augment_policy(recipe), build_color_transform(recipe), build_erasing(recipe.erase)
+    return LoaderTransforms(crop_in, largest, policy, color, erasing)
+
+
+def build_device_transforms(recipe: Recipe) -> DeviceTransforms:
+    """Return what is done to training images on the device."""
+    return DeviceTransforms(build_color_transform(recipe), build_erasing(recipe.erase))
 
 
 def build_augment_policy(recipe: Recipe) -> AugmentPolicy | None:
@@ -124,10 +146,8 @@ def build_train_loader(
     recipe: Recipe, source: ImageSource, plan: StepPlan, context: DistContext, steps: range, report: Report
 ) -> DeviceLoader[ImageBatch]:
     """Return the loader of this rank's micro-batches of `steps`; `report` hears of images that cannot be read."""
-    crop, policy, colors = build_crop_transform(recipe), build_augment_policy(recipe), build_color_transform(recipe)
     largest = -(-plan.batch_size // plan.micro_batches)
-    transforms = TrainTransforms(crop, policy, colors)
-    dataset = TrainBatches(source, transforms, recipe.train.seed, largest, _skips(recipe))
+    dataset = TrainBatches(source, build_loader_transforms(recipe), recipe.train.seed, largest, _skips(recipe))
     shard = shard_for_rank(plan.micro_batches, context.world_size, context.rank)
     sampler = TrainSampler(plan, recipe.train.seed, shard, steps.start, steps.stop)
     return DeviceLoader(dataset, sampler, _loading(recipe, context), context.device, report)

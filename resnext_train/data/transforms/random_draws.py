@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from resnext_train.data.rng import operation_uniforms, uniforms
+from resnext_train.data.rng import Use, uniforms
 
 ATTEMPTS = 10
 """Boxes drawn before the fallback, as in the papers' code."""
@@ -60,9 +60,11 @@ NO_DRAWS = CropDraws(np.empty(0), 1.0)
 """Evaluation draws nothing."""
 
 
-def image_draws(seed: int, epoch: int, images: NDArray[np.int64]) -> tuple[list[CropDraws], ColorDraws]:
-    """Return the draws of each of `images` in `epoch`."""
-    numbers = uniforms(seed, epoch, images, BOX_DRAWS + 1 + _COLOR_DRAWS)
+def image_draws(
+    seed: int, epoch: int, images: NDArray[np.int64], repetitions: NDArray[np.int64] | None = None
+) -> tuple[list[CropDraws], ColorDraws]:
+    """Return the draws of each of `images` in `epoch`; of `repetitions` see `uniforms`."""
+    numbers = uniforms(seed, epoch, images, BOX_DRAWS + 1 + _COLOR_DRAWS, repetitions)
     box, flip, color = np.split(numbers, [BOX_DRAWS, BOX_DRAWS + 1], axis=1)
     crops = [CropDraws(*draws) for draws in zip(box, flip[:, 0].tolist(), strict=True)]
     return crops, ColorDraws(color[:, 0], color[:, 1:4], color[:, [4, 6]], color[:, [5, 7]])
@@ -71,6 +73,6 @@ def image_draws(seed: int, epoch: int, images: NDArray[np.int64]) -> tuple[list[
 def operation_draws(
     seed: int, epoch: int, images: NDArray[np.int64], num_ops: int, repetitions: NDArray[np.int64] | None = None
 ) -> OperationDraws:
-    """Return the draws of `num_ops` operations on each of `images` in `epoch`; `repetitions` as in `rng`."""
-    numbers = operation_uniforms(seed, epoch, images, 6 * num_ops, repetitions).reshape(len(images), num_ops, 6)
+    """Return the draws of `num_ops` operations on each of `images` in `epoch`; of `repetitions` see `uniforms`."""
+    numbers = uniforms(seed, epoch, images, 6 * num_ops, repetitions, Use.OPERATIONS).reshape(len(images), num_ops, 6)
     return OperationDraws(numbers[..., 0], numbers[..., 1], numbers[..., 2:4], numbers[..., 4], numbers[..., 5])

@@ -106,25 +106,27 @@ def test_crops_are_operated_on_whatever_loads_them(
         make_cifar(image_root.parent / "cifar", "CIFAR-10")
         name, where = "cifar/plain20.yaml", [f"data.root={image_root.parent / 'cifar'}"]
 
-    def loaded(micro_batch: int, *more: str) -> torch.Tensor:
+    def loaded(micro_batch: int, *more: str, repeats: int = 1) -> torch.Tensor:
         sizes = ["train.batch_size=8", f"train.micro_batch={micro_batch}", f"data.workers={workers}"]
         recipe = load_recipe(name, [*where, *sizes, *more])
         source = build_splits(recipe.data).train
-        plan = StepPlan(len(source), 8, 8 // micro_batch)
+        plan = StepPlan(len(source), 8, 8 // micro_batch, repeats=repeats)
         batches = build_train_loader(recipe, source, plan, ONE, range(steps), print)
         return torch.cat([batch.images.clone() for batch in batches])
 
     chosen = ["auto_augment.name=timm_randaugment", "auto_augment.probability=1"]
     recipe = load_recipe(name, [*where, *chosen])
     policy = pickle.loads(pickle.dumps(build_augment_policy(recipe)))
-    plain, operated = loaded(4), loaded(2, *chosen)
-    assert torch.equal(operated, loaded(8, *chosen))
-    expected = plain.clone().permute(0, 2, 3, 1).numpy()
-    plan = StepPlan(len(build_splits(recipe.data).train), 8, 1)
-    for step, (epoch, images) in enumerate(TrainSampler(plan, recipe.train.seed, range(1), 0, steps)):
-        policy(expected[8 * step : 8 * step + 8], operation_draws(recipe.train.seed, epoch, images, 2))
-    assert np.array_equal(operated.permute(0, 2, 3, 1).numpy(), expected)
-    assert not torch.equal(operated, plain)
+    assert torch.equal(loaded(2, *chosen), loaded(8, *chosen))
+    for repeats in (1, 2):
+        plain, operated = loaded(8, repeats=repeats), loaded(8, *chosen, repeats=repeats)
+        expected = plain.clone().permute(0, 2, 3, 1).numpy()
+        plan = StepPlan(len(build_splits(recipe.data).train), 8, 1, repeats=repeats)
+        for step, (epoch, images, times) in enumerate(TrainSampler(plan, recipe.train.seed, range(1), 0, steps)):
+            draws = operation_draws(recipe.train.seed, epoch, images, 2, times)
+            policy(expected[8 * step : 8 * step + 8], draws)
+        assert np.array_equal(operated.permute(0, 2, 3, 1).numpy(), expected)
+        assert not torch.equal(operated, plain)
 
 
 def test_none_is_no_policy() -> None:
