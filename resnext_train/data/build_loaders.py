@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnext_train.config import DataSection, EvalSection, FolderData, PadAugment, Recipe, ScaleAugment
+from resnext_train.config import DataSection, EvalSection, FolderData, MixSection, PadAugment, Recipe, ScaleAugment
 from resnext_train.data.batch_datasets import MAX_SKIPPED_IN_A_ROW, TrainBatches
 from resnext_train.data.build_sources import build_val, first_few, missing_from
 from resnext_train.data.device_loader import DeviceLoader, Loading
@@ -30,6 +30,7 @@ from resnext_train.data.transforms.crop_transforms import (
     ScaleTransform,
 )
 from resnext_train.data.transforms.eval_views import EvalViews
+from resnext_train.data.transforms.mix import Mixing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.process_limits import check_socket_folder
 from resnext_train.errors import InputError
@@ -54,6 +55,11 @@ def build_color_transform(recipe: Recipe) -> ColorTransform:
         data.std,
         memory_format(recipe),
     )
+
+
+def build_mixing(section: MixSection) -> Mixing | None:
+    """Return mixup and CutMix of a recipe, or None where it uses neither."""
+    return Mixing(section.mixup, section.cutmix, section.switch) if section.mixup or section.cutmix else None
 
 
 def memory_format(recipe: Recipe) -> torch.memory_format:
