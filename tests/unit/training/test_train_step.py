@@ -58,7 +58,7 @@ def by_hand(sizes: list[int], mixing: Mixing | None = None) -> dict[str, Any]:
         for number, (images, labels, maps, _) in enumerate(step_images(size, n)):
             for m in norms:
                 m.momentum = 1.0
-            mix = mixing and mixing.draw(0, n, number, 32, 32)
+            mix = None if mixing is None else mixing.draw(0, n, number, 32, 32)
             pixels, dense = mixed_by_hand(NORMALISE(images, maps, torch.float64), labels, mix)
             logits = model(pixels)
             losses.append(F.cross_entropy(logits, dense, reduction="sum", label_smoothing=0.1))
