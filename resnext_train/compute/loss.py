@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +22,22 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor, smoothing: float = 0.0) ->
     return F.cross_entropy(wide, labels, reduction="sum", label_smoothing=smoothing)
 
 
+def binary_cross_entropy_sum(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return the binary cross-entropy of logits (n, classes) and labels (n,): a scalar.
+
+    It is the mean over the classes, each by itself, summed over the images. The target of a class is as in
+    `cross_entropy_sum`: with smoothing s, 1 - s + s / classes for the label's, and s / classes for all others
+    (arXiv 2110.00476; timm.loss.BinaryCrossEntropy). Logits in half precision are converted to fp32.
+    """
+    wide = logits if logits.dtype.itemsize >= 4 else logits.float()
+    classes = wide.shape[1]
+    # log(1 + exp(x)) - t x is linear in the target t, so the few places where t is not s / classes are picked out.
+    loss = F.nll_loss(wide, labels, reduction="sum") * (1 - smoothing) - F.logsigmoid(-wide).sum()
+    if smoothing:
+        loss = loss - wide.sum() * (smoothing / classes)
+    return loss / classes
+
+
 def cross_entropy_each(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy of logits (n, classes) and labels (n,) of each image: (n,), in fp32 at least."""
     wide = logits if logits.dtype.itemsize >= 4 else logits.float()
@@ -32,14 +49,44 @@ def main_logits(outputs: Outputs) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Targets:
+    """What a micro-batch is trained towards: `labels` (n,), or a mix of two labels for each image.
+
+    Both losses are linear in the target, so that of a mix is the weighted sum of the losses of its labels.
+    """
+
+    labels: Tensor
+    others: Tensor | None = None
+    """The second label of each image, (n,); None: there is none."""
+    weight: float = 1.0
+    """Part of `labels` in the mix; the rest is that of `others`."""
+
+    @property
+    def heavier(self) -> Tensor:
+        """Return the label of each image with the larger part, (n,)."""
+        return self.labels if self.others is None or self.weight >= 0.5 else self.others
+
+
+@dataclass(frozen=True)
 class TrainingLoss:
-    """Cross-entropy summed over a micro-batch, plus `auxiliary_weight` times that of each auxiliary classifier."""
+    """Loss summed over a micro-batch, plus `auxiliary_weight` times that of each auxiliary classifier."""
 
     smoothing: float = 0.0
     auxiliary_weight: float = 0.0
+    kind: Literal["cross_entropy", "bce"] = "cross_entropy"
 
-    def __call__(self, outputs: Outputs, labels: Tensor) -> Tensor:
-        loss = cross_entropy_sum(main_logits(outputs), labels, self.smoothing)
+    def __call__(self, outputs: Outputs, targets: Targets) -> Tensor:
+        loss = self._of_logits(main_logits(outputs), targets)
         for logits in () if isinstance(outputs, Tensor) else outputs[1:]:
-            loss = loss + self.auxiliary_weight * cross_entropy_sum(logits, labels, self.smoothing)
+            loss = loss + self.auxiliary_weight * self._of_logits(logits, targets)
         return loss
+
+    def _of_logits(self, logits: Tensor, targets: Targets) -> Tensor:
+        of_labels = _LOSSES[self.kind]
+        loss = of_labels(logits, targets.labels, self.smoothing)
+        if targets.others is None:
+            return loss
+        return targets.weight * loss + (1 - targets.weight) * of_labels(logits, targets.others, self.smoothing)
+
+
+_LOSSES = {"cross_entropy": cross_entropy_sum, "bce": binary_cross_entropy_sum}

@@ -17,6 +17,7 @@ from resnext_train.config import (
     EraseSection,
     EvalSection,
     FolderData,
+    MixSection,
     NoAutoAugment,
     PadAugment,
     RandAugment,
@@ -50,6 +51,7 @@ from resnext_train.data.transforms.crop_transforms import (
 )
 from resnext_train.data.transforms.erase import RandomErasing
 from resnext_train.data.transforms.eval_views import EvalViews
+from resnext_train.data.transforms.mix import Mixing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.process_limits import check_socket_folder
 from resnext_train.errors import InputError
@@ -74,6 +76,11 @@ def build_color_transform(recipe: Recipe) -> ColorTransform:
         data.std,
         memory_format(recipe),
     )
+
+
+def build_mixing(section: MixSection) -> Mixing | None:
+    """Return mixup and CutMix of a recipe, or None where it uses neither."""
+    return Mixing(section.mixup, section.cutmix, section.switch) if section.mixup or section.cutmix else None
 
 
 def memory_format(recipe: Recipe) -> torch.memory_format:

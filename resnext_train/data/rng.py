@@ -1,4 +1,6 @@
-"""Random numbers as a function of (seed, epoch, image, repetition), whatever the number of ranks, workers or restarts.
+"""Random numbers as a function of (seed, epoch, image, repetition) or (seed, step, micro-batch).
+
+They depend on neither the number of ranks, nor workers, nor restarts.
 
 Each number is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) of
 where it is used, rather than the next one of a generator. This is plain 64-bit arithmetic: it has no state to save,
@@ -86,10 +88,21 @@ def noise(seed: int, image: int, count: int) -> NDArray[np.uint8]:
 
 def micro_batch_seed(seed: int, step: int, micro_batch: int) -> int:
     """Return the seed, below 2^63, of torch's generator for the forward pass of one micro-batch."""
+    return _micro_batch_stream(Use.GENERATOR, seed, step, micro_batch) >> 1
+
+
+def mixing_uniforms(seed: int, step: int, micro_batch: int, count: int) -> list[float]:
+    """Return `count` numbers in [0, 1) that say how one micro-batch is mixed."""
+    stream = _micro_batch_stream(Use.MIXING, seed, step, micro_batch)
+    return [(_mix_int((stream + int(_GAMMA) * n) % 2**64) >> 11) * 2.0**-53 for n in range(1, count + 1)]
+
+
+def _micro_batch_stream(use: Use, seed: int, step: int, micro_batch: int) -> int:
+    """Return the start of a micro-batch's stream: as `_streams`, but in a tenth of the time for one number."""
     state = 0
-    for word in (Use.GENERATOR, seed, step, micro_batch):  # as _streams does, but a tenth of the time for one number
+    for word in (use, seed, step, micro_batch):
         state = _mix_int((state + int(_GAMMA) + word) % 2**64)
-    return state >> 1
+    return state
 
 
 def _mix_int(state: int) -> int:

@@ -8,7 +8,12 @@ from torch import nn
 
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.compute.loss import TrainingLoss
-from resnext_train.data.build_loaders import build_device_transforms, memory_format, normalisation_warning
+from resnext_train.data.build_loaders import (
+    build_device_transforms,
+    build_mixing,
+    memory_format,
+    normalisation_warning,
+)
 from resnext_train.errors import printable
 from resnext_train.models.build_model import auxiliary_weight, build_model
 from resnext_train.models.weight_conversion import CIFAR_PORT, find_state_dict, load_weights
@@ -32,12 +37,12 @@ def build_train_step(setup: Setup, fine_tune: bool) -> TrainStep:
     if fine_tune and recipe.model.weights:
         _load_weights(model, setup, user_path(recipe.model.weights))
     model.to(context.device, memory_format=memory_format(recipe))  # type: ignore[call-overload]
-    loss = TrainingLoss(train.label_smoothing, auxiliary_weight(recipe.model))
+    loss = TrainingLoss(train.label_smoothing, auxiliary_weight(recipe.model), train.loss)
     section = recipe.optimizer
     optimizer = FiniteOptimizer(model, build_optimizer(section, model), setup.precision.scaler(), section.clip_norm)
     options = NetworkOptions(train.compile, train.bucket_mb, train.comm)
     forward = ForwardPass(model, build_device_transforms(recipe), setup.precision, loss, context, options)
-    return TrainStep(forward, optimizer, context, setup.plan.micro_batches, train.seed)
+    return TrainStep(forward, optimizer, context, setup.plan.micro_batches, train.seed, build_mixing(recipe.mix))
 
 
 def _load_weights(model: nn.Module, setup: Setup, path: Path) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
-from torch.optim import SGD, Optimizer, RMSprop
+from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
 from resnext_train.compute.step_parts import part
-from resnext_train.config import OptimizerSection, RmspropSection, SgdSection
+from resnext_train.config import AdamwSection, OptimizerSection, RmspropSection, SgdSection
 from resnext_train.errors import InputError
+from resnext_train.training.lamb import Lamb
 
 
 def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
@@ -26,24 +27,51 @@ def build_optimizer(section: OptimizerSection, model: nn.Module) -> Optimizer:
             "weight_decay": section.weight_decay if section.decay_1d else 0.0,
         },
     ]
-    if isinstance(section, RmspropSection):
-        optimizer = _rmsprop(section, groups)
-    else:
-        assert isinstance(section, SgdSection)
-        optimizer = _sgd(section, groups)
+    optimizer = _empty_optimizer(section, groups)
     _start_state(optimizer)
     return optimizer
 
 
+def _empty_optimizer(section: OptimizerSection, groups: list[dict[str, Any]]) -> Optimizer:
+    """Build the optimizer without state.
+
+    PyTorch's SGD equals that of Torch 7, which the papers used: the momentum buffer starts as the first gradient,
+    without dampening, and weight decay is added to the gradient.
+    """
+    rate = section.peak_lr(256)
+    if isinstance(section, SgdSection):
+        return SGD(groups, rate, momentum=section.momentum, nesterov=section.nesterov, fused=True)
+    if isinstance(section, RmspropSection):
+        return RMSprop(groups, rate, section.decay, section.epsilon, momentum=section.momentum, foreach=True)
+    betas = (section.beta1, section.beta2)
+    if isinstance(section, AdamwSection):
+        return AdamW(groups, rate, betas, section.epsilon, fused=True)
+    return Lamb(groups, rate, betas, section.epsilon)
+
+
+_AVERAGES: dict[type[Optimizer], tuple[str, ...]] = {
+    SGD: (),
+    RMSprop: ("square_avg",),
+    AdamW: ("exp_avg", "exp_avg_sq"),
+    Lamb: ("exp_avg", "exp_avg_sq"),
+}
+"""The state of each parameter beside momentum. Optimizers with averages also count the steps."""
+
+
 def _start_state(optimizer: Optimizer) -> None:
-    """Make state that is not there yet, as zeros. Torch does so in the first step, but wrongly if that is skipped."""
+    """Make state that is not there yet, as zeros. Torch does so in the first step, but wrongly if that is skipped.
+
+    Step counters are on the device, where a step is taken back.
+    """
+    averages = _AVERAGES[type(optimizer)]
     for group in optimizer.param_groups:
+        names = (*averages, "momentum_buffer") if group.get("momentum") else averages
         for parameter in group["params"]:
-            if group.get("momentum"):
-                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
-            if isinstance(optimizer, RMSprop):
-                optimizer.state[parameter].setdefault("square_avg", torch.zeros_like(parameter))
-                optimizer.state[parameter].setdefault("step", torch.zeros(()))
+            state = optimizer.state[parameter]
+            for name in names:
+                state.setdefault(name, torch.zeros_like(parameter))
+            if averages:
+                state.setdefault("step", torch.zeros((), device=parameter.device))
 
 
 Gradients = list[Tensor | None]
@@ -104,7 +132,7 @@ class FiniteOptimizer:
         return scale > 1
 
     def _step_where(self, all_finite: Tensor) -> None:
-        """Take the step where `all_finite` is true, else leave weights and momentum as they are."""
+        """Take the step where `all_finite` is true, else leave weights and the optimizer's state as they are."""
         optimizer = self.optimizer
         if optimizer.defaults.get("fused"):  # a fused update skips by itself on this flag, as for loss scaling
             optimizer.found_inf = torch.eq(all_finite, 0, out=self._skips)  # type: ignore[attr-defined]
@@ -112,7 +140,7 @@ class FiniteOptimizer:
             del optimizer.found_inf  # type: ignore[attr-defined]
             return
         tensors = [p for p in self._parameters if p.grad is not None]
-        tensors += [t for state in optimizer.state.values() for t in state.values() if t.dim()]
+        tensors += [t for state in optimizer.state.values() for t in state.values()]
         before = [t.detach().clone() for t in tensors]
         optimizer.step()
         with torch.no_grad():
@@ -123,7 +151,7 @@ class FiniteOptimizer:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the momentum but keep the settings: those are the recipe's, which may have been changed on purpose.
+        """Load the state but keep the settings: those are the recipe's, which may have been changed on purpose.
 
         Raises:
             InputError: it is the state of other parameters.
@@ -137,8 +165,10 @@ class FiniteOptimizer:
         for parameter, held in self.optimizer.state.items():
             for name in [name for name, tensor in held.items() if tensor is None]:
                 del held[name]
-            for name, tensor in held.items():  # of a run with another memory layout
-                if tensor.shape == parameter.shape and tensor.stride() != parameter.stride():
+            for name, tensor in held.items():  # of a run with another memory layout, or on another device
+                if name == "step":
+                    held[name] = tensor.to(parameter.device, torch.float32)
+                elif tensor.stride() != parameter.stride():
                     held[name] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
         _start_state(self.optimizer)  # what the checkpoint lacks starts as in a new run
 
@@ -154,20 +184,6 @@ def _check_fits(state: dict[str, Any], groups: list[dict[str, Any]]) -> None:
                 fits &= tensor is None or tensor.shape == shape
     if not fits:
         raise InputError("the checkpoint holds the optimizer's state of other parameters than the network has")
-
-
-def _sgd(section: SgdSection, groups: list[dict[str, object]]) -> Optimizer:
-    """Fused SGD.
-
-    PyTorch's update equals that of Torch 7, which the papers used: the momentum buffer starts as the first gradient,
-    without dampening, and weight decay is added to the gradient.
-    """
-    return SGD(groups, section.peak_lr(256), momentum=section.momentum, nesterov=section.nesterov, fused=True)
-
-
-def _rmsprop(section: RmspropSection, groups: list[dict[str, object]]) -> Optimizer:
-    rate = section.peak_lr(256)
-    return RMSprop(groups, rate, section.decay, section.epsilon, momentum=section.momentum, foreach=True)
 
 
 def add_gradients(total: Gradients | None, more: Gradients) -> Gradients:

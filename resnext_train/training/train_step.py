@@ -23,13 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from resnext_train.compute.loss import TrainingLoss, main_logits
+from resnext_train.compute.loss import Targets, TrainingLoss, main_logits
 from resnext_train.compute.precision import Precision
 from resnext_train.compute.step_parts import part
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.rng import micro_batch_seed
 from resnext_train.data.sampler import shard_for_rank
 from resnext_train.data.transforms.augmentation import DeviceTransforms
+from resnext_train.data.transforms.mix import Mix, Mixing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.gradients import distribute
 from resnext_train.training.batch_norm import RunningStatistics
@@ -40,7 +41,7 @@ from resnext_train.training.train_metrics import FiniteWatch, Skipped, StepResul
 
 
 class ForwardPass:
-    """Colours, erased boxes, network and loss of a micro-batch. DDP sums gradients over ranks in the backward pass."""
+    """Transforms, network and loss of a micro-batch. DDP sums the gradient over ranks in the backward pass."""
 
     def __init__(
         self,
@@ -58,17 +59,25 @@ class ForwardPass:
         self._transforms, self._precision, self._loss = transforms, precision, loss
         self._dtype = precision.compute_dtype(next(model.parameters()).dtype)
 
-    def __call__(self, micro_batch: ImageBatch) -> tuple[Tensor, Tensor]:
-        """Return the loss, summed over the micro-batch's n images, and the logits (n, classes)."""
+    def __call__(self, micro_batch: ImageBatch, mix: Mix | None = None) -> tuple[Tensor, Tensor]:
+        """Return the loss, summed over the micro-batch's n images, and whether each prediction is right (n,).
+
+        Of an image that `mix` makes of two, the one with the larger part counts.
+        """
         if self.records_graphs:
             # From here on the graphs may overwrite the outputs of the last micro-batch, all of which are used by now.
             torch.compiler.cudagraph_mark_step_begin()
         with part("color"):  # outside autocast, which would compute colours in fewer bits
             pixels = self._transforms(micro_batch, self._dtype)
+            targets = Targets(micro_batch.labels)
+            if mix is not None:
+                pixels = mix.images(pixels)
+                targets = replace(targets, others=mix.partners(targets.labels), weight=mix.weight)
         with part("forward"), self._precision.autocast():
             outputs = self._network(pixels)
         with part("loss"):
-            return self._loss(outputs, micro_batch.labels), main_logits(outputs)
+            loss = self._loss(outputs, targets)
+        return loss, main_logits(outputs).argmax(1) == targets.heavier
 
     def no_sync(self) -> AbstractContextManager[None]:
         """Return a context in which backward passes only accumulate gradients on this rank."""
@@ -85,14 +94,20 @@ class TrainStep:
     """Takes one optimizer step after another. Enter `statistics` before the first."""
 
     def __init__(
-        self, forward: ForwardPass, optimizer: FiniteOptimizer, context: DistContext, micro_batches: int, seed: int = 0
+        self,
+        forward: ForwardPass,
+        optimizer: FiniteOptimizer,
+        context: DistContext,
+        micro_batches: int,
+        seed: int = 0,
+        mixing: Mixing | None = None,
     ) -> None:
         self.model = forward.model
         self.optimizer = optimizer
         self.meter = TrainMeter()
         self.watch = FiniteWatch()
         self._forward, self._context = forward, context
-        self._micro_batches, self._seed = micro_batches, seed
+        self._micro_batches, self._seed, self._mixing = micro_batches, seed, mixing
         single = context.world_size == 1 and micro_batches > 1
         self._shards = (
             [shard_for_rank(micro_batches, 2, 0), shard_for_rank(micro_batches, 2, 1)]
@@ -135,8 +150,8 @@ class TrainStep:
                     self._seed_generators(step, number)  # for dropout and erased boxes
                     with part("input"):
                         micro_batch = next(micro_batches)
-                    loss, logits = self._forward(micro_batch)
-                    self._add(i, number, loss, logits, micro_batch)
+                    loss, correct = self._forward(micro_batch, self._mix(step, number, micro_batch.images))
+                    self._add(i, number, loss, correct, micro_batch)
                     if last and i == len(self._shards) - 1:
                         self._sums.begin_reduce()
                     with part("backward"):
@@ -148,10 +163,13 @@ class TrainStep:
         self.optimizer.hold(total)
 
     @torch.no_grad()
-    def _add(self, shard: int, number: int, loss: Tensor, logits: Tensor, micro_batch: ImageBatch) -> None:
+    def _add(self, shard: int, number: int, loss: Tensor, correct: Tensor, micro_batch: ImageBatch) -> None:
         self.statistics.accumulate(self._statistics_of_shards[shard])
-        correct = logits.argmax(1) == micro_batch.labels
         self._sums.add(shard, number, loss, correct, micro_batch.report.missing)
+
+    def _mix(self, step: int, number: int, images: Tensor) -> Mix | None:
+        height, width = images.shape[2:]
+        return None if self._mixing is None else self._mixing.draw(self._seed, step, number, height, width)
 
     def _seed_generators(self, step: int, micro_batch: int) -> None:
         seed_generators(micro_batch_seed(self._seed, step, micro_batch), self._context.device)

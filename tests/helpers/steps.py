@@ -11,12 +11,13 @@ from torch.optim import Optimizer
 
 from resnext_train.compute.loss import TrainingLoss
 from resnext_train.compute.precision import Precision
-from resnext_train.config import ModelSection, SgdSection
+from resnext_train.config import ModelSection, OptimizerSection, SgdSection
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import shard_for_rank
 from resnext_train.data.transforms.augmentation import DeviceTransforms
 from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
 from resnext_train.data.transforms.erase import RandomErasing
+from resnext_train.data.transforms.mix import Mixing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.models.build_model import build_model
 from resnext_train.training.compiled_network import NetworkOptions
@@ -41,12 +42,13 @@ def train_step(
     seed: int = 0,
     options: NetworkOptions = NetworkOptions(),  # noqa: B008 (frozen)
     erasing: RandomErasing = RandomErasing(),  # noqa: B008 (frozen)
+    mixing: Mixing | None = None,
 ) -> TrainStep:
     """The step of a run, for a network that the test throws away: its BatchNorm modules are not given back."""
     number_format = Precision(precision, context.device.type)
     forward = ForwardPass(model, DeviceTransforms(colors, erasing), number_format, loss, context, options)
     finite_optimizer = FiniteOptimizer(model, optimizer, number_format.scaler(), clip_norm)
-    step = TrainStep(forward, finite_optimizer, context, micro_batches, seed)
+    step = TrainStep(forward, finite_optimizer, context, micro_batches, seed, mixing)
     step.statistics.__enter__()
     return step
 
@@ -65,11 +67,17 @@ def step_images(size: int, step: int) -> list[ImageBatch]:
     return [ImageBatch(*p) for p in parts]
 
 
-def take_steps(context: DistContext, dtype: torch.dtype, sizes: list[int]) -> dict[str, Any]:
-    """Steps of the given sizes; the last gradient, all weights and buffers, and the summed loss."""
+def take_steps(
+    context: DistContext,
+    dtype: torch.dtype,
+    sizes: list[int],
+    optimizer: OptimizerSection = SgdSection(lr=0.05),  # noqa: B008 (frozen)
+    mixing: Mixing | None = None,
+) -> dict[str, Any]:
+    """Steps of the given sizes; the last gradient, all weights, buffers and momenta, and the summed loss."""
     model = build_model(NETWORK, 4, seed=1).to(dtype).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(SgdSection(lr=0.05), model)
-    step = train_step(model, optimizer, context, loss=TrainingLoss(0.1))
+    built = build_optimizer(optimizer, model)
+    step = train_step(model, built, context, loss=TrainingLoss(0.1), mixing=mixing)
     for n, size in enumerate(sizes):
         micro_batches = step_images(size, n)
         step(
@@ -82,7 +90,7 @@ def take_steps(context: DistContext, dtype: torch.dtype, sizes: list[int]) -> di
     return {
         "gradients": {k: p.grad for k, p in model.named_parameters()},
         "state": model.state_dict(),
-        "momentum": [s["momentum_buffer"] for s in optimizer.state.values()],
+        "momentum": [t for state in built.state.values() for t in state.values()],
         "loss": torch.tensor(step.meter.epoch.loss, dtype=torch.float64),
         "correct": torch.tensor(step.meter.epoch.correct),
     }

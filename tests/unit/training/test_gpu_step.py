@@ -18,9 +18,10 @@ from helpers.steps import NETWORK, NORMALISE, step_images, take_steps, train_ste
 from resnext_train.compute.backend import refuse_tf32
 from resnext_train.compute.loss import TrainingLoss
 from resnext_train.compute.precision import Precision
-from resnext_train.config import SgdSection
+from resnext_train.config import AdamwSection, LambSection, RmspropSection, SgdSection
 from resnext_train.data.device_loader import on_device
 from resnext_train.data.transforms.erase import RandomErasing
+from resnext_train.data.transforms.mix import Mixing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
 from resnext_train.models.build_model import build_model
@@ -46,12 +47,24 @@ def test_a_step_on_the_gpu_is_close_to_one_on_the_cpu(precision: Any) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
+@pytest.mark.parametrize(
+    ("section", "mixing"),
+    [
+        (SgdSection(), None),
+        (RmspropSection(name="rmsprop"), None),
+        (AdamwSection(name="adamw"), Mixing(0.2, 0.0, 0.5)),
+        (LambSection(name="lamb"), Mixing(0.0, 1.0, 0.5)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_step_on_the_gpu_never_waits_for_it(precision: Any, section: Any, mixing: Mixing | None) -> None:
     context = DistContext(Rank(), torch.device("cuda", 0))
     model = build_model(NETWORK, 4, seed=1).to(context.device).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(SgdSection(), model)
+    optimizer = build_optimizer(section, model)
+    loss = TrainingLoss(0.1, kind="bce" if mixing else "cross_entropy")
     erasing = RandomErasing(1.0, "pixel")
-    step = train_step(model, optimizer, context, precision=precision, erasing=erasing)
+    more: dict[str, Any] = {"precision": precision, "mixing": mixing, "erasing": erasing}
+    step = train_step(model, optimizer, context, loss=loss, clip_norm=1.0, **more)
     boxes = [erasing.draw_boxes(0, 0, batch.labels.numpy(), None, 32) for batch in step_images(20, 0)]
     images = [b._replace(erase_boxes=of_batch) for b, of_batch in zip(step_images(20, 0), boxes, strict=True)]
     micro_batches = list(on_device(images, context.device))

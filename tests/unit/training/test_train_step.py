@@ -15,9 +15,10 @@ from helpers.ranks import run_ranks, single
 from helpers.steps import MICRO_BATCHES, NETWORK, NORMALISE, step_images, take_steps, train_step
 from resnext_train.checkpoint.checkpoint_file import save, snapshot
 from resnext_train.compute.loss import TrainingLoss
-from resnext_train.config import OptimizerSection, RmspropSection, SgdSection
+from resnext_train.config import LambSection, OptimizerSection, RmspropSection, SgdSection
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import shard_for_rank
+from resnext_train.data.transforms.mix import Mix, Mixing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
 from resnext_train.models.build_model import build_model
@@ -32,21 +33,36 @@ def running(norm: torch.nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     return norm.running_mean, norm.running_var
 
 
-def by_hand(sizes: list[int]) -> dict[str, Any]:
-    """The same steps with nothing of the code under test but network and colours: one loss over all, stock SGD."""
+def mixed_by_hand(pixels: torch.Tensor, labels: torch.Tensor, mix: Mix | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and dense targets, as torchvision.transforms.v2 mixes them."""
+    dense = F.one_hot(labels, 4).double()
+    if mix is None:
+        return pixels, dense
+    mixed = mix.weight * pixels + (1 - mix.weight) * pixels.roll(1, 0)
+    if mix.box is not None:
+        mixed = pixels.clone()
+        mixed[:, :, mix.box[0], mix.box[1]] = pixels.roll(1, 0)[:, :, mix.box[0], mix.box[1]]
+    return mixed, mix.weight * dense + (1 - mix.weight) * dense.roll(1, 0)
+
+
+def by_hand(sizes: list[int], mixing: Mixing | None = None) -> dict[str, Any]:
+    """The same steps with nothing of the code under test but network, colours and ratios: one loss, stock SGD."""
     model = build_model(NETWORK, 4, seed=1).double()
     optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9, nesterov=True, weight_decay=1e-4)
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    total = torch.zeros((), dtype=torch.float64)
+    total, correct = torch.zeros((), dtype=torch.float64), 0
     for n, size in enumerate(sizes):
         statistics: list[list[torch.Tensor]] = []
         losses = []
         before = [[t.clone() for t in running(m)] for m in norms]
-        for images, labels, maps, *_ in step_images(size, n):
+        for number, (images, labels, maps, *_) in enumerate(step_images(size, n)):
             for m in norms:
                 m.momentum = 1.0
-            logits = model(NORMALISE(images, maps, torch.float64))
-            losses.append(F.cross_entropy(logits, labels, reduction="sum", label_smoothing=0.1))
+            mix = None if mixing is None else mixing.draw(0, n, number, 32, 32)
+            pixels, dense = mixed_by_hand(NORMALISE(images, maps, torch.float64), labels, mix)
+            logits = model(pixels)
+            losses.append(F.cross_entropy(logits, dense, reduction="sum", label_smoothing=0.1))
+            correct += int((logits.argmax(1) == dense.argmax(1)).sum())
             statistics.append([t.clone() for m in norms for t in running(m)])
         optimizer.zero_grad()
         loss = torch.stack(losses).sum()
@@ -61,7 +77,7 @@ def by_hand(sizes: list[int]) -> dict[str, Any]:
             assert m.num_batches_tracked is not None
             m.num_batches_tracked.fill_(n + 1)
     gradients = {k: p.grad for k, p in model.named_parameters()}
-    return {"gradients": gradients, "state": model.state_dict(), "loss": total}
+    return {"gradients": gradients, "state": model.state_dict(), "loss": total, "correct": correct}
 
 
 def spoilt(micro_batches: list[ImageBatch], number: int) -> list[ImageBatch]:
@@ -97,7 +113,7 @@ def take_spoilt_steps(context: DistContext, optimizer: OptimizerSection, clip_no
 
 
 def bits(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    inner = {f"{i}/{k}": t for i, s in enumerate(optimizer.state.values()) for k, t in s.items() if k != "step"}
+    inner = {f"{i}/{k}": t for i, s in enumerate(optimizer.state.values()) for k, t in s.items()}
     return {**model.state_dict(), **inner}
 
 
@@ -203,22 +219,32 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
 
 
+MIXING = Mixing(mixup=0.8, cutmix=1.0, switch=0.5)
+
+
 @pytest.mark.parametrize(
-    ("sizes", "tolerance"),
-    [([20], 1e-12), ([13], 1e-12), ([20, 20, 13], 1e-7)],  # rounding grows a thousandfold from step to step
-)
-def test_a_step_is_what_arithmetic_says(sizes: list[int], tolerance: float) -> None:
-    ours, expected = single(take_steps, torch.float64, sizes), by_hand(sizes)
+    ("sizes", "mixing", "tolerance"),
+    [([20], None, 1e-12), ([13], None, 1e-12), ([20, 20, 13], None, 1e-7), ([20, 13], MIXING, 1e-8)],
+)  # rounding grows a thousandfold from step to step
+def test_a_step_is_what_arithmetic_says(sizes: list[int], mixing: Mixing | None, tolerance: float) -> None:
+    ours = single(take_steps, torch.float64, sizes, SgdSection(lr=0.05), mixing)
+    expected = by_hand(sizes, mixing)
     assert largest_difference(ours["gradients"], expected["gradients"]) < tolerance
     assert largest_difference(ours["state"], expected["state"]) < tolerance
     assert ours["loss"].item() == pytest.approx(expected["loss"].item(), rel=tolerance)
+    assert ours["correct"] == expected["correct"]
 
 
 @pytest.mark.slow
-def test_two_processes_are_bit_identical_to_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "mixing"),
+    [(SgdSection(lr=0.05), None), (LambSection(name="lamb", lr=0.05), MIXING)],
+    ids=["sgd", "lamb-mixed"],
+)
+def test_two_processes_are_bit_identical_to_one(tmp_path: Path, optimizer: Any, mixing: Mixing | None) -> None:
     """fp32 on one thread each, three steps with an odd number of micro-batches and a partial batch at the end."""
-    one = single(take_steps, torch.float32, [20, 20, 13])
-    for two in run_ranks(take_steps, 2, tmp_path, torch.float32, [20, 20, 13]):
+    one = single(take_steps, torch.float32, [20, 20, 13], optimizer, mixing)
+    for two in run_ranks(take_steps, 2, tmp_path, torch.float32, [20, 20, 13], optimizer, mixing):
         assert all(torch.equal(one["state"][k], two["state"][k]) for k in one["state"])
         assert all(torch.equal(a, b) for a, b in zip(one["momentum"], two["momentum"], strict=True))
         assert torch.equal(one["loss"], two["loss"])
