@@ -18,7 +18,8 @@ class Net:
     shortcut: str = "B"
     preactivation: bool = False
     blur: bool = False
-    """Whether the input of every strided convolution behind the stem is blurred by 3×3 weights for each channel."""
+    """Whether the input of every strided convolution behind the stem is blurred by 3×3 weights for each channel: whole
+    before a 3×3 convolution, only where a 1×1 one looks before that."""
 
 
 def basic(*blocks: int, **options: Any) -> Net:
@@ -52,7 +53,7 @@ def of_residual(net: Net, classes: int, pixels: int) -> tuple[int, int]:
             if net.preactivation and (stage or i):
                 parameters += 2 * inputs  # the BN in front of a block; the stem has that of the first
             if net.blur and before != side:
-                multiply_adds += 9 * (inner + inputs) * before**2  # of the 3×3 convolution and of the shortcut's
+                multiply_adds += 9 * (inner * before**2 + inputs * side**2)
             if net.bottleneck:
                 convolution(inputs, inner, 1, before)
                 convolution(inner, inner, 3, side, net.groups)
