@@ -79,8 +79,8 @@ def test_a_changed_network_has_no_published_error(capsys: pytest.CaptureFixture[
 
 
 def test_the_list_has_size_and_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("resnext101_64x4d.yaml", "cifar/resnext29_8x64d.yaml", "imagenet5k/resnext50_32x4d.yaml")
-    names += ("torchvision/resnext101_64x4d.yaml",)
+    names = ["resnext101_64x4d.yaml", "cifar/resnext29_8x64d.yaml", "imagenet5k/resnext50_32x4d.yaml"]
+    names += ["torchvision/resnext101_64x4d.yaml"]
     few = [read_entry(name) for name in names]
     monkeypatch.setattr("resnext_train.cli.info.catalogue", lambda: few)
     assert info([]) == 0
