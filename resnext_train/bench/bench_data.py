@@ -29,7 +29,8 @@ from resnext_train.errors import InputError
 Result = dict[str, Any]
 """All measurements, as `--json` writes them:
 
-measured         the images: `where` ("": in memory), mean size and `crop` in pixels, `images` of a pass, or more
+measured         the images: `where` ("": in memory), mean size and `crop` (where crops grow, of the last epochs) in
+                 pixels, `images` of a pass, or more
 workers          loader processes; beside them `cores`, which may be used
 rates            images/s by tier and reference: of `one` loader process, or of this one where there is none; of `all`,
                  where there are more; and of this process alone making normalised `floats`, which references do
@@ -50,6 +51,7 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
     Raises:
         InputError: missing or unreadable images, options that do not fit them, or too little space.
     """
+    recipe = recipe.at_full_size()
     source, data = build_train(recipe.data), recipe.data
     kind = source.storage.kind
     where = str(split_folder(data, "train")) if isinstance(data, FolderData) and kind != "memory" else ""

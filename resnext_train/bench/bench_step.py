@@ -37,7 +37,8 @@ _LR = 1e-4
 Result = dict[str, Any]
 """All measurements, as `--json` writes them:
 
-measured         network, `device`, `precision`, `layout`, `compile` (of our step; the bare loop never is), `threads`;
+measured         network, `crop` in pixels (where crops grow, of the last epochs), `device`, `precision`, `layout`,
+                 `compile` (of our step; the bare loop never is), `threads`;
                  `world_size`; images of a step over all ranks, its number of micro-batches and the images of one;
                  `rounds`, and steps in a lap
 rates            images/s over all ranks: of our `step`, and of the `bare` loop in the same memory layout
@@ -228,7 +229,7 @@ def _machine(bench: StepBench, seconds: float) -> dict[str, Any]:
 
 
 def _without_files(recipe: Recipe) -> Recipe:
-    """Return the recipe with images that need no files: just those of one step, made in this process."""
+    """Return the recipe with images that need no files: just those of one step, made in this process, of full size."""
     data, model = recipe.data, recipe.model
     classes = data.classes if isinstance(data, SyntheticData) else 1000
     if model.num_classes != "auto":
@@ -243,7 +244,7 @@ def _without_files(recipe: Recipe) -> Recipe:
         mean=data.mean,
         std=data.std,
     )
-    return recipe.model_copy(update={"data": images})
+    return recipe.at_full_size().model_copy(update={"data": images})
 
 
 def _first_step(setup: Setup) -> list[ImageBatch]:
@@ -256,5 +257,4 @@ def _first_step(setup: Setup) -> list[ImageBatch]:
 def _pinned(batch: ImageBatch, context: DistContext) -> ImageBatch:
     if context.device.type != "cuda":
         return batch
-    maps = None if batch.color_maps is None else batch.color_maps.pin_memory()
-    return ImageBatch(batch.images.pin_memory(), batch.labels.pin_memory(), maps, batch.report)
+    return batch.map(lambda tensor: tensor.pin_memory())

@@ -1,8 +1,8 @@
 """The pipelines to time: training's own and, as references, those of torchvision's training references.
 
-The references differ from ours: aspect ratios are log-uniform, interpolation is bilinear (torchvision's default), each
-colour jitter clamps, there is no lighting. They make floats image by image in the loader process, where ours hands over
-bytes and leaves colours and normalisation to the device.
+The references differ from ours: aspect ratios are log-uniform (as ours with augment.aspect_law=log), interpolation is
+bilinear (torchvision's default), each colour jitter clamps, there is no lighting and nothing is erased. They make
+floats image by image in the loader process, where ours hands over bytes and leaves the rest to the device.
 """
 
 from __future__ import annotations

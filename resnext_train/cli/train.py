@@ -43,7 +43,8 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
     """Return the printed summary of the run: network, data, batch, ranks, length, learning rate and place."""
     recipe, plan, context = setup.recipe, setup.plan, setup.context
     size = measure(recipe.model, setup.num_classes, recipe.eval.crop)
-    check_training(recipe.model, setup.num_classes, recipe.augment.size)
+    for crop in setup.crop_sizes:
+        check_training(recipe.model, setup.num_classes, crop)
     shards = [len(shard_for_rank(plan.micro_batches, context.world_size, r)) for r in range(context.world_size)]
     images = sorted({n * recipe.train.micro_batch for n in shards}, reverse=True)
     training, counted = len(setup.splits.train), len(setup.evaluation.images)
@@ -64,6 +65,7 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
         **({"gradients": _gradients(setup)} if context.world_size > 1 else {}),
         "length": f"{_count(plan.steps_per_epoch, 'step')} an epoch, {_count(setup.total_steps, 'step')} in all; "
         + _last_batch(setup),
+        **_crops(setup),
         "evaluation": f"{setup.evaluation.description}, {normalisation_text(recipe.data)}, every "
         + (f"{recipe.eval.every_epochs} epochs" if recipe.eval.every_epochs > 1 else "epoch"),
         "learning rate": _lr_table(setup),
@@ -104,6 +106,14 @@ def _last_batch(setup: Setup) -> str:
     if plan.partial:
         return f"the last step of an epoch has {plan.partial} images ({key})"
     return f"each of {plan.batch_size} images"
+
+
+def _crops(setup: Setup) -> dict[str, str]:
+    """List the sizes of training crops by epoch where they grow, and say how often an image comes if it is repeated."""
+    augment, (first, *grown) = setup.recipe.augment, setup.crop_sizes.items()
+    repeats = f"each image {augment.repeats} times an epoch" if augment.repeats > 1 else ""
+    sizes = ", ".join([f"{first[0]} px", *(f"{size} from epoch {epoch}" for size, epoch in grown)])
+    return {"crops": f"{sizes}; {repeats}" if repeats else sizes} if grown or repeats else {}
 
 
 def _lr_table(setup: Setup, rows: int = 8) -> str:

@@ -16,7 +16,8 @@ class _Augment(Section):
     """Height and width of the first epochs' crops, from which they grow to `size`; null: always `size`."""
     growth: tuple[NonNegative, NonNegative] | None = None
     """Two epochs, counted from 0: up to the first, crops have `start_size`; from the second on, `size`; between them
-    the size grows linearly, rounded to multiples of 32. null: crops do not grow."""
+    the size grows linearly, rounded to multiples of 32 (progressive resizing, as in FFCV's get_resolution). null: crops
+    do not grow."""
     repeats: Annotated[int, Field(gt=0, le=1000)] = 1
     """How often an epoch sees an image, each time with another augmentation; an epoch has as many images as the data,
     and so sees fewer different ones (repeated augmentation, arXiv 1902.05509)."""
@@ -43,6 +44,26 @@ class _Augment(Section):
             raise ValueError("augment.growth must be [first, last] with first < last")
         return self
 
+    def size_in(self, epoch: int) -> int:
+        """Return the height and width of the crops of an epoch, counted from 0."""
+        if self.start_size is None or self.growth is None or epoch >= self.growth[1]:
+            return self.size
+        first, last = self.growth
+        if epoch <= first:
+            return self.start_size
+        grown = (self.size - self.start_size) / (last - first) * (epoch - first) + self.start_size
+        # FFCV rounds beyond the two sizes where they are no multiples of 32.
+        return min(max(32 * round(grown / 32), self.start_size), self.size)
+
+    def sizes(self, epochs: int) -> dict[int, int]:
+        """Return the sizes of the crops of `epochs` epochs, ascending, each with its first epoch, counted from 0."""
+        first: dict[int, int] = {}
+        for epoch in range(epochs if self.growth else 1):
+            first.setdefault(self.size_in(epoch), epoch)
+            if self.size in first:
+                break
+        return first
+
 
 class AreaAugment(_Augment):
     """Augmentation of the ResNeXt paper's code: a crop of random area and aspect, flip, colour jitter, lighting."""
@@ -54,8 +75,9 @@ class AreaAugment(_Augment):
     aspect: tuple[AboveZero, AboveZero] = (0.75, 4 / 3)
     """Range of the crop's aspect ratio, width to height."""
     aspect_law: Literal["uniform", "log"] = "uniform"
-    """How the aspect ratio is drawn. uniform: uniformly, then width and height swap with probability 0.5, as in the
-    papers' code. log: its logarithm uniformly, without a swap, as in torchvision's RandomResizedCrop and its heirs."""
+    """How the aspect ratio is drawn. uniform: uniformly, then width and height swap with probability 0.5, and after ten
+    boxes that do not fit comes the largest square, as in the papers' code. log: its logarithm uniformly, without a
+    swap, and the last resort is the largest box of an aspect in the range, as in torchvision's RandomResizedCrop."""
 
     @model_validator(mode="after")
     def _ranges(self) -> AreaAugment:
@@ -70,7 +92,7 @@ class ScaleAugment(_Augment):
     """Augmentation of the ResNet paper: resize to a random scale, random square crop, flip, colour jitter.
 
     Crop and resize are one step here, where the paper resizes first. The mean subtracted is per channel, where the
-    paper subtracts a mean image.
+    paper subtracts a mean image. Crops that grow show less of the image while they are smaller.
     """
 
     crop: Literal["scale_jitter"]
@@ -166,9 +188,9 @@ class EraseSection(Section):
     value: Literal["constant", "pixel"] = "constant"
     """What is written. constant: 0, the data's mean colour. pixel: a normal random number for each pixel and colour."""
     count: Annotated[int, Field(gt=0, le=16)] = 1
-    """Most boxes in an image; their number is drawn from 1 to it, and each gets its part of the area."""
+    """Most boxes in an image. Their number is drawn from 1 to it, and divides the area that each of them gets."""
     area: tuple[Fraction, Fraction] = (0.02, 1 / 3)
-    """Range of the erased area as a fraction of the crop's."""
+    """Range of the area of an image's only box as a fraction of the crop's."""
     aspect: tuple[AboveZero, AboveZero] = (0.3, 1 / 0.3)
     """Range of a box's aspect ratio, height to width, whose logarithm is drawn uniformly."""
 

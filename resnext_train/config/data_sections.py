@@ -114,8 +114,12 @@ class EvalSection(Section):
     @model_validator(mode="after")
     def _crop_fits(self) -> EvalSection:
         if (self.resize is None) == (self.crop_ratio is None):
-            both = "are both set" if self.resize else "are both null"
-            raise ValueError(f"eval.resize and eval.crop_ratio {both}; set just one, and the other one to null")
+            if self.resize is None:
+                raise ValueError("eval.resize and eval.crop_ratio are both null; set one of them")
+            raise ValueError(
+                f"eval.resize ({self.resize}) and eval.crop_ratio ({self.crop_ratio:g}) exclude each other; set "
+                "eval.crop_ratio=null to use the first, or eval.resize=null to use the second"
+            )
         if self.protocol not in ("multi_scale", "full") and self.crop > self.short_side:
             raise ValueError(f"eval.crop ({self.crop}) cannot exceed eval.resize ({self.resize})")
         return self

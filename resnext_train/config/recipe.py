@@ -159,6 +159,10 @@ class Recipe(Section):
         recipe: Recipe = loader.load_recipe(os.fspath(name), overrides)
         return recipe
 
+    def at_full_size(self) -> Recipe:
+        """Return the recipe with training crops of augment.size in all epochs."""
+        return self.model_copy(update={"augment": self.augment.model_copy(update={"start_size": None, "growth": None})})
+
     def to_dict(self) -> dict[str, Any]:
         """Return all sections and keys as plain types."""
         return self.model_dump(mode="json")

@@ -16,9 +16,10 @@ from resnext_train.data.decode.jpeg_header import BadImageError
 from resnext_train.data.image_batch import ImageBatch, LoadReport, UnreadableImage
 from resnext_train.data.sampler import BatchIndices
 from resnext_train.data.sources.image_source import ImageSource, decoded_pixels
-from resnext_train.data.transforms.color_transform import ColorTransform
+from resnext_train.data.transforms.augmentation import LoaderTransforms
+from resnext_train.data.transforms.auto_augment import AugmentPolicy
 from resnext_train.data.transforms.crop_transforms import CropTransform
-from resnext_train.data.transforms.random_draws import CropDraws, image_draws
+from resnext_train.data.transforms.random_draws import CropDraws, OperationDraws, image_draws, operation_draws
 from resnext_train.errors import printable
 
 MAX_SKIPPED_IN_A_ROW = 16
@@ -44,28 +45,26 @@ def empty_batch(count: int, size: int, shared: bool) -> Tensor:
 
 
 class TrainBatches(Dataset[ImageBatch | UnreadableImage]):
-    """Augmented micro-batches of `largest` images at most; augmentation is a function of (seed, epoch, image).
+    """Augmented micro-batches of `largest` images at most; augmentation is a function of (seed, epoch, image) and of
+    the image's repetition.
 
     With `skip`, an image that cannot be read is replaced by the first readable one of the next MAX_SKIPPED_IN_A_ROW.
     """
 
     def __init__(
-        self,
-        source: ImageSource,
-        transform: CropTransform,
-        color_transform: ColorTransform,
-        seed: int,
-        largest: int,
-        skip: bool = False,
+        self, source: ImageSource, transforms: LoaderTransforms, seed: int, largest: int, skip: bool = False
     ) -> None:
-        self.source, self.transform, self.color_transform = source, transform, color_transform
+        self.source, self.transforms = source, transforms
         self.seed, self.skip = seed, skip
-        self._buffers = BatchBuffers(transform.size, largest)
+        self._buffers = BatchBuffers(transforms.largest_crop, largest)
 
     def __getitem__(self, indices: BatchIndices) -> ImageBatch | UnreadableImage:
-        crop_draws, color_draws = image_draws(self.seed, indices.epoch, indices.images)
-        maker = _BatchMaker(self.source, self.transform, self._buffers.next(len(indices.images)))
-        images = indices.images.copy()
+        epoch, requested_images, repetitions = indices
+        transforms = self.transforms
+        crop = transforms.crop_in(epoch)
+        crop_draws, color_draws = image_draws(self.seed, epoch, requested_images, repetitions)
+        maker = _BatchMaker(self.source, crop, self._buffers.next(len(requested_images), crop.size))
+        images = requested_images.copy()
         for slot, requested in () if maker.load_decoded(images, crop_draws) else enumerate(images.tolist()):
             last = requested + (MAX_SKIPPED_IN_A_ROW if self.skip else 0)
             candidates = (i % len(self.source) for i in range(requested, last + 1))
@@ -73,11 +72,14 @@ class TrainBatches(Dataset[ImageBatch | UnreadableImage]):
             if loaded is None:
                 return maker.unreadable.failure()
             images[slot] = loaded
-        missing = int((images != indices.images).sum())
-        maps = self.color_transform.draw_maps(color_draws)
+        if policy := transforms.policy:
+            maker.operate(policy, operation_draws(self.seed, epoch, requested_images, policy.num_ops, repetitions))
+        missing = int((images != requested_images).sum())
+        maps = transforms.color.draw_maps(color_draws)
         color_maps = None if maps is None else torch.from_numpy(maps)
+        boxes = transforms.erasing.draw_boxes(self.seed, epoch, requested_images, repetitions, crop.size)
         labels = torch.from_numpy(self.source.labels[images])
-        return ImageBatch(maker.batch, labels, color_maps, maker.report(missing))
+        return ImageBatch(maker.batch, labels, color_maps, maker.report(missing), boxes)
 
 
 class BatchBuffers:
@@ -96,15 +98,21 @@ class BatchBuffers:
         self._size, self._largest, self._turn = size, largest, 0
         self._shared: list[Tensor | None] = [None] * SHARED_BUFFERS
 
-    def next(self, count: int) -> Tensor:
-        """Return an uninitialised batch as `empty_batch` does; `count` is at most `largest`."""
+    def next(self, count: int, size: int | None = None) -> Tensor:
+        """Return an uninitialised batch as `empty_batch` does.
+
+        `count` is at most `largest`, and the images' `size` at most that of all buffers; None: just that.
+        """
+        size = size or self._size
         if get_worker_info() is None:
-            return empty_batch(count, self._size, shared=False)
+            return empty_batch(count, size, shared=False)
         self._turn = (self._turn + 1) % len(self._shared)
-        batch = self._shared[self._turn]
-        if batch is None:
-            batch = self._shared[self._turn] = empty_batch(self._largest, self._size, shared=True)
-        return batch[:count]
+        memory = self._shared[self._turn]
+        if memory is None:
+            memory = torch.empty(self._largest * self._size**2 * 3, dtype=torch.uint8).share_memory_()
+            self._shared[self._turn] = memory
+        # Smaller images lie as closely, at the beginning.
+        return memory[: count * size**2 * 3].view(count, size, size, 3).permute(0, 3, 1, 2)
 
 
 def _sentence(name: str, reason: str) -> str:
@@ -148,7 +156,7 @@ class _BatchMaker:
     def __init__(self, source: ImageSource, transform: CropTransform, batch: Tensor) -> None:
         self._source, self._transform, self.batch = source, transform, batch
         self.unreadable = Unreadable(source)
-        self._read = self._decode = self._resize = 0.0
+        self._read = self._decode = self._resize = self._operations = 0.0
 
     def load_decoded(self, images: NDArray[np.int64], draws: Sequence[CropDraws]) -> bool:
         """Write the crops of all `images` if they are decoded already and need no resizing; return whether."""
@@ -180,5 +188,12 @@ class _BatchMaker:
         self._resize += time.perf_counter() - decoded
         return True
 
+    def operate(self, policy: AugmentPolicy, draws: OperationDraws) -> None:
+        """Do the operations on all crops."""
+        started = time.perf_counter()
+        policy(self.batch.permute(0, 2, 3, 1).numpy(), draws)
+        self._operations += time.perf_counter() - started
+
     def report(self, missing: int) -> LoadReport:
-        return LoadReport(self._read, self._decode, self._resize, missing, tuple(self.unreadable.messages))
+        unreadable = tuple(self.unreadable.messages)
+        return LoadReport(self._read, self._decode, self._resize, missing, unreadable, self._operations)

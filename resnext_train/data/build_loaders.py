@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnext_train.config import DataSection, EvalSection, FolderData, PadAugment, Recipe, ScaleAugment
+from resnext_train.config import (
+    DataSection,
+    EraseSection,
+    EvalSection,
+    FolderData,
+    NoAutoAugment,
+    PadAugment,
+    RandAugment,
+    Recipe,
+    ScaleAugment,
+    TimmRandAugment,
+)
 from resnext_train.data.batch_datasets import MAX_SKIPPED_IN_A_ROW, TrainBatches
 from resnext_train.data.build_sources import build_val, first_few, missing_from
 from resnext_train.data.device_loader import DeviceLoader, Loading
@@ -22,6 +34,13 @@ from resnext_train.data.multi_labels import read_multi_labels
 from resnext_train.data.sampler import EvalSampler, StepPlan, TrainSampler, shard_for_rank
 from resnext_train.data.sources.class_subset import ClassImages, ImageSubset, read_class_names
 from resnext_train.data.sources.image_source import ImageSource
+from resnext_train.data.transforms.augmentation import DeviceTransforms, LoaderTransforms
+from resnext_train.data.transforms.auto_augment import (
+    AugmentPolicy,
+    RandAugmentPolicy,
+    TimmRandAugmentPolicy,
+    TrivialAugmentWidePolicy,
+)
 from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.crop_transforms import (
     AreaTransform,
@@ -29,6 +48,7 @@ from resnext_train.data.transforms.crop_transforms import (
     PadTransform,
     ScaleTransform,
 )
+from resnext_train.data.transforms.erase import RandomErasing
 from resnext_train.data.transforms.eval_views import EvalViews
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.process_limits import check_socket_folder
@@ -61,15 +81,51 @@ def memory_format(recipe: Recipe) -> torch.memory_format:
     return torch.contiguous_format if recipe.train.layout == "contiguous" else torch.channels_last
 
 
-def build_crop_transform(recipe: Recipe) -> CropTransform:
-    """Return the crop and flip of a recipe."""
+def build_crop_transform(recipe: Recipe, epoch: int) -> CropTransform:
+    """Return the crop and flip of an epoch of a recipe, counted from 0."""
     a = recipe.augment
+    size = a.size_in(epoch)
     if isinstance(a, PadAugment):
-        r, g, b = (min(max(round(255 * mean), 0), 255) for mean in recipe.data.mean)
-        return PadTransform(a.size, a.padding, (r, g, b), a.interpolation, a.flip)
+        return PadTransform(size, a.padding, _mean_color(recipe), a.interpolation, a.flip)
     if isinstance(a, ScaleAugment):
-        return ScaleTransform(a.size, a.interpolation, a.flip, a.short_side)
-    return AreaTransform(a.size, a.interpolation, a.flip, a.area, a.aspect)
+        return ScaleTransform(size, a.interpolation, a.flip, a.short_side)
+    return AreaTransform(size, a.interpolation, a.flip, a.area, a.aspect, a.aspect_law == "log")
+
+
+def build_erasing(section: EraseSection) -> RandomErasing:
+    """Return the random erasing of an erase section."""
+    return RandomErasing(section.probability, section.value, section.count, section.area, section.aspect)
+
+
+def build_loader_transforms(recipe: Recipe) -> LoaderTransforms:
+    """Return what loader processes do to training images."""
+    crop_in, largest = functools.partial(build_crop_transform, recipe), recipe.augment.size
+    policy, color, erasing = build_augment_policy(recipe), build_color_transform(recipe), build_erasing(recipe.erase)
+    return LoaderTransforms(crop_in, largest, policy, color, erasing)
+
+
+def build_device_transforms(recipe: Recipe) -> DeviceTransforms:
+    """Return what is done to training images on the device."""
+    return DeviceTransforms(build_color_transform(recipe), build_erasing(recipe.erase))
+
+
+def build_augment_policy(recipe: Recipe) -> AugmentPolicy | None:
+    """Return the operations that a recipe does on whole images, or None."""
+    a = recipe.auto_augment
+    if isinstance(a, NoAutoAugment):
+        return None
+    if isinstance(a, RandAugment):
+        return RandAugmentPolicy(a.num_ops, a.magnitude, a.interpolation)
+    if isinstance(a, TimmRandAugment):
+        strength, fill = (a.magnitude, a.magnitude_std), _mean_color(recipe)
+        return TimmRandAugmentPolicy(a.num_ops, *strength, a.increasing, a.probability, a.interpolation, fill)
+    return TrivialAugmentWidePolicy(1, a.interpolation)
+
+
+def _mean_color(recipe: Recipe) -> tuple[int, int, int]:
+    """Return the mean colour of a recipe's data as whole levels."""
+    r, g, b = (min(max(round(255 * mean), 0), 255) for mean in recipe.data.mean)
+    return r, g, b
 
 
 def normalisation_text(section: DataSection) -> str:
@@ -90,9 +146,8 @@ def build_train_loader(
     recipe: Recipe, source: ImageSource, plan: StepPlan, context: DistContext, steps: range, report: Report
 ) -> DeviceLoader[ImageBatch]:
     """Return the loader of this rank's micro-batches of `steps`; `report` hears of images that cannot be read."""
-    transform, color_transform = build_crop_transform(recipe), build_color_transform(recipe)
     largest = -(-plan.batch_size // plan.micro_batches)
-    dataset = TrainBatches(source, transform, color_transform, recipe.train.seed, largest, _skips(recipe))
+    dataset = TrainBatches(source, build_loader_transforms(recipe), recipe.train.seed, largest, _skips(recipe))
     shard = shard_for_rank(plan.micro_batches, context.world_size, context.rank)
     sampler = TrainSampler(plan, recipe.train.seed, shard, steps.start, steps.stop)
     return DeviceLoader(dataset, sampler, _loading(recipe, context), context.device, report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -20,6 +20,8 @@ class LoadReport(NamedTuple):
     """Images that could not be read: replaced by others in training, left out in evaluation."""
     unreadable: tuple[str, ...]
     """One sentence for each image that could not be read, replacements included."""
+    operations: float = 0.0
+    """Seconds spent on the operations of auto_augment."""
 
     @staticmethod
     def sum(reports: Sequence[LoadReport]) -> LoadReport:
@@ -29,6 +31,7 @@ class LoadReport(NamedTuple):
             sum(r.resize for r in reports),
             sum(r.missing for r in reports),
             tuple(message for r in reports for message in r.unreadable),
+            sum(r.operations for r in reports),
         )
 
 
@@ -66,6 +69,8 @@ class ImageBatch(NamedTuple):
     labels: Tensor
     color_maps: Tensor | None
     report: LoadReport = _NOTHING_REPORTED
+    erase_boxes: Tensor | None = None
+    """Boxes to erase, (n, count, 4), see erase.py; None: none in any image."""
 
     @property
     def pixels(self) -> Tensor:
@@ -73,13 +78,22 @@ class ImageBatch(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(tensor for tensor in (self.images, self.labels, self.color_maps) if tensor is not None)
+        every = (self.images, self.labels, self.color_maps, self.erase_boxes)
+        return tuple(tensor for tensor in every if tensor is not None)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> ImageBatch:
+        """Return the batch with each of its tensors changed."""
+        maps, boxes = self.color_maps, self.erase_boxes
+        return self._replace(
+            images=change(self.images),
+            labels=change(self.labels),
+            color_maps=None if maps is None else change(maps),
+            erase_boxes=None if boxes is None else change(boxes),
+        )
 
     def to(self, device: torch.device) -> ImageBatch:
         """Start the copy to `device` and return the batch there, without waiting."""
-        color_maps = None if self.color_maps is None else self.color_maps.to(device, non_blocking=True)
-        images, labels = self.images.to(device, non_blocking=True), self.labels.to(device, non_blocking=True)
-        return ImageBatch(images, labels, color_maps, self.report)
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 class UnreadableImage(NamedTuple):

@@ -24,11 +24,18 @@ class BatchIndices(NamedTuple):
 
     epoch: int
     images: NDArray[np.int64]
+    repetitions: NDArray[np.int64] | None = None
+    """Which time each image comes in the epoch, from 0; None: all for the first time."""
 
 
 @dataclass(frozen=True)
 class StepPlan:
     """How an epoch of `images` images is cut into steps of `batch_size`, and each step into `micro_batches`.
+
+    An epoch is a shuffle of the images. With `repeats`, each image of it comes that many times in a row, until there
+    are as many as `images`: other images wait for another epoch (repeated augmentation, arXiv 1902.05509). Micro-batch
+    m of M then takes every M-th image of a step from image m on, as each rank does in the RASampler of torchvision's
+    training references: the repetitions of an image are in different micro-batches, where there are enough.
 
     Raises:
         InputError: fewer than two images per micro-batch.
@@ -40,6 +47,7 @@ class StepPlan:
     last_batch: Literal["auto", "keep", "drop"] = "auto"
     """Whether the partial batch is a step; auto: where it is at least half a batch. With fewer than two images per
     micro-batch it never is; where it is all there is, it is."""
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         if self.images < 2 * self.micro_batches:
@@ -82,10 +90,23 @@ class StepPlan:
         epochs, steps = divmod(step, self.steps_per_epoch)
         return epochs * (self.images - self.dropped) + steps * self.batch_size
 
-    def micro_batches_of(self, step: int, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Return the images of `epoch`, counted from 0, in order."""
+        shuffled = permutation(seed, epoch, self.images)
+        if self.repeats == 1:
+            return shuffled
+        return np.repeat(shuffled[: -(-self.images // self.repeats)], self.repeats)[: self.images]
+
+    def micro_batches_of(self, step: int, order: NDArray[np.int64]) -> list[BatchIndices]:
         """Return the micro-batches of step `step`, given its epoch's `order`; their sizes differ by at most one."""
-        position = step % self.steps_per_epoch * self.batch_size
-        return np.array_split(order[position : position + self.step_size(step)], self.micro_batches)
+        epoch, number = divmod(step, self.steps_per_epoch)
+        first = number * self.batch_size
+        if self.repeats == 1:
+            images = np.array_split(order[first : first + self.step_size(step)], self.micro_batches)
+            return [BatchIndices(epoch, part) for part in images]
+        positions = np.arange(first, first + self.step_size(step))
+        parts = [positions[m :: self.micro_batches] for m in range(self.micro_batches)]
+        return [BatchIndices(epoch, order[part], part % self.repeats) for part in parts]
 
 
 def shard_for_rank(micro_batches: int, world_size: int, rank: int) -> range:
@@ -112,18 +133,17 @@ class TrainSampler:
         # Shuffling ImageNet takes a tenth of a second, for which a GPU would wait: a thread shuffles the next epoch
         # while this one is in use.
         with ThreadPoolExecutor(max_workers=1) as shuffler:
-            next_order = shuffler.submit(permutation, self.seed, first, self.plan.images)
+            next_order = shuffler.submit(self.plan.order, self.seed, first)
             for epoch in range(first, -(-self.stop // self.plan.steps_per_epoch)):
                 order = next_order.result()
-                next_order = shuffler.submit(permutation, self.seed, epoch + 1, self.plan.images)
+                next_order = shuffler.submit(self.plan.order, self.seed, epoch + 1)
                 yield from self._epoch(epoch, order)
 
     def _epoch(self, epoch: int, order: NDArray[np.int64]) -> Iterator[BatchIndices]:
         begin = epoch * self.plan.steps_per_epoch
         for step in range(max(self.start, begin), min(self.stop, begin + self.plan.steps_per_epoch)):
             micro_batches = self.plan.micro_batches_of(step, order)
-            for micro_batch in self.shard:
-                yield BatchIndices(epoch, micro_batches[micro_batch])
+            yield from (micro_batches[number] for number in self.shard)
 
 
 class EvalSampler:

@@ -27,8 +27,14 @@ _OTHERWISE = {
     "read": "put them on a faster disk",
     "decode": "give the loader more cores",
     "resize": "give the loader more cores",
+    "operations": "give the loader more cores, or choose fewer or other operations in auto_augment",
 }
-_DOING = {"read": "reading", "decode": "decoding", "resize": "cropping and resizing"}
+_DOING = {
+    "read": "reading",
+    "decode": "decoding",
+    "resize": "cropping and resizing",
+    "operations": "the operations of auto_augment",
+}
 
 
 class Workers(NamedTuple):
@@ -41,10 +47,15 @@ class Workers(NamedTuple):
 def slow_stage(stages: LoadReport, seconds: float, workers: Workers, storage: Storage) -> tuple[str, str]:
     """Return the loader's slow stage and a sentence with the remedy.
 
-    `stages` are sums over the loader processes, `seconds` is the wall time. The stage is read, decode or resize, or
-    hand-over where the loader processes were idle for most of the time.
+    `stages` are sums over the loader processes, `seconds` is the wall time. The stage is read, decode, resize or
+    operations, or hand-over where the loader processes were idle for most of the time.
     """
-    times = {"read": stages.read, "decode": stages.decode, "resize": stages.resize}
+    times = {
+        "read": stages.read,
+        "decode": stages.decode,
+        "resize": stages.resize,
+        "operations": stages.operations,
+    }
     stage = max(times, key=lambda name: times[name])
     busy = sum(times.values())
     if workers.started and busy < 0.5 * seconds * workers.started:

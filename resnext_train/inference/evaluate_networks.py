@@ -121,7 +121,13 @@ def _check_same_views(stored: list[StoredNetwork]) -> None:
     """Refuse networks whose recipes show them other images: one decode serves all of them."""
     first = stored[0]
     for other in stored[1:]:
-        for key in ("protocol", "resize", "crop", "scales", "average", "interpolation", "classes", "labels"):
+        sides = [one.recipe.eval.short_side for one in (first, other)]
+        if sides[0] != sides[1]:
+            raise InputError(
+                f"{first.path} was evaluated with a short side of {sides[0]} pixels, {other.path} with {sides[1]}; "
+                f"choose one for all, as in eval.resize={sides[0]} eval.crop_ratio=null"
+            )
+        for key in ("protocol", "crop", "scales", "average", "interpolation", "classes", "labels"):
             values = [getattr(one.recipe.eval, key) for one in (first, other)]
             if values[0] != values[1]:
                 raise InputError(

@@ -29,9 +29,9 @@ def recalibrate(
 ) -> int:
     """Replace running means and variances by their averages over micro-batches; return the number of images taken.
 
-    The micro-batches are those of the recipe's first steps, augmented as in training: as many steps as hold `images`
-    images, all of an epoch at most. Each of them counts the same (arXiv 2105.07576, section 3.1). The result does not
-    depend on the number of ranks.
+    The micro-batches are those of the recipe's first steps: as many as hold `images` images, all of an epoch at most.
+    They are augmented as in training, at the size of its last epochs, but without repetitions and erased boxes. Each of
+    them counts the same (arXiv 2105.07576, section 3.1). The result does not depend on the number of ranks.
 
     Raises:
         InputError: the network has no BN, or the images cannot be read.
@@ -39,6 +39,7 @@ def recalibrate(
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not layers:
         raise InputError("--recalibrate-bn: the network has no BatchNorm statistics")
+    recipe = recipe.at_full_size()
     train = recipe.train
     plan = StepPlan(len(source), train.batch_size, train.micro_batches, train.last_batch)
     steps = range(min(-(-images // plan.batch_size), plan.steps_per_epoch))

@@ -8,7 +8,7 @@ from torch import nn
 
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.compute.loss import TrainingLoss
-from resnext_train.data.build_loaders import build_color_transform, memory_format, normalisation_warning
+from resnext_train.data.build_loaders import build_device_transforms, memory_format, normalisation_warning
 from resnext_train.errors import printable
 from resnext_train.models.build_model import auxiliary_weight, build_model
 from resnext_train.models.weight_conversion import CIFAR_PORT, find_state_dict, load_weights
@@ -36,7 +36,7 @@ def build_train_step(setup: Setup, fine_tune: bool) -> TrainStep:
     section = recipe.optimizer
     optimizer = FiniteOptimizer(model, build_optimizer(section, model), setup.precision.scaler(), section.clip_norm)
     options = NetworkOptions(train.compile, train.bucket_mb, train.comm)
-    forward = ForwardPass(model, build_color_transform(recipe), setup.precision, loss, context, options)
+    forward = ForwardPass(model, build_device_transforms(recipe), setup.precision, loss, context, options)
     return TrainStep(forward, optimizer, context, setup.plan.micro_batches, train.seed)
 
 

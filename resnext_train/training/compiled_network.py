@@ -1,4 +1,4 @@
-"""torch.compile for training: once for each size of a micro-batch, and never for evaluation."""
+"""torch.compile for training: once for each size of a micro-batch and its images, and never for evaluation."""
 
 from __future__ import annotations
 

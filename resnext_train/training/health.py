@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnext_train.data.rng import permutation
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import FaultError
 from resnext_train.run_dir.run_logger import RunLogger
@@ -39,9 +38,10 @@ def log_skipped(train_step: TrainStep, schedule: Schedule, setup: Setup, log: Ru
 def skipped_event(skipped: Skipped, setup: Setup, lr: float) -> dict[str, Any]:
     """Return the event of a skipped step, with the images of the micro-batches at fault, or of all."""
     plan = setup.plan
-    order = permutation(setup.recipe.train.seed, skipped.step // plan.steps_per_epoch, plan.images)
+    order = plan.order(setup.recipe.train.seed, skipped.step // plan.steps_per_epoch)
     micro_batches = plan.micro_batches_of(skipped.step, order)
-    images = [int(i) for number in skipped.micro_batches or range(plan.micro_batches) for i in micro_batches[number]]
+    numbers = skipped.micro_batches or range(plan.micro_batches)
+    images = [image for number in numbers for image in micro_batches[number].images.tolist()]
     at_fault = len(skipped.micro_batches)
     what = f"the loss of {at_fault} of {plan.micro_batches} micro-batches" if at_fault else "the gradient"
     names = ", ".join(setup.splits.train.name(i) for i in images[:2])

@@ -1,4 +1,7 @@
-"""What in a schedule does not come to pass in a run of this length. Imports no torch."""
+"""What in the schedules of the learning rate and of growing crops does not come to pass in a run of this length.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from resnext_train.config import (
 
 
 def schedule_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) -> list[str]:
-    """Return a sentence for each part of the schedule that the run, of `total_steps`, does not reach."""
+    """Return a sentence for each part of the schedules that the run, of `total_steps`, does not reach."""
     section = recipe.schedule
     ends = f"the run ends after {_length(steps_per_epoch, total_steps)}"
     found = []
@@ -48,6 +51,10 @@ def schedule_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) ->
                 f"{ends} and {evaluations} evaluations, but schedule.patience={section.patience} lets the learning "
                 f"rate fall after {needed} at the earliest; so it never falls"
             )
+    augment = recipe.augment
+    last_size = augment.size_in((total_steps - 1) // steps_per_epoch)
+    if last_size < augment.size:
+        found.append(f"{ends}, within augment.growth; so crops only grow to {last_size} of {augment.size} pixels")
     return found
 
 

@@ -61,6 +61,12 @@ class Setup:
         return schedule_warnings(self.recipe, self.steps_per_epoch, self.total_steps)
 
     @property
+    def crop_sizes(self) -> dict[int, int]:
+        """The sizes of training crops in pixels, ascending, each with its first epoch, counted from 1."""
+        sizes = self.recipe.augment.sizes(self.epoch_of(self.total_steps - 1))
+        return {size: epoch + 1 for size, epoch in sizes.items()}
+
+    @property
     def layout(self) -> str:
         """The memory layout of images and network."""
         return str(memory_format(self.recipe)).removeprefix("torch.").removesuffix("_format")
@@ -93,6 +99,7 @@ class Setup:
             "groups": self.plan.micro_batches,
             "steps_per_epoch": self.steps_per_epoch,
             "total_steps": self.total_steps,
+            **({"crops": self.crop_sizes} if len(self.crop_sizes) > 1 else {}),
             "warnings": self.warnings(),
             "last_batch": {"images": self.plan.partial, "dropped": self.plan.dropped},
         }
@@ -168,4 +175,5 @@ def build_plan(recipe: Recipe, splits: Splits) -> StepPlan:
         InputError: too few images for a step.
     """
     train = recipe.train
-    return StepPlan(len(splits.train), train.batch_size, train.micro_batches, train.last_batch)
+    images, repeats = len(splits.train), recipe.augment.repeats
+    return StepPlan(images, train.batch_size, train.micro_batches, train.last_batch, repeats)

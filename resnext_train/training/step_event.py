@@ -24,22 +24,23 @@ class StepEvents:
     def __init__(self, setup: Setup, train_step: TrainStep) -> None:
         self._setup, self._train_step = setup, train_step
         # Not at the first log line, in the midst of training.
-        self._flops_per_image = _flops_per_image(setup) if setup.context.is_main else 0
+        self._flops_per_image = _flops_per_image(setup) if setup.context.is_main else {}
 
     def event(self, step: int, lr: float, window: Totals, lap: Lap) -> dict[str, Any]:
         """Return the event of finished step `step`, with the mean over `window` and the speed of `lap`.
 
         `flops_per_s` is the part of that speed that the network has use for: images/s times 6 times its multiply-adds
-        at the size of training (see `measure`), of all ranks together; `flops_per_s_each` is that of one. `memory_mb`
-        is this rank's peak so far in 10^6 bytes: on a GPU what its tensors took, on a CPU the process's resident
-        memory. `loss_scale` is there where the loss is scaled; reading it waits for the device.
+        at the size of the epoch's crops (see `measure`), of all ranks together; `flops_per_s_each` is that of one.
+        `memory_mb` is this rank's peak so far in 10^6 bytes: on a GPU what its tensors took, on a CPU the process's
+        resident memory. `loss_scale` is there where the loss is scaled; reading it waits for the device.
         """
         setup, rate = self._setup, lap.images / lap.seconds
+        epoch = setup.epoch_of(step - 1)
         scale = self._train_step.loss_scale()
-        flops = rate * self._flops_per_image
+        flops = rate * self._flops_per_image[setup.recipe.augment.size_in(epoch - 1)]
         return {
             "step": step,
-            "epoch": setup.epoch_of(step - 1),
+            "epoch": epoch,
             "loss": window.mean_loss,
             "lr": lr,
             "top1": window.top1,
@@ -52,9 +53,13 @@ class StepEvents:
         }
 
 
-def _flops_per_image(setup: Setup) -> int:
-    size = measure(setup.recipe.model, setup.num_classes, setup.recipe.augment.size)
-    return _FLOPS_PER_MULTIPLY_ADD * size.multiply_adds
+def _flops_per_image(setup: Setup) -> dict[int, int]:
+    """Return the operations for an image by the size of the crop, for all sizes of the run."""
+    recipe = setup.recipe
+    return {
+        size: _FLOPS_PER_MULTIPLY_ADD * measure(recipe.model, setup.num_classes, size).multiply_adds
+        for size in setup.crop_sizes
+    }
 
 
 def peak_memory(device: torch.device) -> int:

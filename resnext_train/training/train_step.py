@@ -29,7 +29,7 @@ from resnext_train.compute.step_parts import part
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.rng import micro_batch_seed
 from resnext_train.data.sampler import shard_for_rank
-from resnext_train.data.transforms.color_transform import ColorTransform
+from resnext_train.data.transforms.augmentation import DeviceTransforms
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.gradients import distribute
 from resnext_train.training.batch_norm import RunningStatistics
@@ -40,12 +40,12 @@ from resnext_train.training.train_metrics import FiniteWatch, Skipped, StepResul
 
 
 class ForwardPass:
-    """Colours, network and loss of a micro-batch. DDP sums the gradient over ranks in the backward pass."""
+    """Colours, erased boxes, network and loss of a micro-batch. DDP sums gradients over ranks in the backward pass."""
 
     def __init__(
         self,
         model: nn.Module,
-        color_transform: ColorTransform,
+        transforms: DeviceTransforms,
         precision: Precision,
         loss: TrainingLoss,
         context: DistContext,
@@ -55,7 +55,7 @@ class ForwardPass:
         self._distributed = distribute(model, context, options.bucket_mb, options.comm)
         self._network = compiled(self._distributed, options.compile)  # around DDP, whose buckets torch then knows
         self._options = options
-        self._color_transform, self._precision, self._loss = color_transform, precision, loss
+        self._transforms, self._precision, self._loss = transforms, precision, loss
         self._dtype = precision.compute_dtype(next(model.parameters()).dtype)
 
     def __call__(self, micro_batch: ImageBatch) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ class ForwardPass:
             # From here on the graphs may overwrite the outputs of the last micro-batch, all of which are used by now.
             torch.compiler.cudagraph_mark_step_begin()
         with part("color"):  # outside autocast, which would compute colours in fewer bits
-            pixels = self._color_transform(micro_batch.images, micro_batch.color_maps, self._dtype)
+            pixels = self._transforms(micro_batch, self._dtype)
         with part("forward"), self._precision.autocast():
             outputs = self._network(pixels)
         with part("loss"):
@@ -132,7 +132,7 @@ class TrainStep:
                 adds_up = summed_over_ranks or in_place
                 self.optimizer.hold(of_shard if adds_up else None)
                 with nullcontext() if summed_over_ranks else self._forward.no_sync():
-                    self._seed_generators(step, number)  # for dropout
+                    self._seed_generators(step, number)  # for dropout and erased boxes
                     with part("input"):
                         micro_batch = next(micro_batches)
                     loss, logits = self._forward(micro_batch)
@@ -161,7 +161,8 @@ class TrainStep:
 
         DDP rebuilds its buckets after the first backward pass, in the order in which gradients became ready. That
         changes the order of a sum over three or more ranks, and so its last bits. One pass over a micro-batch of
-        `images` black images of `crop` × `crop` pixels makes it do so before the first step. The pass leaves no trace.
+        `images` black images of `crop` × `crop` pixels, any size that the network takes, makes it do so before the
+        first step. The pass leaves no trace.
         """
         if self._context.world_size < 3:
             return

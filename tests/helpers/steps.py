@@ -14,7 +14,9 @@ from resnext_train.compute.precision import Precision
 from resnext_train.config import ModelSection, SgdSection
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import shard_for_rank
+from resnext_train.data.transforms.augmentation import DeviceTransforms
 from resnext_train.data.transforms.color_transform import JITTER_FIELDS, ColorTransform
+from resnext_train.data.transforms.erase import RandomErasing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.models.build_model import build_model
 from resnext_train.training.compiled_network import NetworkOptions
@@ -38,10 +40,11 @@ def train_step(
     clip_norm: float | None = None,
     seed: int = 0,
     options: NetworkOptions = NetworkOptions(),  # noqa: B008 (frozen)
+    erasing: RandomErasing = RandomErasing(),  # noqa: B008 (frozen)
 ) -> TrainStep:
     """The step of a run, for a network that the test throws away: its BatchNorm modules are not given back."""
     number_format = Precision(precision, context.device.type)
-    forward = ForwardPass(model, colors, number_format, loss, context, options)
+    forward = ForwardPass(model, DeviceTransforms(colors, erasing), number_format, loss, context, options)
     finite_optimizer = FiniteOptimizer(model, optimizer, number_format.scaler(), clip_norm)
     step = TrainStep(forward, finite_optimizer, context, micro_batches, seed)
     step.statistics.__enter__()

@@ -48,13 +48,39 @@ def sample_box(
         if swap < 0.5:
             w, h = h, w
         if 0 < w <= width and 0 < h <= height:
-            return Box(int(y * (height - h + 1)), int(x * (width - w + 1)), h, w)
+            return _placed(y, x, h, w, height, width)
     side = min(height, width)
     return Box((height - side) // 2, (width - side) // 2, side, side)
 
 
+def sample_log_box(
+    draws: NDArray[np.float64], height: int, width: int, area: tuple[float, float], aspect: tuple[float, float]
+) -> Box:
+    """Return the random crop of torchvision's RandomResizedCrop for an image of `height` × `width`.
+
+    The fraction of the area and the logarithm of the aspect ratio are uniform. After ten boxes that do not fit, take
+    the largest centred box of the allowed aspect that is nearest to the image's: the whole image if its own is allowed.
+    `draws` are BOX_DRAWS numbers in [0, 1), used as by `sample_box`; those of its swap are left out.
+    """
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    for a, r, _, y, x in draws.reshape(ATTEMPTS, 5).tolist():
+        target = (area[0] + a * (area[1] - area[0])) * height * width
+        ratio = math.exp(low + r * (high - low))
+        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return _placed(y, x, h, w, height, width)
+    ratio = min(max(width / height, aspect[0]), aspect[1])
+    w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
+    return Box((height - h) // 2, (width - w) // 2, h, w)
+
+
 def _round(value: float) -> int:
     return math.floor(value + 0.5)
+
+
+def _placed(y: float, x: float, h: int, w: int, height: int, width: int) -> Box:
+    """Return a box of `h` × `w` in an image of `height` × `width`; `y` and `x` in [0, 1) give its place."""
+    return Box(int(y * (height - h + 1)), int(x * (width - w + 1)), h, w)
 
 
 def sample_scaled_box(
@@ -70,7 +96,7 @@ def sample_scaled_box(
     low, high = short_side
     short = low + int(s * (high - low + 1))
     side = max(1, _round(size * min(height, width) / short))
-    return Box(int(y * (height - side + 1)), int(x * (width - side + 1)), side, side)
+    return _placed(y, x, side, side, height, width)
 
 
 class CropTransform(ABC):
@@ -126,13 +152,15 @@ class BoxTransform(CropTransform):
 
 @dataclass(frozen=True)
 class AreaTransform(BoxTransform):
-    """A crop of random area and aspect ratio, as in the papers' code."""
+    """A crop of random area and aspect ratio, as in the papers' code or, with `log_aspect`, as in torchvision."""
 
     area: tuple[float, float]
     aspect: tuple[float, float]
+    log_aspect: bool = False
 
     def box(self, draws: NDArray[np.float64], height: int, width: int) -> Box:
-        return sample_box(draws, height, width, self.area, self.aspect)
+        sample = sample_log_box if self.log_aspect else sample_box
+        return sample(draws, height, width, self.area, self.aspect)
 
 
 @dataclass(frozen=True)

@@ -18,27 +18,36 @@ from resnext_train.data.build_loaders import build_eval_loader, build_evaluation
 from resnext_train.data.build_sources import build_splits
 from resnext_train.data.device_loader import DeviceLoader, Loading, _WithErrors
 from resnext_train.data.image_batch import ImageBatch, UnreadableImage
-from resnext_train.data.sampler import BatchIndices, StepPlan
+from resnext_train.data.sampler import BatchIndices
 from resnext_train.data.sources.synthetic_images import SyntheticImages
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
 from resnext_train.errors import InputError, LocalInputError
+from resnext_train.training.setup import build_plan
 
 ONE = DistContext(Rank(), torch.device("cpu"))
 
 
-def micro_batches(root: Path, workers: int, start: int, stop: int, seed: int = 0) -> list[ImageBatch]:
+def micro_batches(
+    root: Path, workers: int, start: int, stop: int, seed: int = 0, options: tuple[str, ...] = ()
+) -> list[ImageBatch]:
     where = [f"data.root={root}", f"data.workers={workers}", f"train.seed={seed}"]
     how = ["augment.size=32", "train.batch_size=8", "train.micro_batch=4"]
-    recipe = load_recipe("resnet18.yaml", [*where, *how])
+    recipe = load_recipe("resnet18.yaml", [*where, *how, *options])
     splits = build_splits(recipe.data)
-    plan = StepPlan(len(splits.train), 8, 2)
+    plan = build_plan(recipe, splits)
     loader = build_train_loader(recipe, splits.train, plan, ONE, range(start, stop), print)
-    return [micro_batch._replace(images=micro_batch.images.clone()) for micro_batch in loader]
+    return [micro_batch._replace(images=copied(micro_batch.images)) for micro_batch in loader]
+
+
+def copied(images: torch.Tensor) -> torch.Tensor:
+    """A copy of images, which lie without gaps: a copy would have none in any case."""
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    return images.clone()
 
 
 def equal(a: ImageBatch, b: ImageBatch) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True) if x is not None and y is not None)
+    return all(torch.equal(x, y) for x, y in zip(a.tensors, b.tensors, strict=True))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -53,6 +62,16 @@ def test_workers_and_restarts_change_nothing(image_root: Path, workers: int) -> 
     first = whole[0]
     assert first.images.shape == (4, 3, 32, 32)
     assert first.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_growing_repeated_and_erased_images_are_the_same_from_workers(image_root: Path) -> None:
+    """Smaller crops lie at the beginning of the same memory, without gaps."""
+    growing = ("augment.size=96", "augment.start_size=32", "augment.growth=[0, 2]")
+    options = (*growing, "augment.repeats=3", "erase.probability=0.5", "erase.count=2")
+    whole, parallel = (micro_batches(image_root, workers, 2, 9, options=options) for workers in (0, 2))
+    assert all(equal(a, b) for a, b in zip(whole, parallel, strict=True))
+    assert [batch.images.shape[-1] for batch in whole] == [32] * 2 + [64] * 6 + [96] * 6
+    assert {tuple(b.erase_boxes.shape) for b in whole if b.erase_boxes is not None} == {(4, 2, 4)}
 
 
 def test_augmentation_differs_between_epochs_and_seeds(image_root: Path) -> None:

@@ -22,8 +22,8 @@ EXACT, RAW = Storage("exact", ""), Storage("raw", "")
 FULL = Workers(4, 4)
 
 
-def report(read: float, decode: float, resize: float) -> LoadReport:
-    return LoadReport(read, decode, resize, 0, ())
+def report(read: float, decode: float, resize: float, operations: float = 0.0) -> LoadReport:
+    return LoadReport(read, decode, resize, 0, (), operations)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,7 @@ def report(read: float, decode: float, resize: float) -> LoadReport:
         (report(1, 30, 8), EXACT, FULL, "decode", "--tier resized"),
         (report(1, 30, 8), EXACT, Workers(4, 7), "decode", "data.workers .*4 .*7"),
         (report(1, 3, 32), RAW, FULL, "resize", "cores"),
+        (report(1, 3, 8, 12), RAW, FULL, "operations", "50 % .*more cores"),
         (report(1, 3, 1), EXACT, FULL, "hand-over", "idle"),
         (report(0, 0, 0), MEMORY, Workers(0, 3), "decode", "data.workers .*0 .*3"),
     ],

@@ -20,6 +20,7 @@ from resnext_train.compute.loss import TrainingLoss
 from resnext_train.compute.precision import Precision
 from resnext_train.config import SgdSection
 from resnext_train.data.device_loader import on_device
+from resnext_train.data.transforms.erase import RandomErasing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
 from resnext_train.models.build_model import build_model
@@ -49,8 +50,11 @@ def test_a_step_on_the_gpu_never_waits_for_it(precision: Any) -> None:
     context = DistContext(Rank(), torch.device("cuda", 0))
     model = build_model(NETWORK, 4, seed=1).to(context.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(SgdSection(), model)
-    step = train_step(model, optimizer, context, precision=precision)
-    micro_batches = list(on_device(step_images(20, 0), context.device))
+    erasing = RandomErasing(1.0, "pixel")
+    step = train_step(model, optimizer, context, precision=precision, erasing=erasing)
+    boxes = [erasing.draw_boxes(0, 0, batch.labels.numpy(), None, 32) for batch in step_images(20, 0)]
+    images = [b._replace(erase_boxes=of_batch) for b, of_batch in zip(step_images(20, 0), boxes, strict=True)]
+    micro_batches = list(on_device(images, context.device))
     for n in range(3):  # the first copies constants and makes the loss scale
         step(iter(micro_batches), n, 20, lr=0.01)
     with gpu_syncs_forbidden():

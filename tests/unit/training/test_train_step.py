@@ -42,7 +42,7 @@ def by_hand(sizes: list[int]) -> dict[str, Any]:
         statistics: list[list[torch.Tensor]] = []
         losses = []
         before = [[t.clone() for t in running(m)] for m in norms]
-        for images, labels, maps, _ in step_images(size, n):
+        for images, labels, maps, *_ in step_images(size, n):
             for m in norms:
                 m.momentum = 1.0
             logits = model(NORMALISE(images, maps, torch.float64))

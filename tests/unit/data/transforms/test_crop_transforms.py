@@ -166,7 +166,7 @@ def test_scale_jitter_draws_every_short_side_equally_often(height: int, width: i
 
 def test_a_recipe_with_scale_jitter_makes_crops_of_its_size(tmp_path: Path) -> None:
     recipe = load_recipe("resnet34_shortcut_b.yaml")
-    transform = build_crop_transform(recipe)
+    transform = build_crop_transform(recipe, 0)
     assert isinstance(transform, ScaleTransform)
     assert transform.short_side == (256, 480)
     assert transform(open_image(jpeg(500, 375)), image_draws(0, 0, np.array([1]))[0][0]).shape == (3, 224, 224)
@@ -240,7 +240,7 @@ def test_the_padding_is_zero_after_normalisation_up_to_half_a_level(
         "augment: {crop: pad, size: 32, padding: 4}\n"
     )
     recipe = load_recipe(str(tmp_path / "r.yaml"))
-    crop = build_crop_transform(recipe)(
+    crop = build_crop_transform(recipe, 0)(
         DecodedImage(torch.full((3, 32, 32), 99, dtype=torch.uint8)), offset_draws(0, 8, 9)
     )
     normalised = build_color_transform(recipe)(crop.unsqueeze(0), None)[0]
