@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from resnext_train.cli.requests import InfoRequest
 from resnext_train.cli.run_command import announce
 from resnext_train.config import ModelSection, catalogue, read_entry
@@ -14,6 +12,7 @@ from resnext_train.models.architecture import (
     block_weights,
     library_of,
     matched_section,
+    shape_of,
     title_of,
 )
 from resnext_train.models.complexity import Complexity, Part, measure
@@ -30,19 +29,17 @@ def info(request: InfoRequest) -> None:
 
 
 def _list() -> None:
-    announce(f"{'recipe':40s}{'parameters':>14s}{'multiply-adds':>15s}   published error %, or what to expect")
-    for entry in catalogue():
+    entries = list(catalogue())
+    width = max(len(entry.name) for entry in entries)
+    costs = f"{'parameters':>14s}{'multiply-adds':>15s}"
+    announce(f"{'recipe':{width}s}{costs}    published error or accuracy, or what to expect")
+    for entry in entries:
         try:
             size = measure(entry.recipe.model, entry.classes or 1000, entry.recipe.eval.crop)
             costs = f"{size.parameters:14,d}{size.multiply_adds / 1e9:11.2f} G   "
         except MissingLibraryError:
             costs = f"{'needs timm':>27s}     "
-        announce(f"{entry.name:40s}{costs} {_told(entry.result.partition(' (')[0]).rstrip('.')}")
-
-
-def _told(result: str) -> str:
-    """Return a recipe's result with "error" beside each error: 22.2 % top-1 alone might be taken for an accuracy."""
-    return re.sub(r"([\d.]+ %) (top-[15])", r"\2 error \1", result)
+        announce(f"{entry.name:{width}s}{costs} {entry.result.partition(' (')[0].rstrip('.')}")
 
 
 def _describe(request: InfoRequest, section: ModelSection) -> None:
@@ -56,7 +53,7 @@ def _describe(request: InfoRequest, section: ModelSection) -> None:
     print(_table(section, measure(section, classes, size), classes, architecture))
     for known in named:
         if known.result and known.recipe.eval.crop == size and known.classes == classes:
-            announce(f"{known.name}: {known.reproduces} {_told(known.result)}")
+            announce(f"{known.name}: {known.reproduces} {known.result}")
 
 
 def _classes(architecture: Architecture | None) -> int:
@@ -65,9 +62,8 @@ def _classes(architecture: Architecture | None) -> int:
 
 
 def _same(one: ModelSection, other: ModelSection) -> bool:
-    """Return whether two sections describe the same network, whatever its classes and weights."""
-    ignored = {"num_classes": "auto", "weights": None}
-    return one.model_copy(update=ignored) == other.model_copy(update=ignored)
+    """Return whether two sections describe the same network, whatever its classes and how it is trained."""
+    return shape_of(one.model_copy(update={"num_classes": other.num_classes})) == shape_of(other)
 
 
 def _table(section: ModelSection, complexity: Complexity, classes: int, architecture: Architecture | None) -> str:

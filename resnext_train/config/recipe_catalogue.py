@@ -1,6 +1,7 @@
 """List the shipped recipes with network, data set and published result. Imports no torch.
 
-A recipe's header comment holds the title with the data set, `Reproduces:`, and `Published error:` or `Expected:`.
+A recipe's header comment holds the title with the data set, `Reproduces:`, and `Published error:`, `Published
+accuracy:` or `Expected:`.
 Paragraphs that begin with `Known deviations` are in its own header or in that of its base.
 """
 
@@ -31,7 +32,7 @@ class Entry:
     title: str
     reproduces: str
     result: str
-    """The published error, or the expected result."""
+    """The published error or accuracy, or the expected result, with what each number is."""
     deviations: str = ""
     """The known deviations from the paper or its code, as paragraphs."""
 
@@ -56,14 +57,13 @@ def read_entry(name: str) -> Entry:
     """Return a shipped or own recipe with its header; raises InputError like `load_recipe`."""
     path = find_recipe(name)
     header = _header(path)
-    result = header.get("Published error", header.get("Expected", ""))
     deviations = "\n\n".join(_deviations(path))
-    return Entry(name, load_recipe(name), header["title"], header.get("Reproduces", ""), result, deviations)
+    return Entry(name, load_recipe(name), header["title"], header.get("Reproduces", ""), _result(header), deviations)
 
 
 _FREE = re.compile(
     r"data\.(root|workers|on_bad_image)|model\.(num_classes|form)|checkpoint\..*|log\..*|eval\.(every_epochs|batch_size)|"
-    r"train\.(precision|compile|layout|deterministic|bucket_mb|max_skipped|patience|seed)"
+    r"train\.(precision|compile|layout|checkpoint_activations|deterministic|bucket_mb|max_skipped|patience|seed)"
 )
 """Keys that say where and how a recipe is computed: it stays the same recipe with any of their values."""
 
@@ -76,11 +76,19 @@ def find_entry(recipe: Recipe, classes: int) -> Entry | None:
     return None
 
 
+def _result(header: dict[str, str]) -> str:
+    """Return what was published, with "error" or "accuracy" beside each number: 22.2 % top-1 alone might be either."""
+    for measure in ("error", "accuracy"):
+        if published := header.get(f"Published {measure}"):
+            return re.sub(r"([\d.]+ %) (top-[15])", rf"\2 {measure} \1", published)
+    return header.get("Expected", "")
+
+
 def _header(path: Path) -> dict[str, str]:
     """Return the paragraphs of a file's first comment by label; the first paragraph is `title`."""
     paragraphs, label = {"title": ""}, "title"
     for text in _comment(path):
-        start = re.match(r"(Reproduces|Published error|Expected): ", text)
+        start = re.match(r"(Reproduces|Published error|Published accuracy|Expected): ", text)
         if start:
             label, text = start[1], text[start.end() :]
         elif not text:

@@ -40,7 +40,10 @@ def find_recipe(name: str) -> Path:
         return shipped / f"{matches[0]}.yaml"
     if matches:
         raise InputError(f"recipe {name} is ambiguous: give one of {', '.join(matches)}")
-    near = nearest_names(file.removesuffix(".yaml"), known)
+    wanted = file.removesuffix(".yaml")
+    folder = wanted.rpartition("/")[0]
+    beside = [k for k in known if folder and k.rpartition("/")[0] == folder]
+    near = (beside and nearest_names(wanted, beside)) or nearest_names(wanted, known)
     if os.path.isdir(name):  # noqa: PTH112  unlike Path.is_dir: False for any odd name
         raise InputError(f"recipe {name} is a folder; give the file of a recipe, or continue a run by --resume {name}")
     hint = f"did you mean {' or '.join(near)}?" if near else "`resnext info` lists the shipped recipes"
@@ -94,9 +97,8 @@ def nearest_names(name: str, known: list[str], most: int = 3) -> list[str]:
     for likely, *_, candidate in sorted(near):
         if likely < limit:
             ranked.setdefault(candidate.rpartition("/")[2], candidate)
-    names = list(ranked.values())
-    leads = {name.partition("_")[0]: name for name in reversed(names)}.values()
-    return sorted(names, key=lambda name: (name not in leads, names.index(name)))[:most]
+    leads = {bare.partition("_")[0]: bare for bare in reversed(ranked)}.values()  # the likeliest of each network
+    return [ranked[bare] for bare in sorted(ranked, key=lambda bare: bare not in leads)][:most]
 
 
 def is_file(path: Path) -> bool:

@@ -133,6 +133,16 @@ def _hyper_parameters(section: ModelSection) -> list[str]:
     return [k for k, f in ModelSection.model_fields.items() if k not in others and getattr(section, k) != f.default]
 
 
+_SHAPELESS = ("weights", "stochastic_depth", "zero_gamma", "conv_init", "bn_momentum", "bn_epsilon")
+"""Keys of a network that add and change no layer."""
+
+
+def shape_of(section: ModelSection) -> ModelSection:
+    """Return the section without the keys that add and change no layer, so that equal networks have equal sections."""
+    keys = ("weights",) if "/" in section.arch else _SHAPELESS  # other libraries' networks refuse the others
+    return section.model_copy(update={key: ModelSection.model_fields[key].default for key in keys})
+
+
 def check_model(section: ModelSection) -> None:
     """Raise InputError if a model section is wrong; imports no torch."""
     if library_of(section) is None:

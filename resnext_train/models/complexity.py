@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnext_train.config import ModelSection
 from resnext_train.errors import InputError
+from resnext_train.models.architecture import shape_of
 from resnext_train.models.build_model import build_on_meta
 from resnext_train.models.resnet import ResNet
 from resnext_train.models.shapes_only import ShapesOnly
@@ -46,7 +47,6 @@ class Complexity:
         return sum(p.parameters for p in self.parts if p.training_only)
 
 
-@functools.lru_cache(maxsize=128)  # recipes share networks
 def measure(section: ModelSection, num_classes: int, size: int) -> Complexity:
     """Measure the network of a model section without computing anything.
 
@@ -56,6 +56,11 @@ def measure(section: ModelSection, num_classes: int, size: int) -> Complexity:
     Raises:
         InputError: an unknown network, or one that cannot take images of this size.
     """
+    return _measure(shape_of(section), num_classes, size)
+
+
+@functools.lru_cache(maxsize=128)  # recipes share networks
+def _measure(section: ModelSection, num_classes: int, size: int) -> Complexity:
     model = build_on_meta(section, num_classes).eval()
     outputs: dict[str, tuple[int, ...]] = {}
     used: set[str] = set()

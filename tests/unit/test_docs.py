@@ -13,7 +13,7 @@ from resnext_train.config import find_recipe, load_recipe
 from resnext_train.distributed.stop_signals import SIGNALS_TO_HANDLE
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["CONTRIBUTING.md", "docs/architecture.md"]
+PAGES = ["CONTRIBUTING.md", "docs/architecture.md", "docs/recipes.md"]
 
 
 def quoted(page: str) -> list[str]:

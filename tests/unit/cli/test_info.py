@@ -79,13 +79,18 @@ def test_a_changed_network_has_no_published_error(capsys: pytest.CaptureFixture[
 
 
 def test_the_list_has_size_and_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("resnext101_64x4d.yaml", "cifar/resnext29_8x64d.yaml", "imagenet5k/resnext50_32x4d.yaml")
+    names = ["resnext101_64x4d.yaml", "cifar/resnext29_8x64d.yaml", "imagenet5k/resnext50_32x4d.yaml"]
+    names += ["torchvision/resnext101_64x4d.yaml"]
     few = [read_entry(name) for name in names]
     monkeypatch.setattr("resnext_train.cli.info.catalogue", lambda: few)
     assert info([]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    header, *rest = capsys.readouterr().out.splitlines()
+    assert header.endswith("published error or accuracy, or what to expect")
+    lines = {line.split()[0]: line for line in rest}
     assert re.search(r"83,455,272\s+15.46 G\s+top-1 error 20.4 %, top-5 error 5.3 %$", lines["resnext101_64x4d.yaml"])
     assert re.search(r"34,426,698\s+5.39 G\s+top-1 error 3.65 %$", lines["cifar/resnext29_8x64d.yaml"])
+    accuracies = "top-1 accuracy 83.246 %, top-5 accuracy 96.454 %"
+    assert re.search(rf"83,455,272\s+15.46 G\s+{accuracies}$", lines["torchvision/resnext101_64x4d.yaml"])
     assert "5K-way top-1 error 42.3 %" in lines["imagenet5k/resnext50_32x4d.yaml"]
 
 
@@ -119,6 +124,8 @@ def test_the_list_does_without_timm(capsys: pytest.CaptureFixture[str], monkeypa
         (["imagenet5k/resnet50.yaml"], "resnet50, 5000 classes"),
         (["resnet34", "model.shortcut=C"], "resnet34, shortcut C, 1000 classes"),
         (["resnext50_32x4d"], "resnext50_32x4d.yaml: ResNeXt paper, Table 3. top-1 error 22.2 %"),
+        (["resnext50_32x4d"], "rsb/resnext50_32x4d_a1.yaml: "),  # whose first weights are others
+        (["resnet50_a3"], "procedure A3 (Table 2). top-1 accuracy 78.1 %"),
     ],
 )
 def test_one_network(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

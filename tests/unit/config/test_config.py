@@ -357,6 +357,9 @@ def test_finding_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("configs/resnext50.yaml", "resnext50_32x4d"),
         ("resnext101", "resnext101_64x4d"),
         ("smok", "smoke"),
+        ("resnet50_a4", "rsb/resnet50_a3"),
+        ("nvidia/resnet50", "nvidia/resnet50_90"),
+        ("mmpretrain/resnet50", "mmpretrain/resnext50_32x4d"),
     ],
 )
 def test_a_name_that_is_almost_right_is_offered_once(wrong: str, offered: str) -> None:

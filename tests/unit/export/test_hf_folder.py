@@ -113,7 +113,7 @@ def test_a_shipped_recipe_has_its_published_error_and_foreign_weights_have_none(
     metadata = exported(small_recipe("resnet8")).metadata
     model = build_model(recipe.model, 1000).eval()
     card = model_card(ExportedNetwork(model, recipe, metadata), TimmTwin("resnet18"))
-    assert "30.43 % top-1" in card  # fb.resnet.torch's README
+    assert "top-1 error 30.43 %" in card  # fb.resnet.torch's README
     assert "resnext train --config resnet18" in card
     assert "Known deviations from that code: the crop is resized with antialiasing" in card
     assert "11.69 M parameters, 1.81 G multiply-adds" in card  # torchvision's documentation of resnet18
