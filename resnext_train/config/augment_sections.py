@@ -204,7 +204,11 @@ class EraseSection(Section):
 
 
 class MixSection(Section):
-    """Mixed pairs of images within a micro-batch: one ratio, drawn from Beta(alpha, alpha), for all of it."""
+    """Mixed pairs of images within a micro-batch: one ratio, drawn from Beta(alpha, alpha), for all of it.
+
+    The loss is that of both labels by their parts. In training an image counts as right by the label with the larger
+    part, so that accuracy is low there.
+    """
 
     mixup: NonNegative = 0.0
     """Alpha of mixup, which blends whole images (arXiv 1710.09412); 0: none."""

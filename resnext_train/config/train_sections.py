@@ -40,7 +40,7 @@ class TrainSection(Section):
     step, never."""
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     """Loss. cross_entropy: softmax over the classes. bce: binary cross-entropy of each class by itself, averaged over
-    the classes (arXiv 2110.00476)."""
+    the classes (arXiv 2110.00476). Evaluation reports cross-entropy in either case."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Fraction of the target spread evenly over all classes; not used in evaluation."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -161,7 +161,8 @@ class FiniteOptimizer:
         settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
         self.optimizer.load_state_dict(state)
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(own)
+            # Each step sets the rate. A run with none left to take saves that of its last one again.
+            group.update({**own, "lr": group.get("lr", own["lr"])})
         for parameter, held in self.optimizer.state.items():
             for name in [name for name, tensor in held.items() if tensor is None]:
                 del held[name]

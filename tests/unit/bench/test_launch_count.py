@@ -12,7 +12,7 @@ from helpers.ranks import run_ranks, single
 from helpers.steps import NETWORK, train_step
 from resnext_train.bench.launch_count import NETWORK as OF_THE_NETWORK
 from resnext_train.bench.launch_count import LaunchCount, backward_budget, budget, count_launches
-from resnext_train.config import SgdSection
+from resnext_train.config import LambSection, ModelSection, SgdSection
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import shard_for_rank
 from resnext_train.data.transforms.color_transform import MAP_ROWS, mapped_as_on_gpus
@@ -72,3 +72,16 @@ def test_the_weights_are_summed_at_once() -> None:
     model = build_model(NETWORK, 4).to(memory_format=torch.channels_last)
     (calls,) = count_launches(lambda: weights_sum(model)).calls.values()
     assert sum(number for name, number in calls.items() if name not in VIEWS) <= 8
+
+
+def test_lamb_takes_as_many_calls_whatever_the_number_of_parameters() -> None:
+    """Two groups: kernels and vectors."""
+    numbers = []
+    for arch in ("resnext14_2x4d", "resnext26_2x4d"):
+        model = build_model(ModelSection(arch=arch), 4)
+        optimizer = build_optimizer(LambSection(name="lamb", decay_1d=False), model)
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        (calls,) = count_launches(optimizer.step).calls.values()
+        numbers.append(sum(number for name, number in calls.items() if name not in VIEWS))
+    assert numbers[0] == numbers[1] <= 60

@@ -186,6 +186,7 @@ def test_a_stored_optimizer_continues_to_the_same_bits(section: OptimizerSection
     other.load_state_dict(content["model"])
     continued = finite(other, section)
     continued.load_state_dict(content["optimizer"])
+    assert continued.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"], "the last learning rate"
     for step in (2, 3):
         for network, own in ((model, optimizer), (other, continued)):
             hold_gradients(network, step)
