@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from resnext_train.checkpoint.stored_weights import Kind
 from resnext_train.compute.loss import TrainingLoss, main_logits
 from resnext_train.compute.precision import Precision
 from resnext_train.compute.step_parts import part
@@ -34,6 +35,7 @@ from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.gradients import distribute
 from resnext_train.training.batch_norm import RunningStatistics
 from resnext_train.training.compiled_network import NetworkOptions, compiled, zero_gradients
+from resnext_train.training.ema import WeightAverage
 from resnext_train.training.optimizer import FiniteOptimizer, Gradients, add_gradients
 from resnext_train.training.step_sums import StepSums
 from resnext_train.training.train_metrics import FiniteWatch, Skipped, StepResults, Totals, TrainMeter
@@ -85,9 +87,15 @@ class TrainStep:
     """Takes one optimizer step after another. Enter `statistics` before the first."""
 
     def __init__(
-        self, forward: ForwardPass, optimizer: FiniteOptimizer, context: DistContext, micro_batches: int, seed: int = 0
+        self,
+        forward: ForwardPass,
+        optimizer: FiniteOptimizer,
+        context: DistContext,
+        micro_batches: int,
+        seed: int = 0,
+        average: WeightAverage | None = None,
     ) -> None:
-        self.model = forward.model
+        self.model, self._average = forward.model, average
         self.optimizer = optimizer
         self.meter = TrainMeter()
         self.watch = FiniteWatch()
@@ -112,6 +120,8 @@ class TrainStep:
         searching = self.optimizer.may_lower_scale()
         all_finite = self.optimizer.step(lr, largest)
         self.statistics.commit(self._sums.statistics / self._micro_batches, all_finite)
+        if self._average is not None:
+            self._average.update(step, all_finite)
         flags = (all_finite,) if searching is None else (all_finite, searching & (largest < torch.inf))
         self._results.add(step, size, self._sums.take_results(*flags))
         self._seed_generators(step, self._micro_batches)  # the same state on all ranks
@@ -196,10 +206,19 @@ class TrainStep:
         scaler = self.optimizer.scaler
         return scaler.get_scale() if scaler.is_enabled() else None
 
+    def networks(self) -> dict[Kind, nn.Module]:
+        """Return the networks to evaluate: the one that is trained, and one with its average where that is kept."""
+        return {"model": self.model, **({"ema": self._average.network()} if self._average else {})}
+
+    def weights(self) -> list[Tensor]:
+        """Return all parameters and buffers, and their average where it is kept."""
+        return [*self.model.state_dict().values(), *(self._average.tensors() if self._average else ())]
+
     def stateful_parts(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the step, by its name there."""
         return {
             "model": self.model,
+            **({"ema": self._average} if self._average else {}),
             "optimizer": self.optimizer,
             "scaler": self.optimizer.scaler,
             "meter": self.meter,

@@ -21,6 +21,7 @@ from resnext_train.data.sampler import shard_for_rank
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
 from resnext_train.models.build_model import build_model
+from resnext_train.training.ema import WeightAverage
 from resnext_train.training.optimizer import build_optimizer
 from resnext_train.training.train_step import TrainStep
 
@@ -76,8 +77,9 @@ def take_spoilt_steps(context: DistContext, optimizer: OptimizerSection, clip_no
     """A step that is spoilt, a good one, a spoilt one, and the bits of all weights, momentum and buffers after each."""
     model = build_model(NETWORK, 4, seed=1).to(memory_format=torch.channels_last)
     built = build_optimizer(optimizer, model)
-    step = train_step(model, built, context, loss=TrainingLoss(0.1), clip_norm=clip_norm)
-    states = [snapshot(bits(model, built))]
+    average = WeightAverage(model, 0.9)
+    step = train_step(model, built, context, loss=TrainingLoss(0.1), clip_norm=clip_norm, average=average)
+    states = [snapshot(bits(model, built, average))]
     for n, bad in enumerate([True, False, True]):
         micro_batches = spoilt(step_images(20, n), 3) if bad else step_images(20, n)
         step(
@@ -86,7 +88,7 @@ def take_spoilt_steps(context: DistContext, optimizer: OptimizerSection, clip_no
             20,
             lr=0.05,
         )
-        states.append(snapshot(bits(model, built)))
+        states.append(snapshot(bits(model, built, average)))
     skipped = step.read_metrics()
     return {
         "states": states,
@@ -96,9 +98,12 @@ def take_spoilt_steps(context: DistContext, optimizer: OptimizerSection, clip_no
     }
 
 
-def bits(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def bits(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None = None
+) -> dict[str, torch.Tensor]:
     inner = {f"{i}/{k}": t for i, s in enumerate(optimizer.state.values()) for k, t in s.items() if k != "step"}
-    return {**model.state_dict(), **inner}
+    averaged = average.state_dict()["weights"] if average else {}
+    return {**model.state_dict(), **inner, **{f"ema/{k}": t for k, t in averaged.items()}}
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
