@@ -65,12 +65,14 @@ def evaluate(
     overrides: Sequence[str] = (),
     recipe: PathLike | Recipe | None = None,
     classes: PathLike | None = None,
+    weights: str = "auto",
 ) -> dict[str, Any]:
     """Evaluate a network, or several as an ensemble, as `resnext eval` does; return what its --json writes.
 
     `path` is a run folder, a checkpoint, an export or foreign weights, which need the `recipe` of their network, and
     their `classes` where the data has fewer. `data` is a folder with train/ and val/, or one of classes, in place of
-    the recipe's. In processes that torchrun started, all call it.
+    the recipe's. `weights` is auto, model or ema, as the command's --weights. In processes that torchrun started, all
+    call it.
 
     >>> evaluate("runs/smoke", overrides=["data.val_images=12"])["count"]
     12
@@ -91,6 +93,7 @@ def evaluate(
         checkpoints=tuple(checkpoint_path(os.fspath(one)) for one in paths),
         recipe=given,
         overrides=tuple(overrides),
+        weights=weights,
         classes=None if classes is None else os.fspath(classes),
     )
     with connect(request.patience_seconds) as context:

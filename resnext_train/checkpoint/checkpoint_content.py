@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -42,9 +42,22 @@ class _Counts(_Part):
     unreadable: _Count
 
 
-class _Evaluation(_Counts):
-    epoch: _Positive
+class _Sets(_Counts):
+    """Of the validation images, and of each set of eval.also."""
+
     also: dict[str, _Counts] | None = None
+
+
+class _Evaluation(_Sets):
+    epoch: _Positive
+
+
+class _Last(_Evaluation):
+    ema: _Sets | None = None
+
+
+class _Best(_Evaluation):
+    weights: Literal["model", "ema"] | None = None
 
 
 class _Progress(_Part):
@@ -52,7 +65,7 @@ class _Progress(_Part):
     epoch_is_open: bool
     seconds: _Seconds
     epoch_began: _Seconds
-    last: _Evaluation | None
+    last: _Last | None
 
 
 class _Totals(_Part):
@@ -110,7 +123,12 @@ class _Plan(_Part):
 
 
 class _Checkpointer(_Part):
-    best: _Evaluation | None
+    best: _Best | None
+
+
+class _Average(_Part):
+    updates: _Dense
+    weights: dict[str, _Dense]
 
 
 class _Images(_Part):
@@ -123,6 +141,7 @@ class _Content(_Part):
 
     format: str
     model: Annotated[dict[str, _Dense], Field(min_length=1)]
+    ema: _Average | None = None
     optimizer: _Optimizer
     scaler: _Scaler | _Nothing
     schedule: _Plateau | _Nothing
@@ -142,6 +161,16 @@ class _Content(_Part):
         section = self.recipe.get("schedule")
         if isinstance(section, Mapping) and section.get("name") == "plateau" and isinstance(self.schedule, _Nothing):
             raise ValueError("schedule lacks the memory of plateau")
+        return self
+
+    @model_validator(mode="after")
+    def _average_of_the_model(self) -> _Content:
+        if self.ema is not None:
+            model, average = ({k: (t.shape, t.dtype) for k, t in w.items()} for w in (self.model, self.ema.weights))
+            if model != average:
+                raise ValueError("ema is the average of another network's weights")
+            if self.ema.updates.shape or self.ema.updates.dtype != torch.int64:
+                raise ValueError("ema.updates is no count")
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ noticed: torch.load itself misses most flipped bits. One rename commits both. A 
 
     format      FORMAT, which distinguishes our files from foreign ones
     model       state dict of the bare network: names equal torchvision's
+    ema         average of these weights, and the updates that it had; only of runs that keep one
     optimizer   state dict of the optimizer
     scaler      state dict of the loss scaler (empty unless fp16)
     schedule    state of the schedule (plateau's memory; the others need only the step)
@@ -14,7 +15,7 @@ noticed: torch.load itself misses most flipped bits. One rename commits both. A 
                 (seed, epoch, image), and the forward pass of a micro-batch is seeded by (seed, step, micro-batch)
     skipped     steps that were not finite: all, and those in a row up to now
     progress    finished steps, whether the evaluation of that step is still due, seconds, last evaluation
-    checkpointer  the best evaluation
+    checkpointer  the best evaluation, and of which weights it is where there is an average
     recipe      the recipe, as plain types
     classes     class names by output
     images      how the images of each split are stored, for people

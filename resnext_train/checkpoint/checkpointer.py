@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnext_train.checkpoint import checkpoint_file
+from resnext_train.checkpoint.stored_weights import best_of
 from resnext_train.config import CheckpointSection
 from resnext_train.errors import FaultError
 from resnext_train.run_dir.run_logger import RunLogger
@@ -57,7 +58,7 @@ class Checkpointer:
         self._last_is_open = False
         """Whether last.pt was written before the evaluation of its epoch."""
         self.best: dict[str, Any] | None = None
-        """The evaluation with the most correct top-1 predictions; of several, the first."""
+        """The evaluation with the most correct top-1 predictions; of several, the first. See `best_of`."""
         self.failures = 0
         """Checkpoints in a row that could not be written."""
         self.best_lost = 0
@@ -84,6 +85,7 @@ class Checkpointer:
 
     def observe(self, evaluation: dict[str, Any]) -> bool:
         """Note an evaluation; return whether it has more correct top-1 predictions than all before it."""
+        evaluation = best_of(evaluation)
         if self.best is not None and evaluation["top1_correct"] <= self.best["top1_correct"]:
             return False
         self._best_before, self.best = self.best, evaluation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resnext_train.checkpoint.stored_weights import KINDS
 from resnext_train.cli.run_command import announce
 from resnext_train.distributed.dist_context import connect
 from resnext_train.inference.evaluate_networks import EvaluationResult, evaluate_networks
@@ -20,6 +21,8 @@ def evaluate(request: EvaluationRequest) -> None:
 def _report(result: EvaluationResult, request: EvaluationRequest) -> None:
     values = result.values
     announce(f"{'network':15s}{values['arch']}, {values['checkpoint']}")
+    if kind := values.get("weights"):
+        announce(f"{'weights':15s}{KINDS[kind]}")
     announce(f"{'images':15s}{values['images']}, {values['data']}")
     announce(f"{'evaluation':15s}{values['protocol']}")
     if taken := values.get("recalibrated_bn"):
@@ -29,7 +32,8 @@ def _report(result: EvaluationResult, request: EvaluationRequest) -> None:
     for member in values.get("members", ()):
         low, high = member["top1_interval"]
         shown = f"{member['top1']:.3f} % ({member['top1_correct']}; {low:.2f} to {high:.2f})"
-        announce(f"{'alone':15s}{shown}, top-5 {member['top5']:.3f} %, {member['checkpoint']}")
+        kind = f" ({member['weights']})" if "weights" in member else ""
+        announce(f"{'alone':15s}{shown}, top-5 {member['top5']:.3f} %, {member['checkpoint']}{kind}")
     print(f"{'speed':15s}{values['images_per_s']:.{0 if values['images_per_s'] >= 10 else 1}f} images/s")
     if values["unreadable"]:
         print(f"images left out, because they could not be read: {values['unreadable']}")

@@ -15,7 +15,7 @@ from resnext_train.models.weight_export import portable_weights
 
 def export(request: ExportRequest) -> None:
     """Write the network to all targets."""
-    stored = read_network(request.checkpoint, request.recipe)
+    stored = read_network(request.checkpoint, request.recipe, weights=request.weights)
     if stored.is_ours and request.recipe is not None:
         raise InputError(f"--config is for foreign weights; {request.checkpoint} holds its own recipe")
     network = _exported(stored)
@@ -35,6 +35,8 @@ def _exported(stored: StoredNetwork) -> ExportedNetwork:
     model, origin = stored.build(outputs)
     if not stored.is_ours:
         announce(origin)
+    if stored.kind:
+        announce(f"weights: {stored.path}: {stored.kind_text}")
     titles = None if stored.classes is None else stored.titles_of(stored.classes)
-    metadata = make_metadata(recipe, portable_weights(model), stored.classes, titles, stored.result)
+    metadata = make_metadata(recipe, portable_weights(model), stored.classes, titles, stored.result, stored.kind)
     return ExportedNetwork(model.eval(), recipe, metadata)

@@ -34,6 +34,8 @@ class ExportRequest:
     checkpoint: Path
     recipe: Recipe | None
     targets: list[Target]
+    weights: str = "auto"
+    """Which weights of a checkpoint that holds two: auto, model or ema."""
 
 
 def read_export(args: Namespace) -> ExportRequest:
@@ -50,7 +52,7 @@ def read_export(args: Namespace) -> ExportRequest:
         for path in (target.path, *([target.beside] if target.beside else [])):
             _check_free(path, seen)
         check_libraries(target.format)
-    return ExportRequest(checkpoint, recipe, targets)
+    return ExportRequest(checkpoint, recipe, targets, args.weights)
 
 
 def _check_free(path: Path, seen: set[Path]) -> None:

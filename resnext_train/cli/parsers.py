@@ -9,6 +9,7 @@ from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Mapping
 from typing import Any
 
+from resnext_train.checkpoint.stored_weights import CHOICES
 from resnext_train.distributed.stop_signals import STOPPING
 from resnext_train.export.export_formats import FORMATS
 
@@ -80,6 +81,7 @@ def eval_arguments(p: ArgumentParser) -> None:
         help="a run folder, for its best checkpoint; a checkpoint or an export of resnext-train, or foreign weights; "
         "given several times, they make an ensemble, and each is counted alone, too",
     )
+    add_choice_of_weights(p)
     add_recipe_of_weights(p)
     p.add_argument(
         "--classes",
@@ -122,6 +124,16 @@ def add_recipe_of_weights(p: ArgumentParser) -> None:
         "--config",
         metavar="NAME|PATH",
         help="recipe for foreign weights; for our own checkpoints it replaces all sections but the model",
+    )
+
+
+def add_choice_of_weights(p: ArgumentParser) -> None:
+    p.add_argument(
+        "--weights",
+        choices=CHOICES,
+        default="auto",
+        help="of a checkpoint that holds the network's own weights (model) and their average over the run (ema); auto: "
+        "those that were better in its evaluation, and where it has none, the average (default)",
     )
 
 
@@ -208,6 +220,7 @@ def export_arguments(p: ArgumentParser) -> None:
         metavar="PATH",
         help="a run folder, for its best checkpoint; or a checkpoint or an export of resnext-train, or foreign weights",
     )
+    add_choice_of_weights(p)
     p.add_argument("--config", metavar="NAME|PATH", help="recipe for foreign weights")
     p.add_argument("--out", required=True, nargs="+", metavar="PATH", help="files and folders to write, none existing")
     p.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
-from resnext_train.cli.parsers import add_recipe_of_weights, add_shortcuts
+from resnext_train.cli.parsers import add_choice_of_weights, add_recipe_of_weights, add_shortcuts
 
 
 def predict_arguments(p: ArgumentParser) -> None:
@@ -32,6 +32,7 @@ def predict_arguments(p: ArgumentParser) -> None:
     p.add_argument("--top", type=int, default=5, metavar="K", help="classes of each image (default: 5)")
     p.add_argument("--csv", metavar="FILE", help="write a line per image to this file")
     p.add_argument("--json", metavar="FILE", help="write an object per image to this file, in one list")
+    add_choice_of_weights(p)
     add_recipe_of_weights(p)
     p.add_argument(
         "--classes",

@@ -30,7 +30,7 @@ def read_predict(args: Namespace) -> PredictionRequest:
     if args.csv and args.json and os.path.realpath(args.csv) == os.path.realpath(args.json):
         raise InputError(f"--csv and --json are both {args.csv}; name two files")
     return PredictionRequest(
-        checkpoint, words, args.top, recipe, tuple(overrides), args.classes, csv=args.csv, json=args.json
+        checkpoint, words, args.top, recipe, tuple(overrides), args.weights, args.classes, csv=args.csv, json=args.json
     )
 
 

@@ -91,6 +91,7 @@ def read_eval(args: Namespace) -> EvaluationRequest:
         checkpoints,
         recipe,
         tuple(overrides),
+        args.weights,
         args.classes,
         args.recalibrate_bn or 0,
         args.predictions,

@@ -6,6 +6,7 @@ import torch
 
 from resnext_train.cli.run_command import announce, warn
 from resnext_train.compute.backend import choices
+from resnext_train.config import duration_in_steps
 from resnext_train.data.build_loaders import normalisation_text
 from resnext_train.data.decode.jpeg_decoder import decoder_names
 from resnext_train.data.loader_workers import worker_text
@@ -69,6 +70,7 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
         "evaluation": f"{setup.evaluation.description}, {normalisation_text(recipe.data)}, every "
         + (f"{recipe.eval.every_epochs} epochs" if recipe.eval.every_epochs > 1 else "epoch"),
         "learning rate": _lr_table(setup),
+        **({"average": _average(setup)} if recipe.ema.decay is not None else {}),
         "run folder": str(folder.path),
     }
 
@@ -136,6 +138,15 @@ def _lr_table(setup: Setup, rows: int = 8) -> str:
     return f"{warmup}, {text}" if warmup else text
 
 
+def _average(setup: Setup) -> str:
+    """Say how the weights are averaged."""
+    section = setup.recipe.ema
+    warmup = duration_in_steps(section.warmup, setup.steps_per_epoch)
+    copied = f", a copy of them for {_count(warmup, 'step')}" if warmup else ""
+    often = "step" if section.every == 1 else f"{section.every} steps"
+    return f"of the weights, every {often}, decay {section.decay:g}{copied}"
+
+
 def _suggest_procs(setup: Setup) -> None:
     gpus = torch.cuda.device_count()
     useful = min(gpus, setup.plan.micro_batches)
@@ -163,8 +174,9 @@ def _report(summary: dict[str, object], folder: RunDir) -> None:
     for name, result in (("final", summary["last"]), ("best", summary["best"])):
         if not isinstance(result, dict):
             continue  # no best.pt: a finished run was resumed after it was deleted
+        epoch = f"epoch {result['epoch']}" + (", ema" if result.get("weights") == "ema" else "")
         print(
             f"{name:6s}accuracy {result['top1']:.2f} %, top-5 accuracy {result['top5']:.2f} % "
-            f"({result['top1_correct']} and {result['top5_correct']} of {result['count']}), epoch {result['epoch']}"
+            f"({result['top1_correct']} and {result['top5_correct']} of {result['count']}), {epoch}"
         )
     announce(f"run folder: {folder.path}")

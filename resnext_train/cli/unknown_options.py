@@ -23,6 +23,8 @@ _KEYS = {
     "lr_scheduler": "schedule.name",
     "max_epochs": "train.epochs",
     "model": "model.arch",
+    "model_ema_decay": "ema.decay",
+    "model_ema_steps": "ema.every",
     "num_epochs": "train.epochs",
     "num_workers": "data.workers",
     "opt": "optimizer.name",

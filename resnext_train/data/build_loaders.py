@@ -78,9 +78,9 @@ def build_color_transform(recipe: Recipe) -> ColorTransform:
     )
 
 
-def build_mixing(section: MixSection) -> Mixing | None:
+def build_mixing(section: MixSection, seed: int) -> Mixing | None:
     """Return mixup and CutMix of a recipe, or None where it uses neither."""
-    return Mixing(section.mixup, section.cutmix, section.switch) if section.mixup or section.cutmix else None
+    return Mixing(section.mixup, section.cutmix, section.switch, seed) if section.mixup or section.cutmix else None
 
 
 def memory_format(recipe: Recipe) -> torch.memory_format:
@@ -113,7 +113,8 @@ def build_loader_transforms(recipe: Recipe) -> LoaderTransforms:
 
 def build_device_transforms(recipe: Recipe) -> DeviceTransforms:
     """Return what is done to training images on the device."""
-    return DeviceTransforms(build_color_transform(recipe), build_erasing(recipe.erase))
+    mixing = build_mixing(recipe.mix, recipe.train.seed)
+    return DeviceTransforms(build_color_transform(recipe), build_erasing(recipe.erase), mixing)
 
 
 def build_augment_policy(recipe: Recipe) -> AugmentPolicy | None:

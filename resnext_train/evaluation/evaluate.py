@@ -40,18 +40,20 @@ def evaluate(
     scoring: Scoring,
     context: DistContext,
     stream: ResultStream | None = None,
+    is_ensemble: bool = False,
 ) -> list[EvalCounts]:
-    """Evaluate the batches of all ranks: return the counts of the ensemble and, of several members, of each alone.
+    """Evaluate the batches of all ranks: return the counts of each member; those of an ensemble of several come first.
 
     Images that could not be read do not count, except as unreadable. Which images form a batch does not depend on the
     number of ranks, and algorithms are fixed, so neither do the logits; losses are summed exactly, so neither does any
-    number. With fewer than five classes, top-5 is always correct. `stream` takes the ensemble's results, on all ranks
-    or on none.
+    number. With fewer than five classes, top-5 is always correct. `stream` takes the results that the first counts are
+    of, on all ranks or on none.
 
     Raises:
         InputError: no image could be read.
     """
-    tallies = [_Tally(context.device) for _ in range(len(members) + 1 if len(members) > 1 else 1)]
+    is_averaged = is_ensemble and len(members) > 1
+    tallies = [_Tally(context.device) for _ in range(len(members) + is_averaged)]
     unreadable = torch.zeros(1, dtype=torch.int64)
     with fixed_algorithms(), torch.no_grad():
         for batch in batches:
@@ -63,12 +65,13 @@ def evaluate(
             labels = batch.labels
             if scoring.labels is not None:
                 labels = scoring.labels[batch.numbers].to(context.device, non_blocking=True)
-            each = [member_scores(member, batch, scoring) for member in members]
-            scores = average_scores(torch.stack(each, 1), scoring.average) if len(each) > 1 else each[0]
-            for tally, counted in zip(tallies, [scores, *each], strict=False):
+            scores = [member_scores(member, batch, scoring) for member in members]
+            if is_averaged:
+                scores.insert(0, average_scores(torch.stack(scores, 1), scoring.average))
+            for tally, counted in zip(tallies, scores, strict=True):
                 tally.add(counted, labels)
             if stream:
-                stream.add(batch.numbers, scores, labels)
+                stream.add(batch.numbers, scores[0], labels)
     if stream:
         stream.close()
     left_out = int(context.all_reduce_sum(unreadable.to(context.device)).item())

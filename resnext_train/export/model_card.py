@@ -43,12 +43,16 @@ _FOREIGN = (
 )
 
 
+_AVERAGED = " Its weights are the exponential moving average of those of training (section `ema` of `recipe.yaml`)."
+
+
 def _network(network: ExportedNetwork) -> str:
     cost = measure(network.recipe.model, network.outputs, network.size)
-    return (
+    text = (
         f"An image classifier of {network.outputs:,} classes: {cost.parameters / 1e6:.2f} M parameters, "
         f"{cost.multiply_adds / 1e9:.2f} G multiply-adds for an image of {network.size} × {network.size} pixels."
     )
+    return text + (_AVERAGED if network.metadata.get("weights") == "ema" else "")
 
 
 def _result(result: dict[str, Any] | None, entry: Entry | None) -> str:

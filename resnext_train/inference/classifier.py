@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from resnext_train.checkpoint.stored_weights import Kind
 from resnext_train.config import Recipe, loaded_recipe
 from resnext_train.data.build_loaders import build_color_transform, build_views, images_per_batch
 from resnext_train.data.eval_batches import EvalBatch, EvalBatches
@@ -49,8 +50,10 @@ class Classifier(nn.Module):
     """The name of each output."""
     titles: tuple[str, ...] | None
     """What people call the classes; None: not known."""
+    weights: Kind | None
+    """Which weights of its checkpoint the network has, model or ema; None: there was no choice."""
 
-    def __init__(self, network: nn.Module, recipe: Recipe, names: ClassNames) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, names: ClassNames, weights: Kind | None = None) -> None:
         """`names` are those of all outputs.
 
         Raises:
@@ -58,7 +61,7 @@ class Classifier(nn.Module):
         """
         super().__init__()
         self.network = network
-        self.recipe, self.classes, self.titles = recipe, names.classes, names.titles
+        self.recipe, self.classes, self.titles, self.weights = recipe, names.classes, names.titles, weights
         self._predicted = names.predicted(recipe.eval)
         self._inference: tuple[Any, nn.Module] | None = None  # in a tuple, so that it is no part of this module
 
@@ -156,13 +159,14 @@ def load(
     classes: str | os.PathLike[str] | Sequence[str] | None = None,
     device: str | torch.device | None = None,
     overrides: Sequence[str] = (),
+    weights: str = "auto",
 ) -> Classifier:
     """Return the network in a run folder, whose best checkpoint it is, a checkpoint, an export, or foreign weights.
 
     Foreign weights need the `recipe` of their network, by name, path, or itself. For a checkpoint it replaces all
     sections but the model. `classes` are the names of foreign weights, or a file or folder of them as for `resnext
     eval --classes`; without, they are numbers. `overrides` are written `section.key=value`. Without a `device` it is a
-    GPU where there is one.
+    GPU where there is one. `weights` is auto, model or ema, as `resnext eval --weights`.
 
     >>> load("runs/smoke", overrides=["eval.protocol=center_flip"]).classes[:2]
     ('class_0000', 'class_0001')
@@ -175,13 +179,13 @@ def load(
         loaded = loaded_recipe(recipe, overrides)
         check_network(loaded)
         given = loaded.recipe
-    stored = read_network(checkpoint_path(os.fspath(path)), given, overrides)
+    stored = read_network(checkpoint_path(os.fspath(path)), given, overrides, weights)
     stored.check_view_sizes()
     names = names_of(stored, os.fspath(classes) if isinstance(classes, os.PathLike) else classes, "classes")
     network, origin = built_network(stored, _device(device))
     if doubt := doubt_about(stored, origin):
         warnings.warn(doubt, stacklevel=2)
-    return Classifier(network, stored.recipe, names).eval()
+    return Classifier(network, stored.recipe, names, stored.kind).eval()
 
 
 def _device(named: str | torch.device | None) -> torch.device:

@@ -64,7 +64,7 @@ def evaluate_networks(request: EvaluationRequest, context: DistContext) -> Evalu
     names = " ".join(map(str, request.checkpoints))
     context.check_agreement("was given", f"--ckpt {names}", "all processes of an evaluation need the same command")
     stored = context.run_on_all_ranks(
-        lambda: [read_network(path, request.recipe, request.overrides) for path in request.checkpoints]
+        lambda: [read_network(p, request.recipe, request.overrides, request.weights) for p in request.checkpoints]
     )
     recipe = stored[0].recipe
     if request.recipe is None:
@@ -102,6 +102,7 @@ def evaluate_networks(request: EvaluationRequest, context: DistContext) -> Evalu
         "data": str(split_folder(recipe.data, "val")) if isinstance(recipe.data, FolderData) else recipe.data.source,
         "checkpoint": names,
         "arch": arch,
+        **_kind(stored[0] if len(stored) == 1 else None),
         **({"members": _members(stored, counts[1:])} if len(stored) > 1 else {}),
         **({"unlabelled": evaluation.unlabelled} if evaluation.labels is not None else {}),
         **({"recalibrated_bn": recalibrated} if recalibrated else {}),
@@ -214,10 +215,16 @@ def _evaluated(
     started = time.perf_counter()
     try:
         batches = evaluation_shown(loader, len(evaluation.images), context.world_size, context.is_main)
-        counts = evaluate(members, batches, build_scoring(recipe.eval, evaluation, precision), context, stream)
+        scoring = build_scoring(recipe.eval, evaluation, precision)
+        counts = evaluate(members, batches, scoring, context, stream, is_ensemble=True)
     finally:
         loader.close()
     return counts, time.perf_counter() - started
+
+
+def _kind(stored: StoredNetwork | None) -> dict[str, Any]:
+    """Return which weights were taken, where there was a choice."""
+    return {"weights": stored.kind} if stored and stored.kind else {}
 
 
 def _members(stored: list[StoredNetwork], counts: list[EvalCounts]) -> list[dict[str, Any]]:
@@ -225,6 +232,7 @@ def _members(stored: list[StoredNetwork], counts: list[EvalCounts]) -> list[dict
         {
             "checkpoint": str(one.path),
             "arch": title_of(one.recipe.model),
+            **_kind(one),
             **of_one.to_dict(),
             "top1_interval": list(wilson_interval(of_one.top1_correct, of_one.count)),
             "top5_interval": list(wilson_interval(of_one.top5_correct, of_one.count)),

@@ -22,6 +22,8 @@ class EvaluationRequest:
     """The recipe of foreign weights; for checkpoints it replaces all sections but the model."""
     overrides: tuple[str, ...] = ()
     """`section.key=value`, for the recipes in the checkpoints."""
+    weights: str = "auto"
+    """Which weights of checkpoints that hold two: auto, model or ema."""
     classes: str | None = None
     """File or folder with the class names of foreign weights, in order."""
     recalibrate_bn: int = 0

@@ -31,7 +31,7 @@ class PredictionJob:
         Raises:
             InputError: it cannot be read, or not be used with these class names, at these sizes, or on this device.
         """
-        stored = read_network(request.checkpoint, request.recipe, request.overrides)
+        stored = read_network(request.checkpoint, request.recipe, request.overrides, request.weights)
         stored.check_view_sizes()
         self.names = names_of(stored, request.classes, "--classes").predicted(stored.recipe.eval)
         """The classes that may be predicted."""
@@ -76,6 +76,8 @@ def _with_few_workers(recipe: Recipe, images: int, context: DistContext) -> Reci
 def _network(stored: StoredNetwork, context: DistContext) -> nn.Module:
     """Return the network for inference, on the device; warn of what may be wrong with foreign weights."""
     model, origin = built_network(stored, context.device)
+    if stored.kind:
+        print_warning(f"weights: {stored.path}: {stored.kind_text}")
     if not stored.is_ours:
         print_warning(f"weights: {origin}")
         if doubt := doubt_about(stored, origin):

@@ -55,6 +55,8 @@ class PredictionRequest:
     """The recipe of foreign weights; for a checkpoint it replaces all sections but the model."""
     overrides: tuple[str, ...] = ()
     """`section.key=value`, for the recipe in a checkpoint."""
+    weights: str = "auto"
+    """Which weights of a checkpoint that holds two: auto, model or ema."""
     classes: str | None = None
     """File or folder with the class names of foreign weights, in order."""
     csv: str | None = None

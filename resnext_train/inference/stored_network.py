@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from resnext_train.checkpoint import checkpoint_file
+from resnext_train.checkpoint.stored_weights import KINDS, Kind, check_choice, stored_weights
 from resnext_train.config import FolderData, Recipe, recipe_from_dict
 from resnext_train.data.build_loaders import build_views
 from resnext_train.data.class_titles import find_titles
@@ -37,6 +38,8 @@ class StoredNetwork:
     """The evaluation of these weights during training, if there was one, see `EvalCounts.to_dict`."""
     titles: tuple[str, ...] | None = None
     """Class names in plain words by output; None: the file has none."""
+    kind: Kind | None = None
+    """Which weights these are; None: there was no choice."""
 
     def build(self, num_classes: int) -> tuple[nn.Module, str]:
         """Return the network on the CPU, with its weights, and whose names these have.
@@ -46,6 +49,11 @@ class StoredNetwork:
         """
         model = build_model(self.recipe.model, num_classes)
         return model, load_weights(model, self.weights, str(self.path), self.recipe.model)
+
+    @property
+    def kind_text(self) -> str:
+        """Which weights these are, for people, or ""."""
+        return KINDS[self.kind] if self.kind else ""
 
     def check_classes(self, known: int) -> None:
         """Refuse foreign weights whose number of outputs is not the number of class names `known`."""
@@ -90,31 +98,36 @@ class StoredNetwork:
         return find_titles(classes, data.titles, root)
 
 
-def read_network(path: Path, recipe: Recipe | None = None, overrides: Sequence[str] = ()) -> StoredNetwork:
+def read_network(
+    path: Path, recipe: Recipe | None = None, overrides: Sequence[str] = (), weights: str = "auto"
+) -> StoredNetwork:
     """Read a checkpoint of this tool, weights that it exported, or foreign weights, which need their `recipe`.
 
-    The file's own recipe is taken, with `overrides`; or `recipe`, with the model section of the file's own.
+    The file's own recipe is taken, with `overrides`; or `recipe`, with the model section of the file's own. `weights`
+    is auto, model or ema, see `stored_weights`.
 
     Raises:
-        InputError: the file cannot be read, is damaged, foreign weights come without a recipe, or an override changes
-            the network.
+        InputError: the file cannot be read, is damaged, lacks these weights, foreign ones come without a recipe, or an
+            override changes the network.
     """
     content: Any = checkpoint_file.load_file(path)
-    weights = find_state_dict(content, str(path))
     if checkpoint_file.is_ours(content):
-        used = _used_recipe(content["recipe"], path, recipe, overrides)
-        return StoredNetwork(path, weights, used, tuple(content["classes"]), is_ours=True, result=_result(content))
-    metadata = read_metadata(path, weights)
+        used, chosen = _used_recipe(content["recipe"], path, recipe, overrides), stored_weights(content, weights, path)
+        classes = tuple(content["classes"])
+        return StoredNetwork(path, chosen.weights, used, classes, True, chosen.result, kind=chosen.kind)
+    found = find_state_dict(content, str(path))
+    metadata = read_metadata(path, found)
+    check_choice(weights, [metadata.weights or "model" if metadata else "model"], path)
     if metadata is not None:
         # Also when it is read: a file from elsewhere must not name files of this machine.
         own = portable_recipe(recipe_from_dict(metadata.recipe, f"recipe in {path}")).to_dict()
         used = _used_recipe(own, path, recipe, overrides)
-        classes, titles = (None if texts is None else tuple(texts) for texts in (metadata.classes, metadata.titles))
+        named, titles = (None if texts is None else tuple(texts) for texts in (metadata.classes, metadata.titles))
         result = None if metadata.result is None else metadata.result.model_dump()
-        return StoredNetwork(path, weights, used, classes, classes is not None, result, titles)
+        return StoredNetwork(path, found, used, named, named is not None, result, titles, metadata.weights)
     if recipe is None:
         raise InputError(f"{path} was not written by resnext-train: give the recipe of its weights with --config")
-    return StoredNetwork(path, weights, recipe, None, is_ours=False)
+    return StoredNetwork(path, found, recipe, None, is_ours=False)
 
 
 def _used_recipe(stored: Mapping[str, Any], path: Path, recipe: Recipe | None, overrides: Sequence[str]) -> Recipe:
@@ -126,13 +139,3 @@ def _used_recipe(stored: Mapping[str, Any], path: Path, recipe: Recipe | None, o
     model = recipe_from_dict(stored, f"recipe in {path}").model
     check_model(model)
     return (recipe or own).model_copy(update={"model": model})
-
-
-def _result(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the last evaluation of a checkpoint's run, if no step was taken since."""
-    progress, per_epoch = content["progress"], content["plan"]["steps_per_epoch"]
-    last, step = progress["last"], progress["step"]
-    ends = step % per_epoch == 0 or step == content["recipe"].get("train", {}).get("max_steps")
-    if last is None or progress["epoch_is_open"] or not ends or last["epoch"] != -(-step // per_epoch):
-        return None
-    return dict(last)

@@ -13,6 +13,7 @@ A safetensors file holds it in its header, as strings; `NAME.pth` and `NAME.pt` 
     recipe          the whole recipe, without paths: of data, weights, lists of classes, labels
     recipe_sha256   SHA-256 of its canonical JSON, see `recipe_digest`
     weights_sha256  SHA-256 of the weights, see `weights_digest`
+    weights         "ema": the average of a run's weights; "model": its last ones, where it kept an average as well
     result          the evaluation of these weights, counts and per cent, see `EvalCounts.to_dict`; null: none
     versions        of this tool, PyTorch and Python
 """
@@ -33,6 +34,7 @@ from torch import Tensor
 
 from resnext_train import __version__
 from resnext_train.checkpoint.checkpoint_file import weights_metadata
+from resnext_train.checkpoint.stored_weights import Kind
 from resnext_train.config import FolderData, Recipe
 from resnext_train.data.multi_labels import REAL
 from resnext_train.errors import InputError
@@ -71,6 +73,7 @@ class Metadata(BaseModel):
     recipe: dict[str, Any]
     recipe_sha256: str
     weights_sha256: str
+    weights: Kind | None = None
     result: _Result | None
 
 
@@ -80,6 +83,7 @@ def make_metadata(
     classes: Sequence[str] | None,
     titles: Sequence[str] | None,
     result: Mapping[str, Any] | None,
+    kind: Kind | None = None,
 ) -> dict[str, Any]:
     """Return the metadata of exported weights as plain types of JSON."""
     stored = recipe.to_dict()
@@ -97,6 +101,7 @@ def make_metadata(
         "recipe": stored,
         "recipe_sha256": recipe_digest(stored),
         "weights_sha256": weights_digest(weights),
+        **({"weights": kind} if kind else {}),
         "result": None if result is None else {key: _finite(value) for key, value in result.items()},
         "versions": {
             "resnext-train": __version__,
@@ -212,7 +217,7 @@ def _content(path: Path) -> tuple[dict[str, Any] | None, str]:
     return (content if isinstance(content, dict) else None), str(beside)
 
 
-_TEXTS = {"export", "format", "network", "input", "interpolation", "recipe_sha256", "weights_sha256"}
+_TEXTS = {"export", "format", "network", "input", "interpolation", "recipe_sha256", "weights_sha256", "weights"}
 """Keys whose values are text, which is in a safetensors file as it is; `format` is safetensors' own."""
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
@@ -146,7 +146,8 @@ class ConsoleSink:
             print_warning(event["text"])
         elif event["event"] == "epoch":
             self.close()
-            print_progress(_epoch_line(event, self._epochs))
+            for line in _epoch_lines(event, self._epochs):
+                print_progress(line)
 
     def show(self, event: Event) -> None:
         """Show the numbers of a step event."""
@@ -232,8 +233,10 @@ def _flops(rate: float) -> str:
     return f"{rate / 1e12:.1f} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:.1f} GFLOP/s"
 
 
-def _epoch_line(event: Event, epochs: int) -> str:
-    line = f"epoch {event['epoch']}/{epochs}: "
+def _epoch_lines(event: Event, epochs: int) -> list[str]:
+    """Return the line of an epoch, and one of the average of the weights where that is kept."""
+    begin = f"epoch {event['epoch']}/{epochs}: "
+    line = begin
     if event["train_loss"] is None:
         line += "all steps skipped"
     else:
@@ -241,9 +244,18 @@ def _epoch_line(event: Event, epochs: int) -> str:
     if event["val_count"]:
         top1, top5 = (100 * event[f"val_{k}_correct"] / event["val_count"] for k in ("top1", "top5"))
         line += f"; val loss {event['val_loss']:.4f}, accuracy {top1:.2f} %, top-5 accuracy {top5:.2f} %"
-    for name, counts in (event.get("also") or {}).items():
-        line += f"; {name} accuracy {100 * counts['top1_correct'] / counts['count']:.2f} %"
-    return f"{line}; {event['seconds']:.1f} s"
+    line += f"{_further_sets(event)}; {event['seconds']:.1f} s"
+    if (ema := event.get("ema")) is None:
+        return [line]
+    shown = f"ema loss {ema['loss']:.4f}, accuracy {ema['top1']:.2f} %, top-5 accuracy {ema['top5']:.2f} %"
+    return [line, f"{begin}{shown}{_further_sets(ema)}"]
+
+
+def _further_sets(evaluated: Mapping[str, Any]) -> str:
+    return "".join(
+        f"; {name} accuracy {100 * counts['top1_correct'] / counts['count']:.2f} %"
+        for name, counts in (evaluated.get("also") or {}).items()
+    )
 
 
 def _is_terminal() -> bool:

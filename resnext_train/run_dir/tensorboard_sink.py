@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,8 @@ from resnext_train.run_dir.sink import Event, LogEnd
 
 class TensorBoardSink:
     """Scalars by step: train/*, val/*, and those of each set of eval.also under its name.
+
+    Those of an average of the weights are beside the network's own: val/ema_accuracy.
 
     Uses TensorBoard's own record writer, without its thread, which dies on a full disk, and without torch's wrapper,
     which takes two seconds to import.
@@ -62,12 +64,11 @@ class TensorBoardSink:
                 "val/accuracy": 100 * event["val_top1_correct"] / count,
                 "val/top5_accuracy": 100 * event["val_top5_correct"] / count,
             }
-            for name, also in (event.get("also") or {}).items():
-                scalars |= {
-                    f"{name}/loss": also["loss"],
-                    f"{name}/accuracy": 100 * also["top1_correct"] / also["count"],
-                    f"{name}/top5_accuracy": 100 * also["top5_correct"] / also["count"],
-                }
+            for name, of_set in (event.get("also") or {}).items():
+                scalars |= _curves(f"{name}/", of_set)
+            if ema := event.get("ema"):
+                for name, of_set in {"val": ema, **(ema.get("also") or {})}.items():
+                    scalars |= _curves(f"{name}/ema_", of_set)
         else:
             return
         numbers = {k: v for k, v in scalars.items() if isinstance(v, (int, float))}
@@ -82,3 +83,11 @@ class TensorBoardSink:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _curves(begin: str, counts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{begin}loss": counts["loss"],
+        f"{begin}accuracy": 100 * counts["top1_correct"] / counts["count"],
+        f"{begin}top5_accuracy": 100 * counts["top5_correct"] / counts["count"],
+    }

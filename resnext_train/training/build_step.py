@@ -7,10 +7,10 @@ from pathlib import Path
 from torch import nn
 
 from resnext_train.checkpoint import checkpoint_file
+from resnext_train.checkpoint.stored_weights import KINDS, stored_weights
 from resnext_train.compute.loss import TrainingLoss
 from resnext_train.data.build_loaders import (
     build_device_transforms,
-    build_mixing,
     memory_format,
     normalisation_warning,
 )
@@ -20,6 +20,7 @@ from resnext_train.models.weight_conversion import CIFAR_PORT, find_state_dict, 
 from resnext_train.regular_file import user_path
 from resnext_train.run_dir.console import print_warning
 from resnext_train.training.compiled_network import NetworkOptions
+from resnext_train.training.ema import build_average
 from resnext_train.training.optimizer import FiniteOptimizer, build_optimizer
 from resnext_train.training.setup import Setup
 from resnext_train.training.train_step import ForwardPass, TrainStep
@@ -42,7 +43,8 @@ def build_train_step(setup: Setup, fine_tune: bool) -> TrainStep:
     optimizer = FiniteOptimizer(model, build_optimizer(section, model), setup.precision.scaler(), section.clip_norm)
     options = NetworkOptions(train.compile, train.bucket_mb, train.comm)
     forward = ForwardPass(model, build_device_transforms(recipe), setup.precision, loss, context, options)
-    return TrainStep(forward, optimizer, context, setup.plan.micro_batches, train.seed, build_mixing(recipe.mix))
+    average = build_average(recipe.ema, model, setup.steps_per_epoch)
+    return TrainStep(forward, optimizer, context, setup.plan.micro_batches, train.seed, average)
 
 
 def _load_weights(model: nn.Module, setup: Setup, path: Path) -> None:
@@ -53,13 +55,13 @@ def _load_weights(model: nn.Module, setup: Setup, path: Path) -> None:
     """
     section, context = setup.recipe.model, setup.context
     content = context.run_on_all_ranks(lambda: checkpoint_file.load_file(path))
-    weights = find_state_dict(content, str(path))
     if checkpoint_file.is_ours(content):
+        chosen = stored_weights(content, "auto", path)
         same = tuple(content["classes"]) == setup.splits.classes
-        kind = "a checkpoint of resnext-train"
-        loaded = load_weights(model, weights, str(path), section, "fitting" if same else "new", kind)
+        named = "a checkpoint of resnext-train" + (f", {KINDS[chosen.kind]}" if chosen.kind else "")
+        loaded = load_weights(model, chosen.weights, str(path), section, "fitting" if same else "new", named)
     else:
-        loaded = load_weights(model, weights, str(path), section, "fitting")
+        loaded = load_weights(model, find_state_dict(content, str(path)), str(path), section, "fitting")
     if context.is_main:
         print(printable(f"weights: {loaded}"), flush=True)
         if f": {CIFAR_PORT}" in loaded.removeprefix(str(path)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -64,17 +65,17 @@ def check_skipped(skipped: Skipped, limit: int, lr: float, step: int) -> None:
         )
 
 
-def check_equal_weights(model: nn.Module, context: DistContext, step: int) -> None:
-    """End a run, after `step` steps, where the ranks' weights differ.
+def check_equal_weights(weights: Iterable[Tensor], context: DistContext, step: int) -> None:
+    """End a run, after `step` steps, where the ranks' `weights` differ.
 
     Raises:
         FaultError: they do; with the ranks at fault, if most agree.
     """
     if context.world_size == 1:
         return
-    sums = context.gather(weights_sum(model))
+    sums = context.gather(weights_sum(weights))
     common, votes = Counter(sums).most_common(1)[0]
-    if other := [str(rank) for rank, weights in enumerate(sums) if weights != common]:
+    if other := [str(rank) for rank, own in enumerate(sums) if own != common]:
         named = f"of process {' and '.join(other)} of {len(sums)} (counted from 0) differ from the others'"
         if 2 * votes <= len(sums):
             named = f"of the {len(sums)} processes differ, and it is unknown which are right"
@@ -92,11 +93,11 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def weights_sum(model: nn.Module) -> int:
-    """Return the sum of all parameters and buffers, their bits taken as integers: cheap, and any change changes it."""
+def weights_sum(weights: Iterable[Tensor]) -> int:
+    """Return the sum of all numbers, their bits taken as integers: cheap, and any change changes it."""
     kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     bits: dict[torch.dtype, list[Tensor]] = defaultdict(list)
-    for tensor in model.state_dict().values():
+    for tensor in weights:
         kind = kinds[tensor.element_size()]
         bits[kind].append(_as_stored(tensor).view(kind))
     # One sum of all, and not one of each: a GPU takes longer to begin one than to take it.

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.resume import choose_checkpoint, describe, fixed_differences
 from resnext_train.config import recipe_from_dict
@@ -101,6 +103,8 @@ def _fitted(content: dict[str, Any], setup: Setup, best: dict[str, Any] | None) 
         del state["optimizer"]
     if stored.schedule.name != setup.recipe.schedule.name:
         del state["schedule"]
+    if setup.recipe.ema.decay is not None and state.get("ema") is None:  # the average begins as the weights
+        state["ema"] = {"updates": torch.zeros((), dtype=torch.int64), "weights": state["model"]}
     if not state["scaler"]:  # the loss was not scaled
         del state["scaler"]
     saved_best = state["checkpointer"]["best"]

@@ -1,7 +1,4 @@
-"""What in the schedules of the learning rate and of growing crops does not come to pass in a run of this length.
-
-Imports no torch.
-"""
+"""What in a recipe does not come to pass in a run of this length. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from resnext_train.config import (
 
 
 def schedule_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) -> list[str]:
-    """Return a sentence for each part of the schedules that the run, of `total_steps`, does not reach."""
+    """Return a sentence for each part of the schedules, and of `ema`, that a run of `total_steps` does not reach."""
     section = recipe.schedule
     ends = f"the run ends after {_length(steps_per_epoch, total_steps)}"
     found = []
@@ -55,7 +52,18 @@ def schedule_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) ->
     last_size = augment.size_in((total_steps - 1) // steps_per_epoch)
     if last_size < augment.size:
         found.append(f"{ends}, within augment.growth; so crops only grow to {last_size} of {augment.size} pixels")
-    return found
+    return found + _average_warnings(recipe, steps_per_epoch, total_steps)
+
+
+def _average_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) -> list[str]:
+    section, ends = recipe.ema, f"the run ends after {_length(steps_per_epoch, total_steps)}"
+    if section.decay is None:
+        return []
+    if section.every > total_steps:
+        return [f"{ends}, before the first update of ema.every={section.every}; so the average stays as it begins"]
+    if duration_in_steps(section.warmup, steps_per_epoch) >= total_steps:
+        return [f"{ends}, within ema.warmup={section.warmup}; so the average only copies the weights"]
+    return []
 
 
 def _length(steps_per_epoch: int, steps: int) -> str:

@@ -127,8 +127,25 @@ class TrainMeter:
         self.run = Totals(**state["run"])
 
 
-def epoch_results(totals: Totals, counts: EvalCounts | None, also: Mapping[str, EvalCounts]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation counted."""
+
+    counts: EvalCounts
+    """On the validation images."""
+    also: Mapping[str, EvalCounts]
+    """On each set of eval.also."""
+    ema: Evaluated | None = None
+    """The same of the average of the weights; None: none is kept."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return counts and percentages under their names in summary.json; those of the average are in `ema`."""
+        return {**self.counts.to_dict(self.also), **({"ema": self.ema.to_dict()} if self.ema else {})}
+
+
+def epoch_results(totals: Totals, evaluated: Evaluated | None) -> dict[str, Any]:
     """Return what an epoch's event says of training and of its evaluation, if there was one."""
+    counts, values = evaluated and evaluated.counts, evaluated.to_dict() if evaluated else {}
     return {
         "train_loss": totals.mean_loss,
         "train_top1": totals.top1,
@@ -138,7 +155,7 @@ def epoch_results(totals: Totals, counts: EvalCounts | None, also: Mapping[str, 
         "val_top5_correct": counts and counts.top5_correct,
         "val_loss": counts and counts.loss,
         "val_unreadable": counts and counts.unreadable,
-        **({"also": {name: of_set.to_dict() for name, of_set in also.items()}} if also else {}),
+        **{key: values[key] for key in ("also", "ema") if key in values},
     }
 
 

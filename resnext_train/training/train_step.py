@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from resnext_train.checkpoint.stored_weights import Kind
 from resnext_train.compute.loss import Targets, TrainingLoss, main_logits
 from resnext_train.compute.precision import Precision
 from resnext_train.compute.step_parts import part
@@ -30,11 +31,11 @@ from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.rng import micro_batch_seed
 from resnext_train.data.sampler import shard_for_rank
 from resnext_train.data.transforms.augmentation import DeviceTransforms
-from resnext_train.data.transforms.mix import Mix, Mixing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.gradients import distribute
 from resnext_train.training.batch_norm import RunningStatistics
 from resnext_train.training.compiled_network import NetworkOptions, compiled, zero_gradients
+from resnext_train.training.ema import WeightAverage
 from resnext_train.training.optimizer import FiniteOptimizer, Gradients, add_gradients
 from resnext_train.training.step_sums import StepSums
 from resnext_train.training.train_metrics import FiniteWatch, Skipped, StepResults, Totals, TrainMeter
@@ -59,10 +60,10 @@ class ForwardPass:
         self._transforms, self._precision, self._loss = transforms, precision, loss
         self._dtype = precision.compute_dtype(next(model.parameters()).dtype)
 
-    def __call__(self, micro_batch: ImageBatch, mix: Mix | None = None) -> tuple[Tensor, Tensor]:
-        """Return the loss, summed over the micro-batch's n images, and whether each prediction is right (n,).
+    def __call__(self, micro_batch: ImageBatch, step: int = 0, number: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the loss, summed over the n images of micro-batch `number`, and whether each prediction is right (n,).
 
-        Of an image that `mix` makes of two, the one with the larger part counts.
+        Of an image that is mixed of two, the one with the larger part counts.
         """
         if self.records_graphs:
             # From here on the graphs may overwrite the outputs of the last micro-batch, all of which are used by now.
@@ -70,9 +71,10 @@ class ForwardPass:
         with part("color"):  # outside autocast, which would compute colours in fewer bits
             pixels = self._transforms(micro_batch, self._dtype)
             targets = Targets(micro_batch.labels)
-            if mix is not None:
+            if mixing := self._transforms.mixing:
+                mix = mixing.draw(step, number, *pixels.shape[2:])
                 pixels = mix.images(pixels)
-                targets = replace(targets, others=mix.partners(targets.labels), weight=mix.weight)
+                targets = Targets(micro_batch.labels, mix.partners(micro_batch.labels), mix.weight)
         with part("forward"), self._precision.autocast():
             outputs = self._network(pixels)
         with part("loss"):
@@ -100,14 +102,14 @@ class TrainStep:
         context: DistContext,
         micro_batches: int,
         seed: int = 0,
-        mixing: Mixing | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
-        self.model = forward.model
+        self.model, self._average = forward.model, average
         self.optimizer = optimizer
         self.meter = TrainMeter()
         self.watch = FiniteWatch()
         self._forward, self._context = forward, context
-        self._micro_batches, self._seed, self._mixing = micro_batches, seed, mixing
+        self._micro_batches, self._seed = micro_batches, seed
         single = context.world_size == 1 and micro_batches > 1
         self._shards = (
             [shard_for_rank(micro_batches, 2, 0), shard_for_rank(micro_batches, 2, 1)]
@@ -127,6 +129,8 @@ class TrainStep:
         searching = self.optimizer.may_lower_scale()
         all_finite = self.optimizer.step(lr, largest)
         self.statistics.commit(self._sums.statistics / self._micro_batches, all_finite)
+        if self._average is not None:
+            self._average.update(step, all_finite)
         flags = (all_finite,) if searching is None else (all_finite, searching & (largest < torch.inf))
         self._results.add(step, size, self._sums.take_results(*flags))
         self._seed_generators(step, self._micro_batches)  # the same state on all ranks
@@ -150,7 +154,7 @@ class TrainStep:
                     self._seed_generators(step, number)  # for dropout and erased boxes
                     with part("input"):
                         micro_batch = next(micro_batches)
-                    loss, correct = self._forward(micro_batch, self._mix(step, number, micro_batch.images))
+                    loss, correct = self._forward(micro_batch, step, number)
                     self._add(i, number, loss, correct, micro_batch)
                     if last and i == len(self._shards) - 1:
                         self._sums.begin_reduce()
@@ -166,10 +170,6 @@ class TrainStep:
     def _add(self, shard: int, number: int, loss: Tensor, correct: Tensor, micro_batch: ImageBatch) -> None:
         self.statistics.accumulate(self._statistics_of_shards[shard])
         self._sums.add(shard, number, loss, correct, micro_batch.report.missing)
-
-    def _mix(self, step: int, number: int, images: Tensor) -> Mix | None:
-        height, width = images.shape[2:]
-        return None if self._mixing is None else self._mixing.draw(self._seed, step, number, height, width)
 
     def _seed_generators(self, step: int, micro_batch: int) -> None:
         seed_generators(micro_batch_seed(self._seed, step, micro_batch), self._context.device)
@@ -214,10 +214,19 @@ class TrainStep:
         scaler = self.optimizer.scaler
         return scaler.get_scale() if scaler.is_enabled() else None
 
+    def networks(self) -> dict[Kind, nn.Module]:
+        """Return the networks to evaluate: the one that is trained, and one with its average where that is kept."""
+        return {"model": self.model, **({"ema": self._average.network()} if self._average else {})}
+
+    def weights(self) -> list[Tensor]:
+        """Return all parameters and buffers, and their average where it is kept."""
+        return [*self.model.state_dict().values(), *(self._average.tensors() if self._average else ())]
+
     def stateful_parts(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the step, by its name there."""
         return {
             "model": self.model,
+            **({"ema": self._average} if self._average else {}),
             "optimizer": self.optimizer,
             "scaler": self.optimizer.scaler,
             "meter": self.meter,

@@ -14,7 +14,6 @@ from resnext_train.checkpoint import checkpoint_file
 from resnext_train.checkpoint.checkpointer import Checkpointer
 from resnext_train.checkpoint.resume import branch_from, is_elsewhere
 from resnext_train.compute.backend import torch_refusals_explained
-from resnext_train.compute.metrics import EvalCounts
 from resnext_train.data.build_loaders import build_train_loader
 from resnext_train.data.device_loader import DeviceLoader
 from resnext_train.data.image_batch import ImageBatch
@@ -209,7 +208,7 @@ class Trainer:
     def _check_health(self) -> None:
         """Wait for the device; log skipped steps; end the run where they are too many or the ranks' weights differ."""
         log_skipped(self.train_step, self.schedule, self.setup, self.log, self.progress.step)
-        check_equal_weights(self._model, self.context, self.progress.step)
+        check_equal_weights(self.train_step.weights(), self.context, self.progress.step)
 
     def _end_epoch(self) -> None:
         """Evaluate if the recipe asks for it after this epoch, between two saves; log the epoch."""
@@ -217,20 +216,20 @@ class Trainer:
         epoch = setup.epoch_of(progress.step - 1)
         at_end = progress.step == setup.total_steps
         self._check_health()
-        counts, also, is_best = None, dict[str, EvalCounts](), False
+        evaluated, is_best = None, False
         if at_end or epoch % recipe.eval.every_epochs == 0:
             progress.epoch_is_open = True
             if not self.checkpointer.has_begun(progress.step, epoch_is_open=True):  # as where the run continues here
                 self._save()  # the evaluation may fail, and must not take the epoch's training with it
             # Raises StopRequested where a rank received a signal: the epoch stays open.
-            counts, also = self._validation(self._model, lambda: self._sync_flags(may_save=False))
-            self.schedule.observe(100 - counts.top1)
-            progress.last = {"epoch": epoch, **counts.to_dict(also)}
+            evaluated = self._validation(self.train_step.networks(), lambda: self._sync_flags(may_save=False))
+            self.schedule.observe(100 - evaluated.counts.top1)
+            progress.last = {"epoch": epoch, **evaluated.to_dict()}
             is_best = self.checkpointer.observe(progress.last)
         progress.epoch_is_open = False  # also where a changed recipe does not evaluate an epoch that was open
         self._end_lap()
         seconds = progress.seconds - progress.epoch_began
-        results = epoch_results(self._meter.epoch, counts, also)
+        results = epoch_results(self._meter.epoch, evaluated)
         self.log.write("epoch", step=progress.step, epoch=epoch, **results, seconds=seconds)
         if progress.step % setup.steps_per_epoch == 0:  # else max_steps cut it short: a longer run may go on with it
             self._meter.end_epoch()

@@ -21,6 +21,7 @@ from resnext_train.data.transforms.mix import Mixing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.models.build_model import build_model
 from resnext_train.training.compiled_network import NetworkOptions
+from resnext_train.training.ema import WeightAverage
 from resnext_train.training.optimizer import FiniteOptimizer, build_optimizer
 from resnext_train.training.train_step import ForwardPass, TrainStep
 
@@ -43,12 +44,13 @@ def train_step(
     options: NetworkOptions = NetworkOptions(),  # noqa: B008 (frozen)
     erasing: RandomErasing = RandomErasing(),  # noqa: B008 (frozen)
     mixing: Mixing | None = None,
+    average: WeightAverage | None = None,
 ) -> TrainStep:
     """The step of a run, for a network that the test throws away: its BatchNorm modules are not given back."""
     number_format = Precision(precision, context.device.type)
-    forward = ForwardPass(model, DeviceTransforms(colors, erasing), number_format, loss, context, options)
+    forward = ForwardPass(model, DeviceTransforms(colors, erasing, mixing), number_format, loss, context, options)
     finite_optimizer = FiniteOptimizer(model, optimizer, number_format.scaler(), clip_norm)
-    step = TrainStep(forward, finite_optimizer, context, micro_batches, seed, mixing)
+    step = TrainStep(forward, finite_optimizer, context, micro_batches, seed, average)
     step.statistics.__enter__()
     return step
 

@@ -13,6 +13,7 @@ from resnext_train.data.transforms.auto_augment import AugmentPolicy
 from resnext_train.data.transforms.color_transform import ColorTransform
 from resnext_train.data.transforms.crop_transforms import CropTransform
 from resnext_train.data.transforms.erase import RandomErasing
+from resnext_train.data.transforms.mix import Mixing
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class DeviceTransforms:
 
     color: ColorTransform
     erasing: RandomErasing
+    mixing: Mixing | None = None
+    """Mixes pairs of images after that, with their labels."""
 
     def __call__(self, batch: ImageBatch, dtype: torch.dtype) -> Tensor:
         """Return the normalised images (n, 3, S, S) of a micro-batch as the network takes them."""

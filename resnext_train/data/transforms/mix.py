@@ -48,15 +48,16 @@ class Mix:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Strengths of mixup and CutMix (the mix section), of which one is above 0 at least."""
+    """Strengths of mixup and CutMix (the mix section), of which one is above 0 at least, and the run's seed."""
 
     mixup: float
     cutmix: float
     switch: float
+    seed: int = 0
 
-    def draw(self, seed: int, step: int, micro_batch: int, height: int, width: int) -> Mix:
+    def draw(self, step: int, micro_batch: int, height: int, width: int) -> Mix:
         """Return how a micro-batch of images of that size is mixed."""
-        kind, radius, turn, row, column = mixing_uniforms(seed, step, micro_batch, 5)
+        kind, radius, turn, row, column = mixing_uniforms(self.seed, step, micro_batch, 5)
         if not (self.cutmix and (kind < self.switch or not self.mixup)):
             return Mix(symmetric_beta(self.mixup, radius, turn))
         box = cut_box(symmetric_beta(self.cutmix, radius, turn), int(row * height), int(column * width), height, width)

@@ -39,10 +39,10 @@ def images(dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def network_of(path: Path) -> nn.Module:
-    """The network of one of our checkpoints, by the checkpoint alone."""
+    """The network of one of our checkpoints, with its average where it has one, by the checkpoint alone."""
     content = checkpoint_file.load(path)
     model = build_model(recipe_from_dict(content["recipe"], "checkpoint").model, len(content["classes"]))
-    model.load_state_dict(content["model"])
+    model.load_state_dict(content["ema"]["weights"] if "ema" in content else content["model"])
     return model
 
 
@@ -56,7 +56,7 @@ def network_of(path: Path) -> nn.Module:
             Bottleneck,
             {"groups": 4, "width_per_group": 4},
         ),
-        (["model.arch=resnet10", "model.blocks=[1,1,1,1]"], BasicBlock, {}),
+        (["model.arch=resnet10", "model.blocks=[1,1,1,1]", "ema.decay=0.5"], BasicBlock, {}),
     ],
 )
 def test_to_torchvision(
@@ -68,7 +68,8 @@ def test_to_torchvision(
 ) -> None:
     last = trained(tmp_path / "run", *overrides)
     out = [tmp_path / "w.pth", tmp_path / "w.safetensors"]
-    assert export(["--ckpt", str(last), "--out", *map(str, out)]) == 0
+    weights = ["--weights", "ema"] if "ema.decay=0.5" in overrides else []
+    assert export(["--ckpt", str(last), *weights, "--out", *map(str, out)]) == 0
     printed = capsys.readouterr().out
     assert all(re.search(rf"^{re.escape(str(path))}: .*\btorchvision\b", printed, re.MULTILINE) for path in out)
     assert json.loads((tmp_path / "w.json").read_text())["classes"] == checkpoint_file.load(last)["classes"]

@@ -22,6 +22,7 @@ from resnext_train.data.transforms.mix import Mix, Mixing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.rank import Rank
 from resnext_train.models.build_model import build_model
+from resnext_train.training.ema import WeightAverage
 from resnext_train.training.optimizer import build_optimizer
 from resnext_train.training.train_step import TrainStep
 
@@ -58,7 +59,7 @@ def by_hand(sizes: list[int], mixing: Mixing | None = None) -> dict[str, Any]:
         for number, (images, labels, maps, *_) in enumerate(step_images(size, n)):
             for m in norms:
                 m.momentum = 1.0
-            mix = None if mixing is None else mixing.draw(0, n, number, 32, 32)
+            mix = None if mixing is None else mixing.draw(n, number, 32, 32)
             pixels, dense = mixed_by_hand(NORMALISE(images, maps, torch.float64), labels, mix)
             logits = model(pixels)
             losses.append(F.cross_entropy(logits, dense, reduction="sum", label_smoothing=0.1))
@@ -92,8 +93,9 @@ def take_spoilt_steps(context: DistContext, optimizer: OptimizerSection, clip_no
     """A step that is spoilt, a good one, a spoilt one, and the bits of all weights, momentum and buffers after each."""
     model = build_model(NETWORK, 4, seed=1).to(memory_format=torch.channels_last)
     built = build_optimizer(optimizer, model)
-    step = train_step(model, built, context, loss=TrainingLoss(0.1), clip_norm=clip_norm)
-    states = [snapshot(bits(model, built))]
+    average = WeightAverage(model, 0.9)
+    step = train_step(model, built, context, loss=TrainingLoss(0.1), clip_norm=clip_norm, average=average)
+    states = [snapshot(bits(model, built, average))]
     for n, bad in enumerate([True, False, True]):
         micro_batches = spoilt(step_images(20, n), 3) if bad else step_images(20, n)
         step(
@@ -102,7 +104,7 @@ def take_spoilt_steps(context: DistContext, optimizer: OptimizerSection, clip_no
             20,
             lr=0.05,
         )
-        states.append(snapshot(bits(model, built)))
+        states.append(snapshot(bits(model, built, average)))
     skipped = step.read_metrics()
     return {
         "states": states,
@@ -112,9 +114,12 @@ def take_spoilt_steps(context: DistContext, optimizer: OptimizerSection, clip_no
     }
 
 
-def bits(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def bits(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None = None
+) -> dict[str, torch.Tensor]:
     inner = {f"{i}/{k}": t for i, s in enumerate(optimizer.state.values()) for k, t in s.items()}
-    return {**model.state_dict(), **inner}
+    averaged = average.state_dict()["weights"] if average else {}
+    return {**model.state_dict(), **inner, **{f"ema/{k}": t for k, t in averaged.items()}}
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
