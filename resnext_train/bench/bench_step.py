@@ -37,9 +37,9 @@ _LR = 1e-4
 Result = dict[str, Any]
 """All measurements, as `--json` writes them:
 
-measured         network, `device`, `precision`, `layout`, `compile` (of our step; the bare loop never is), `threads`;
-                 `world_size`; images of a step over all ranks, its number of micro-batches and the images of one;
-                 `rounds`, and steps in a lap
+measured         network, `device`, `precision`, `layout`, `compile` and `checkpoint_activations` (of our step; the bare
+                 loop has neither), `threads`; `world_size`; images of a step over all ranks, its number of
+                 micro-batches and the images of one; `rounds`, and steps in a lap
 rates            images/s over all ranks: of our `step`, and of the `bare` loop in the same memory layout
 ratio            our median over that of the bare loop
 step_ms, ms      milliseconds of our median lap's step, and of each part of it, which add up to it. `all_reduce` is what
@@ -192,6 +192,7 @@ def _measured(setup: Setup, rounds: int, steps: int) -> dict[str, Any]:
         "precision": setup.precision.name,
         "layout": "contiguous" if memory_format(setup.recipe) == torch.contiguous_format else "channels_last",
         "compile": setup.recipe.train.compile,
+        "checkpoint_activations": setup.recipe.train.checkpoint_activations,
         "threads": torch.get_num_threads(),
         "world_size": context.world_size,
         "batch_size": plan.batch_size,

@@ -64,6 +64,7 @@ class ResNet(nn.Module):
 
 
 def _checkpointed(stage: nn.Sequential, x: Tensor) -> Tensor:
+    # The second pass updates BatchNorm statistics again. In steps, each pass overwrites them (RunningStatistics).
     for block in stage:
         x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=True)
     return x

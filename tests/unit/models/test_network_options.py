@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
@@ -123,12 +122,10 @@ def test_blur_pool_is_ffcvs(arch: str) -> None:
     theirs = with_blur(disturb_batch_norm(build_model(section, 5, seed=8)))
     ours = build_model(section.model_copy(update={"blur_pool": True}), 5)
     assert list(ours.state_dict()) == list(build_model(section, 5).state_dict())
-    told = load_weights(
-        ours, {f"module.{k}".removeprefix("module."): v for k, v in theirs.state_dict().items()}, "w.pt"
-    )
+    told = load_weights(ours, theirs.state_dict(), "w.pt")
     assert told == "w.pt: names of FFCV"
     assert_same_pass(ours, theirs, size)
-    with pytest.raises(InputError, match="blur_filter.*model.blur_pool=true"):
+    with pytest.raises(InputError, match=r"blur_filter.*model\.blur_pool=true"):
         load_weights(build_model(section, 5), theirs.state_dict(), "w.pt", section)
 
 
@@ -169,11 +166,36 @@ def test_batch_norm_has_the_recipes_momentum_and_epsilon_everywhere() -> None:
 
 
 def test_fan_in_is_torchs_kaiming_normal() -> None:
-    torch.manual_seed(0)
-    expected = torch.empty(64, 4, 3, 3)
-    nn.init.kaiming_normal_(expected, mode="fan_in")
-    ours = build_model(ModelSection(arch="resnext50_32x4d", conv_init="fan_in"), 5)
-    weight = ours.get_parameter("layer2.1.conv2.weight")
-    assert weight.std().item() == pytest.approx((2 / (9 * 8)) ** 0.5, rel=0.02)
-    outputs = build_model(ModelSection(arch="resnext50_32x4d"), 5).get_parameter("layer2.1.conv2.weight")
-    assert outputs.std().item() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.02)
+    """The same draws: those of fan-out, scaled by sqrt(outputs / inputs of a group)."""
+    options = {"arch": "resnext14_4x4d", "form": "b"}
+    ours, papers = (network(**options, conv_init=init) for init in ("fan_in", "fan_out"))
+    compared = 0
+    for (name, module), other in zip(ours.named_modules(), papers.modules(), strict=True):
+        if isinstance(module, nn.Conv2d) and isinstance(other, nn.Conv2d) and ".paths." not in name:
+            fans = [nn.init._calculate_fan_in_and_fan_out(module.weight)[i] for i in (0, 1)]
+            expected = other.weight * (fans[1] / fans[0]) ** 0.5
+            torch.testing.assert_close(module.weight, expected, rtol=1e-5, atol=1e-7)
+            compared += fans[0] != fans[1]
+    assert compared > 4
+
+
+@pytest.mark.parametrize("arch", ["torchvision/resnet18", "timm/resnet18"])
+def test_other_libraries_networks_take_none_of_it(arch: str) -> None:
+    for key, value in {
+        "blur_pool": True,
+        "stochastic_depth": 0.1,
+        "zero_gamma": True,
+        "conv_init": "fan_in",
+        "bn_momentum": 0.05,
+        "bn_epsilon": 1e-3,
+    }.items():
+        with pytest.raises(InputError, match=f"model.{key}: {arch} "):
+            check_model(ModelSection.model_validate({"arch": arch, key: value}))
+    loaded = load_recipe_with_notes("smoke", [f"model.arch={arch}", "train.checkpoint_activations=true"])
+    with pytest.raises(InputError, match=f"train.checkpoint_activations: {arch} is another library's"):
+        check_network(loaded)
+
+
+def test_changed_options_are_in_the_title() -> None:
+    section = ModelSection(arch="resnet50", blur_pool=True, stochastic_depth=0.05, bn_epsilon=1e-5)
+    assert title_of(section) == "resnet50, blur_pool True, stochastic_depth 0.05"
