@@ -15,7 +15,7 @@ from helpers.exports import disturb_batch_norm
 from resnext_train.config import ModelSection, load_recipe_with_notes
 from resnext_train.errors import InputError
 from resnext_train.evaluation.inference_network import inference_network
-from resnext_train.models.architecture import check_model, check_network, title_of
+from resnext_train.models.architecture import Form, check_model, check_network, title_of
 from resnext_train.models.blocks import PostActivation
 from resnext_train.models.bottleneck_forms import convert_form
 from resnext_train.models.build_model import build_model
@@ -130,10 +130,11 @@ def test_blur_pool_is_ffcvs(arch: str) -> None:
 
 
 def test_blur_pool_in_all_forms_and_folded_is_one_function() -> None:
-    options = {"arch": "resnext14_4x4d", "blur_pool": True, "bn_epsilon": 1e-2}
+    options: dict[str, Any] = {"arch": "resnext14_4x4d", "blur_pool": True, "bn_epsilon": 1e-2}
     grouped = disturb_batch_norm(network(**options)).double().eval()
     expected = grouped(images().double())
-    for form in ("a", "b"):
+    forms: tuple[Form, ...] = ("a", "b")
+    for form in forms:
         model = network(**options, form=form).double().eval()
         assert not any(b.is_meta for b in model.buffers())
         model.load_state_dict(convert_form(grouped.state_dict(), form, 4))
@@ -167,7 +168,7 @@ def test_batch_norm_has_the_recipes_momentum_and_epsilon_everywhere() -> None:
 
 def test_fan_in_is_torchs_kaiming_normal() -> None:
     """The same draws: those of fan-out, scaled by sqrt(outputs / inputs of a group)."""
-    options = {"arch": "resnext14_4x4d", "form": "b"}
+    options: dict[str, Any] = {"arch": "resnext14_4x4d", "form": "b"}
     ours, papers = (network(**options, conv_init=init) for init in ("fan_in", "fan_out"))
     compared = 0
     for (name, module), other in zip(ours.named_modules(), papers.modules(), strict=True):
