@@ -38,7 +38,7 @@ Result = dict[str, Any]
 """All measurements, as `--json` writes them:
 
 measured         network, `crop` in pixels (where crops grow, of the last epochs), `device`, `precision`, `layout`,
-                 `compile` (of our step; the bare loop never is), `threads`;
+                 `compile` and `checkpoint_activations` (of our step; the bare loop has neither), `threads`;
                  `world_size`; images of a step over all ranks, its number of micro-batches and the images of one;
                  `rounds`, and steps in a lap
 rates            images/s over all ranks: of our `step`, and of the `bare` loop in the same memory layout
@@ -193,6 +193,7 @@ def _measured(setup: Setup, rounds: int, steps: int) -> dict[str, Any]:
         "precision": setup.precision.name,
         "layout": "contiguous" if memory_format(setup.recipe) == torch.contiguous_format else "channels_last",
         "compile": setup.recipe.train.compile,
+        "checkpoint_activations": setup.recipe.train.checkpoint_activations,
         "threads": torch.get_num_threads(),
         "world_size": context.world_size,
         "batch_size": plan.batch_size,

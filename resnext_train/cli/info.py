@@ -74,7 +74,8 @@ def _table(section: ModelSection, complexity: Complexity, classes: int, architec
         f"{title_of(section)}, {classes} classes",
         f"parameters     {complexity.parameters:,}"
         + (f", of which {auxiliary:,} in auxiliary classifiers that only training uses" if auxiliary else ""),
-        f"multiply-adds  {complexity.multiply_adds:,} ({complexity.multiply_adds / 1e9:.2f} G) at {size} × {size}",
+        f"multiply-adds  {complexity.multiply_adds:,} ({complexity.multiply_adds / 1e9:.2f} G) at {size} × {size}"
+        + (", blurs included" if architecture and architecture.blur_pool else ""),
         "",
         f"{'stage':14s}{'output':>18s}{'parameters':>14s}{'multiply-adds':>16s}   layers",
     ]
@@ -104,16 +105,18 @@ def _layers(a: Architecture, name: str) -> str:
         return fixed[name]
     stage = int(name.removeprefix("layer")) - 1
     inner, outer, blocks, c = a.inner_width(stage), a.outer_width(stage), a.blocks[stage], a.cardinality
-    shortcut = "" if a.residual else ", no shortcuts"
+    more = "" if a.residual else ", no shortcuts"
+    if a.blur_pool and stage > 0:
+        more += ", blur before stride 2"
     if a.block == "basic":
-        return f"[3×3, {outer}; 3×3, {outer}] × {blocks}{shortcut}"
+        return f"[3×3, {outer}; 3×3, {outer}] × {blocks}{more}"
     path = f"1×1, {inner // c}; 3×3, {inner // c}"
     block = {
         "a": f"[{c} paths of (1×1, {inner // c}; 3×3, {inner // c}; 1×1, {outer}), summed]",
         "b": f"[{c} paths of ({path}), concatenated; 1×1, {outer}]",
         "c": f"[1×1, {inner}; 3×3, {inner}{f', C={c}' if c > 1 else ''}; 1×1, {outer}]",
     }[a.form]
-    return f"{block} × {blocks}{shortcut}"
+    return f"{block} × {blocks}{more}"
 
 
 def _match(request: InfoRequest, section: ModelSection) -> None:

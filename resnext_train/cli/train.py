@@ -77,9 +77,11 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
 
 def _computing(setup: Setup) -> str:
     """Name what was chosen of all that changes speed or last bits: layout, compilation, algorithms."""
-    compiled = setup.recipe.train.compile
+    train = setup.recipe.train
     allowed = choices(setup.context.device)
-    texts = [f"{setup.layout} layout", "not compiled" if compiled == "off" else f"compiled ({compiled})"]
+    texts = [f"{setup.layout} layout", "not compiled" if train.compile == "off" else f"compiled ({train.compile})"]
+    if train.checkpoint_activations:
+        texts.append("activations computed again")
     if "tf32" in allowed:
         texts.append(f"TF32 {'on' if allowed['tf32'] else 'off'}")
         texts.append(f"cuDNN's algorithms {'timed' if allowed['cudnn_benchmark'] else 'not timed'}")

@@ -7,6 +7,8 @@ from copy import deepcopy
 import torch
 from torch import fx, nn
 
+from resnext_train.models.blocks import BlurPoolConv2d
+
 
 def inference_network(model: nn.Module) -> nn.Module:
     """Return a network with the weights that `model` has now, in evaluation mode, for a few passes over the images.
@@ -42,7 +44,8 @@ def _foldable(model: nn.Module) -> list[tuple[str, str]]:
         names = str(source.target), str(node.target)
         conv, bn = (modules[name] for name in names)
         once = all(called.count(name) == 1 for name in names)
-        if once and type(conv) is nn.Conv2d and isinstance(bn, nn.BatchNorm2d) and bn.track_running_stats:
+        known = type(conv) in (nn.Conv2d, BlurPoolConv2d)  # other subclasses may compute something else
+        if once and known and isinstance(bn, nn.BatchNorm2d) and bn.track_running_stats:
             pairs.append(names)
     return pairs
 

@@ -19,6 +19,7 @@ Block = Literal["basic", "bottleneck"]
 Shortcut = Literal["A", "B", "C"]
 Form = Literal["a", "b", "c"]
 Stem = Literal["imagenet", "cifar"]
+Fan = Literal["fan_out", "fan_in"]
 
 _BASIC_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 _BOTTLENECK_BLOCKS = {
@@ -43,13 +44,28 @@ _NAME = re.compile(
 
 
 @dataclass(frozen=True)
+class TrainingOptions:
+    """What of a network matters in training alone: two networks that differ in it compute the same in evaluation.
+
+    `stochastic_depth` is the last block's probability to be skipped, which grows linearly from 0 in the first block.
+    `zero_gamma`: the last BN of each block starts with scale 0. `conv_init` is the fan of the first weights' variance.
+    """
+
+    stochastic_depth: float = 0.0
+    zero_gamma: bool = False
+    conv_init: Fan = "fan_out"
+    bn_momentum: float = 0.1
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A residual network of four stages (ImageNet) or three (CIFAR), or its plain counterpart.
 
     `blocks` counts the blocks of each stage. `cardinality` (C) is the number of groups of a bottleneck's 3×3
     convolution and `base_width` (d) the width of one group in the first stage (ResNeXt paper, section 3.3); a ResNet
     has C = 1 and d = 64. `width` multiplies the channels of the stem and of all stages. `preactivation` is the order
-    of layers of "Identity Mappings in Deep Residual Networks" (arXiv 1603.05027).
+    of layers of "Identity Mappings in Deep Residual Networks" (arXiv 1603.05027). `blur_pool`: strided convolutions of
+    16 and more input channels see a blurred input.
     """
 
     block: Block
@@ -62,6 +78,9 @@ class Architecture:
     stem: Stem = "imagenet"
     residual: bool = True
     preactivation: bool = False
+    blur_pool: bool = False
+    bn_epsilon: float = 1e-5
+    training: TrainingOptions = TrainingOptions()
 
     @property
     def depth(self) -> int:
@@ -152,15 +171,21 @@ def check_model(section: ModelSection) -> None:
 
 
 def check_network(loaded: LoadedRecipe) -> None:
-    """Check a recipe's network; a mistake gets the place in the recipe that it is in.
+    """Check a recipe's network, and what training asks of it; a mistake gets the place in the recipe that it is in.
 
     Raises:
-        InputError: see `check_model`.
+        InputError: see `check_model`; or another library's network with train.checkpoint_activations.
     """
+    section = loaded.recipe.model
     try:
-        check_model(loaded.recipe.model)
+        check_model(section)
+        if loaded.recipe.train.checkpoint_activations and library_of(section):
+            raise InputError(
+                f"train.checkpoint_activations: {section.arch} is another library's, whose activations are all kept; "
+                "set it to false"
+            )
     except InputError as error:
-        key = re.match(r"model\.\w+(?=: )", str(error))
+        key = re.match(r"(model|train)\.\w+(?=: )", str(error))
         raise InputError(f"{loaded.place(key[0])}: {error}" if key else str(error)) from error
 
 
@@ -190,6 +215,9 @@ def architecture_of(section: ModelSection) -> Architecture:
         section.stem or ("cifar" if cifar else "imagenet"),
         section.residual if section.residual is not None else match["plain"] is None,
         match["preact"] is not None,
+        section.blur_pool,
+        section.bn_epsilon,
+        TrainingOptions(section.stochastic_depth, section.zero_gamma, section.conv_init, section.bn_momentum),
     )
     _check(name, architecture, section)
     return architecture
@@ -233,8 +261,16 @@ def _blocks(section: ModelSection, depth: int, grouped: bool, cifar: bool) -> tu
 
 def _check(name: str, architecture: Architecture, section: ModelSection) -> None:
     a = architecture
-    if section.shortcut and not a.residual:
-        raise InputError(f"model.shortcut: {name} has no shortcuts here; remove it, or set model.residual to true")
+    if not a.residual:
+        for key, needs_them in (
+            ("shortcut", section.shortcut is not None),
+            ("stochastic_depth", a.training.stochastic_depth > 0),
+            ("zero_gamma", a.training.zero_gamma),
+        ):
+            if needs_them:
+                raise InputError(f"model.{key}: {name} has no shortcuts here; remove it, or set model.residual to true")
+    if a.preactivation and a.training.zero_gamma:
+        raise InputError(f"model.zero_gamma: blocks of {name} end with a convolution, not with BN; remove it")
     widest = max(a.outer_width(len(a.blocks) - 1), a.inner_width(len(a.blocks) - 1))
     if a.depth > _DEEPEST or widest > _WIDEST:
         raise InputError(

@@ -25,13 +25,14 @@ from resnext_train.models.blocks import BlockShape, PostActivation, conv, make_s
 
 
 class Path(nn.Module):
-    """One path of forms a and b: 1×1 to `width`, 3×3; in form a also 1×1 to `outputs`, without BN."""
+    """One path of a block in form a or b: 1×1 to the path's width, 3×3; in form a also 1×1 to `outputs`, without BN."""
 
-    def __init__(self, inputs: int, width: int, stride: int, outputs: int | None = None) -> None:
+    def __init__(self, shape: BlockShape, outputs: int | None = None) -> None:
         super().__init__()
-        self.conv1 = conv(inputs, width, 1)
+        width = shape.width // shape.cardinality
+        self.conv1 = conv(shape.inputs, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv(width, width, 3, stride)
+        self.conv2 = conv(width, width, 3, shape.stride, blur=shape.blurs(shape.width))
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv(width, outputs, 1) if outputs else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
@@ -47,9 +48,7 @@ class BottleneckA(PostActivation):
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__(shape)
-        width = shape.width // shape.cardinality
-        paths = (Path(shape.inputs, width, shape.stride, shape.outputs) for _ in range(shape.cardinality))
-        self.paths = nn.ModuleList(paths)
+        self.paths = nn.ModuleList(Path(shape, shape.outputs) for _ in range(shape.cardinality))
         self.bn3 = nn.BatchNorm2d(shape.outputs)
         self.downsample = make_shortcut(shape)
 
@@ -65,8 +64,7 @@ class BottleneckB(PostActivation):
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__(shape)
-        width = shape.width // shape.cardinality
-        self.paths = nn.ModuleList(Path(shape.inputs, width, shape.stride) for _ in range(shape.cardinality))
+        self.paths = nn.ModuleList(Path(shape) for _ in range(shape.cardinality))
         self.conv3 = conv(shape.width, shape.outputs, 1)
         self.bn3 = nn.BatchNorm2d(shape.outputs)
         self.downsample = make_shortcut(shape)
@@ -83,7 +81,7 @@ class BottleneckC(PostActivation):
         super().__init__(shape)
         self.conv1 = conv(shape.inputs, shape.width, 1)
         self.bn1 = nn.BatchNorm2d(shape.width)
-        self.conv2 = conv(shape.width, shape.width, 3, shape.stride, shape.cardinality)
+        self.conv2 = conv(shape.width, shape.width, 3, shape.stride, shape.cardinality, shape.blurs(shape.width))
         self.bn2 = nn.BatchNorm2d(shape.width)
         self.conv3 = conv(shape.width, shape.outputs, 1)
         self.bn3 = nn.BatchNorm2d(shape.outputs)

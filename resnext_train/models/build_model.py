@@ -9,6 +9,7 @@ from torch import nn
 
 from resnext_train.config import ModelSection
 from resnext_train.models.architecture import Architecture, architecture_of, library_of
+from resnext_train.models.blocks import BlurPoolConv2d
 from resnext_train.models.bottleneck_forms import convert_form
 from resnext_train.models.resnet import ResNet
 from resnext_train.models.shapes_only import ShapesOnly
@@ -43,6 +44,9 @@ def _build_resnet(architecture: Architecture, num_classes: int) -> ResNet:
         model = ResNet(architecture, num_classes)
     weights = convert_form(grouped.state_dict(), architecture.form, architecture.cardinality)
     model.load_state_dict({k: v.clone() for k, v in weights.items()}, assign=True)
+    for module in model.modules():
+        if isinstance(module, BlurPoolConv2d):
+            module.make_filter()  # which is no weight, and so still without values
     return model
 
 

@@ -50,8 +50,8 @@ class Complexity:
 def measure(section: ModelSection, num_classes: int, size: int) -> Complexity:
     """Measure the network of a model section without computing anything.
 
-    Multiply-adds are those of convolutions and matrix products, half of what torch's counter calls FLOPs. Bottlenecks
-    are counted in form c, which is much faster; all forms have the same weights.
+    Multiply-adds are those of convolutions, of which a blur is one, and matrix products: half of what torch's counter
+    calls FLOPs. Bottlenecks are counted in form c, which is much faster; all forms have the same weights.
 
     Raises:
         InputError: an unknown network, or one that cannot take images of this size.

@@ -11,7 +11,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from resnext_train.models.blocks import BlockShape, conv, make_shortcut
+from resnext_train.models.blocks import BlockShape, conv, drop_images, make_shortcut
 
 
 class PreActivation(nn.Module):
@@ -25,7 +25,7 @@ class PreActivation(nn.Module):
 
     def __init__(self, shape: BlockShape, first: bool, activate: bool) -> None:
         super().__init__()
-        self.residual, self.first = shape.residual, first
+        self.residual, self.first, self.drop_rate = shape.residual, first, shape.drop_rate
         self.relu = nn.ReLU(inplace=True)
         self.bn1 = nn.BatchNorm2d(shape.inputs) if activate else None
 
@@ -36,6 +36,8 @@ class PreActivation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = x if self.bn1 is None else self.relu(self.bn1(x))
         y = self.transform(active)
+        if self.drop_rate and self.training:
+            y = drop_images(y, self.drop_rate)
         if not self.residual:
             return y
         start = active if self.first else x
@@ -47,7 +49,7 @@ class PreactBasicBlock(PreActivation):
 
     def __init__(self, shape: BlockShape, first: bool, activate: bool) -> None:
         super().__init__(shape, first, activate)
-        self.conv1 = conv(shape.inputs, shape.outputs, 3, shape.stride)
+        self.conv1 = conv(shape.inputs, shape.outputs, 3, shape.stride, blur=shape.blurs(shape.inputs))
         self.bn2 = nn.BatchNorm2d(shape.outputs)
         self.conv2 = conv(shape.outputs, shape.outputs, 3)
         self.downsample = make_shortcut(shape, norm=False)
@@ -63,7 +65,7 @@ class PreactBottleneck(PreActivation):
         super().__init__(shape, first, activate)
         self.conv1 = conv(shape.inputs, shape.width, 1)
         self.bn2 = nn.BatchNorm2d(shape.width)
-        self.conv2 = conv(shape.width, shape.width, 3, shape.stride, shape.cardinality)
+        self.conv2 = conv(shape.width, shape.width, 3, shape.stride, shape.cardinality, shape.blurs(shape.width))
         self.bn3 = nn.BatchNorm2d(shape.width)
         self.conv3 = conv(shape.width, shape.outputs, 1)
         self.downsample = make_shortcut(shape, norm=False)

@@ -29,14 +29,14 @@ def timm_twin(section: ModelSection, num_classes: int) -> TimmTwin:
     library = library_of(section)
     if library and library[0] == "timm":
         return TimmTwin(library[1].partition(".")[0])  # without the tag of pretrained weights
+    if library is None and (problem := _beyond_timm(architecture_of(section))):
+        raise InputError(f"timm builds no network with {problem}, as {section.arch} has; export it as .safetensors")
     name = library[1] if library else section.arch
     if _has_same_weights(name, section, num_classes):
         return TimmTwin(name)
     if library:
         raise InputError(f"timm has no network with the weights of {section.arch}; export it as .safetensors")
     a = architecture_of(section)
-    if problem := _beyond_timm(a):
-        raise InputError(f"timm builds no network with {problem}, as {section.arch} has; export it as .safetensors")
     if a.block == "basic":
         return TimmTwin("resnet18", {"layers": list(a.blocks)})
     return TimmTwin("resnet50", {"layers": list(a.blocks), "cardinality": a.cardinality, "base_width": a.base_width})
@@ -51,6 +51,8 @@ def _beyond_timm(a: Architecture) -> str:
         "blocks without shortcuts": not a.residual,
         f"shortcut {a.shortcut}": a.shortcut != "B",
         f"model.width {a.width:g}": a.width != 1,
+        "model.blur_pool": a.blur_pool,  # timm's own aa_layer blurs elsewhere: after BN and ReLU, in the stem
+        f"model.bn_epsilon {a.bn_epsilon:g}": a.bn_epsilon != 1e-5,
     }
     return next((what for what, present in beyond.items() if present), "")
 

@@ -7,6 +7,7 @@ Recognised by their keys and shapes:
                            are on both sides of the channels, as ours
     pycls                  stem.conv, s1.b1.f.a, s1.b1.proj, head.fc (older files: s1.conv, s2.b1.f.a). Its ImageNet
                            networks take images in blue, green, red order: their first convolution is flipped
+    FFCV                   networks with BlurPool: layer2.0.conv2.conv, layer2.0.conv2.blur_filter
     resnext-train          forms a and b of the bottleneck: layer1.0.paths.7.conv1
 """
 
@@ -100,8 +101,7 @@ def load_weights(
         description += note
     kept = {name: tensor for name, tensor in weights.items() if name not in missing}
     if problems := _misfits({name: tensor for name, tensor in own.items() if name not in missing}, kept):
-        known = _fitting_timm_model(given, section.arch, where) if section and isinstance(model, ResNet) else None
-        hint = f"; it fits model.arch=timm/{known}" if known else ""
+        hint = _hint(given, section, where) if section and isinstance(model, ResNet) else ""
         raise InputError(f"{where} does not fit the network: it {problems}{hint}")
     model.load_state_dict(kept, strict=not missing)
     return f"{where}: {description}"
@@ -149,6 +149,9 @@ def _translate(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, 
     elif "linear.weight" in weights:
         weights = {_CIFAR_PORT.sub(lambda m: _CIFAR_NAMES[m[0]], k): v for k, v in weights.items()}
         description = CIFAR_PORT
+    elif model.architecture.blur_pool and any(name.endswith(_BLUR_FILTER) for name in weights):
+        weights = {k.replace(".conv.", "."): v for k, v in weights.items() if not k.endswith(_BLUR_FILTER)}
+        description = "names of FFCV"
     elif any(".paths." in name for name in weights):
         description = "names of resnext-train, paths of the bottleneck apart"
     architecture = model.architecture
@@ -158,6 +161,9 @@ def _translate(weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, 
 
 
 CIFAR_PORT = "names of a CIFAR port"
+
+_BLUR_FILTER = ".blur_filter"
+"""What FFCV's BlurPoolConv2d holds beside its convolution, which it calls `conv`: the same filter for all channels."""
 
 _CIFAR_NAMES = {"linear.": "fc.", "shortcut.": "downsample."}
 _CIFAR_PORT = re.compile(r"^linear\.|\bshortcut\.")
@@ -194,6 +200,14 @@ def _from_pycls(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
         renamed["conv1.weight"] = first.flip(1)
         description += ", first convolution flipped from blue, green, red to red, green, blue"
     return renamed, description
+
+
+def _hint(weights: dict[str, Tensor], section: ModelSection, where: str) -> str:
+    """Return what in `section` would name the network that `weights` are of, or ""."""
+    if not section.blur_pool and any(name.endswith(_BLUR_FILTER) for name in weights):
+        return "; it needs model.blur_pool=true"
+    known = _fitting_timm_model(weights, section.arch, where)
+    return f"; it fits model.arch=timm/{known}" if known else ""
 
 
 def _fitting_timm_model(weights: dict[str, Tensor], arch: str, where: str) -> str | None:

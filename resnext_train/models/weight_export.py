@@ -39,7 +39,7 @@ def portable_model(model: nn.Module, section: ModelSection) -> nn.Module:
 def torchvision_twin(architecture: Architecture, num_classes: int) -> nn.Module | None:
     """Return torchvision's network of this architecture, freshly initialised; None if torchvision has none."""
     a = architecture
-    theirs = Architecture(a.block, a.blocks, a.cardinality, a.base_width, form=a.form)
+    theirs = Architecture(a.block, a.blocks, a.cardinality, a.base_width, form=a.form, training=a.training)
     if a != theirs or len(a.blocks) != 4:
         return None
     block = torchvision_resnet.BasicBlock if a.block == "basic" else torchvision_resnet.Bottleneck

@@ -16,6 +16,7 @@ from resnext_train.data.build_loaders import (
 )
 from resnext_train.errors import printable
 from resnext_train.models.build_model import auxiliary_weight, build_model
+from resnext_train.models.resnet import ResNet
 from resnext_train.models.weight_conversion import CIFAR_PORT, find_state_dict, load_weights
 from resnext_train.regular_file import user_path
 from resnext_train.run_dir.console import print_warning
@@ -37,6 +38,9 @@ def build_train_step(setup: Setup, fine_tune: bool) -> TrainStep:
     model = build_model(recipe.model, setup.num_classes, train.seed)
     if fine_tune and recipe.model.weights:
         _load_weights(model, setup, user_path(recipe.model.weights))
+    if train.checkpoint_activations:
+        assert isinstance(model, ResNet)  # others are refused by check_network
+        model.checkpoint_blocks = True
     model.to(context.device, memory_format=memory_format(recipe))  # type: ignore[call-overload]
     loss = TrainingLoss(train.label_smoothing, auxiliary_weight(recipe.model), train.loss)
     section = recipe.optimizer

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"run_dir", "config", "regular_file", "errors", "atomic_file"},
     "models": {"config", "errors"},
     "data": {"distributed", "config", "regular_file", "errors"},
-    "evaluation": {"data", "compute", "run_dir", "distributed", "config", "errors"},
+    "evaluation": {"data", "models", "compute", "run_dir", "distributed", "config", "errors"},
     "inference": {
         *("checkpoint", "evaluation", "data", "models", "compute", "run_dir", "distributed", "config"),
         *("regular_file", "errors"),

@@ -29,6 +29,10 @@ def test_info_of_a_recipe_and_of_basic_blocks(capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "[3×3, 512; 3×3, 512] × 2" in out
     assert "512 × 2 × 2" in out
+    assert info(["resnet18", "model.blur_pool=true"]) == 0
+    out = capsys.readouterr().out
+    assert "1,818,024,704 (1.82 G) at 224 × 224, blurs included" in out
+    assert out.count("blur before stride 2") == 3
 
 
 def test_table_2_of_the_resnext_paper(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,10 @@ def images(count: int) -> torch.Tensor:
 @pytest.mark.slow
 def test_onnx(tmp_path: Path) -> None:
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    network, path = exported(small_recipe("resnext14_2x4d", width=0.25, form="b")), tmp_path / "out" / "n.onnx"
+    network, path = (
+        exported(small_recipe("resnext14_2x4d", width=0.25, form="b", blur_pool=True)),
+        tmp_path / "out" / "n.onnx",
+    )
     path.parent.mkdir()
     assert write_export.write_export(network, path, "onnx").holds
     assert names_in(path.parent) == ["n.onnx"]
@@ -43,7 +46,8 @@ def test_onnx(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_torch_export(tmp_path: Path) -> None:
-    network, path = exported(small_recipe("resnext14_2x4d", width=0.25)), tmp_path / "n.pt2"
+    options = {"blur_pool": True, "bn_epsilon": 0.01, "stochastic_depth": 0.3}
+    network, path = exported(small_recipe("resnext14_2x4d", width=0.5, **options)), tmp_path / "n.pt2"
     assert write_export.write_export(network, path, "torch_export").holds
     files = {"metadata.json": ""}
     graph = torch.export.load(path, extra_files=files).module()

@@ -66,9 +66,12 @@ def test_hyper_parameters_replace_those_of_the_name() -> None:
         ("resnet050", {}, ("model.arch: ", "'resnet050'")),
         ("resnet50", {"blocks": (1, 1, 1, 1)}, ("model.blocks: ", "[1, 1, 1, 1]", " 10 or 14,", " 50")),
         ("resnet18", {"cardinality": 2}, ("model.arch: ", "resnet18 ", "Figure 4", "model.width")),
+        ("plain34", {"stochastic_depth": 0.1}, ("model.stochastic_depth: ", "plain34 ", "model.residual")),
+        ("resnet50", {"residual": False, "zero_gamma": True}, ("model.zero_gamma: ", "resnet50 ", "model.residual")),
+        ("preact_resnet50", {"zero_gamma": True}, ("model.zero_gamma: ", "preact_resnet50 ", "convolution")),
     ],
 )
-def test_names_that_mean_nothing(name: str, options: dict[str, int], told: tuple[str, ...]) -> None:
+def test_names_that_mean_nothing(name: str, options: dict[str, Any], told: tuple[str, ...]) -> None:
     with pytest.raises(InputError) as error:
         parse(name, **options)
     assert all(fact in str(error.value) for fact in told), error.value

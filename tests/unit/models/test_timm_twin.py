@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from resnext_train.config import ModelSection
+from resnext_train.errors import InputError
 from resnext_train.models.build_model import build_on_meta
-from resnext_train.models.timm_twin import timm_twin
+from resnext_train.models.timm_twin import TimmTwin, timm_twin
 
 timm = pytest.importorskip("timm")
 
@@ -34,6 +37,25 @@ def test_names_and_shapes_are_timms(arch: str, architecture: str) -> None:
         theirs = timm.create_model(twin.architecture, num_classes=7, **twin.arguments).state_dict()
     ours = build_on_meta(section, 7).state_dict()
     assert {k: v.shape for k, v in theirs.items()} == {k: v.shape for k, v in ours.items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({"blur_pool": True}, "model.blur_pool, as resnet18 has"),  # resnetblur18 has it elsewhere
+        ({"bn_epsilon": 1e-3}, "model.bn_epsilon 0.001, as resnet18 has"),
+        ({"stochastic_depth": 0.1, "zero_gamma": True, "conv_init": "fan_in", "bn_momentum": 0.01}, None),
+    ],
+)
+def test_what_changes_the_function_is_refused_and_what_only_trains_is_not(
+    options: dict[str, Any], refused: str | None
+) -> None:
+    section = ModelSection(arch="resnet18", **options)
+    if refused is None:
+        assert timm_twin(section, 7) == TimmTwin("resnet18")
+        return
+    with pytest.raises(InputError, match=refused):
+        timm_twin(section, 7)
 
 
 def test_hyper_parameters_win_over_the_name() -> None:
