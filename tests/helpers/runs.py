@@ -37,6 +37,14 @@ SMALL = [
 ]
 """Overrides that turn smoke.yaml into a run of a few seconds: 3 steps an epoch, and 4 images too few for a step."""
 RUN = ["--config", "smoke.yaml", *SMALL]
+EVERYTHING = [
+    *("optimizer.name=lamb", "optimizer.lr=0.01", "optimizer.decay_1d=false", "optimizer.clip_norm=1.0"),
+    *("ema.decay=0.7", "ema.every=2", "ema.warmup=2 steps", "train.loss=bce", "train.label_smoothing=0.1"),
+    *("mix.mixup=0.2", "mix.cutmix=1.0", "auto_augment.name=timm_randaugment", "augment.repeats=3"),
+    *("erase.probability=0.5", "erase.value=pixel", "erase.count=2", "model.stochastic_depth=0.3"),
+    *("augment.start_size=32", "augment.size=64", "augment.growth=[0, 2]", "model.blur_pool=true"),
+]
+"""Overrides that turn on what later recipes use, all at once."""
 LONG = ["train.epochs=400", "log.every=1", "checkpoint.every_steps=1"]
 """Overrides for a run that a test ends."""
 SIGNALS = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGHUP"

@@ -75,13 +75,21 @@ def take_steps(
     sizes: list[int],
     optimizer: OptimizerSection = SgdSection(lr=0.05),  # noqa: B008 (frozen)
     mixing: Mixing | None = None,
+    everything: bool = False,
 ) -> dict[str, Any]:
-    """Steps of the given sizes; the last gradient, all weights, buffers and momenta, and the summed loss."""
-    model = build_model(NETWORK, 4, seed=1).to(dtype).to(memory_format=torch.channels_last)
+    """Steps of the given sizes; the last gradient, all weights, buffers and momenta, and the summed loss.
+
+    With `everything` also by random erasing, stochastic depth and BCE, and with an average of the weights.
+    """
+    network = NETWORK.model_copy(update={"stochastic_depth": 0.3}) if everything else NETWORK
+    model = build_model(network, 4, seed=1).to(dtype).to(memory_format=torch.channels_last)
     built = build_optimizer(optimizer, model)
-    step = train_step(model, built, context, loss=TrainingLoss(0.1), mixing=mixing)
+    average = WeightAverage(model, 0.8, every=2) if everything else None
+    erasing = RandomErasing(0.5, "pixel", count=2) if everything else RandomErasing()
+    loss = TrainingLoss(0.1, kind="bce" if everything else "cross_entropy")
+    step = train_step(model, built, context, loss=loss, mixing=mixing, erasing=erasing, average=average)
     for n, size in enumerate(sizes):
-        micro_batches = step_images(size, n)
+        micro_batches = [_with_boxes(batch, erasing, n) for batch in step_images(size, n)]
         step(
             iter([micro_batches[i] for i in shard_for_rank(MICRO_BATCHES, context.world_size, context.rank)]),
             n,
@@ -93,6 +101,11 @@ def take_steps(
         "gradients": {k: p.grad for k, p in model.named_parameters()},
         "state": model.state_dict(),
         "momentum": [t for state in built.state.values() for t in state.values()],
+        "average": average.tensors() if average else [],
         "loss": torch.tensor(step.meter.epoch.loss, dtype=torch.float64),
         "correct": torch.tensor(step.meter.epoch.correct),
     }
+
+
+def _with_boxes(batch: ImageBatch, erasing: RandomErasing, step: int) -> ImageBatch:
+    return batch._replace(erase_boxes=erasing.draw_boxes(0, step, np.arange(len(batch.labels)), None, 32))

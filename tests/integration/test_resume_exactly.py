@@ -16,6 +16,7 @@ import torch
 from helpers.commands import train
 from helpers.ranks import exit_codes, run_command, start_command
 from helpers.runs import (
+    EVERYTHING,
     RUN,
     check_curves,
     comparable,
@@ -210,8 +211,8 @@ TERM, INT, USR1, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIG
 
 CASES = {
     "1-killed-between-its-epochs": (1, [Killed(5)], ["log.tensorboard=true"]),
-    "1-killed-several-times": (1, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
-    "2-killed-several-times": (2, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP]),
+    "1-killed-several-times": (1, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP, *EVERYTHING]),
+    "2-killed-several-times": (2, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP, *EVERYTHING]),
     "4-cut-stopped-by-one-and-killed": (4, [Cut(2), Stopped(4, USR1, rank=2), Killed(8)], [EVERY_STEP]),
     "1-stopped-twice": (1, [Stopped(1, HUP), Stopped(5, INT)], []),
     "2-stopped-by-each": (2, [Stopped(2, USR1), Stopped(7, TERM, rank=1)], []),
@@ -220,7 +221,7 @@ CASES = {
     "1-killed-around-evaluations": (
         1,
         [KilledAtEvaluation(1, "before"), KilledAtEvaluation(2, "during"), KilledAtEvaluation(3, "after")],
-        ["log.tensorboard=true"],
+        ["log.tensorboard=true", *EVERYTHING],
     ),
     "2-killed-in-an-evaluation": (2, [KilledAtEvaluation(1, "during")], ["checkpoint.every_epochs=9"]),
     "1-killed-before-the-second-rename": (1, [KilledAtEvaluation(1, "rename")], ["log.tensorboard=true"]),
@@ -231,19 +232,21 @@ CASES = {
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """An undisturbed run on a number of processes."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, list[str]], Path]:
+    """An undisturbed run on a number of processes, with the overrides of EVERYTHING or without them."""
 
-    def run(processes: int) -> Path:
-        name = f"undisturbed{processes}"
-        return made_once(tmp_path_factory, name, lambda out: run_command(train, processes, *OPTIONS, "--out", str(out)))
+    def run(processes: int, options: list[str]) -> Path:
+        more = EVERYTHING if EVERYTHING[0] in options else []
+        arguments = [*OPTIONS, *more, "--out"]
+        name = f"undisturbed{processes}{'_everything' if more else ''}"
+        return made_once(tmp_path_factory, name, lambda out: run_command(train, processes, *arguments, str(out)))
 
     return run
 
 
 @pytest.mark.parametrize(("processes", "ends", "options"), CASES.values(), ids=CASES)
 def test_it_continues_to_the_same_bits(
-    processes: int, ends: list[End], options: list[str], undisturbed: Callable[[int], Path], tmp_path: Path
+    processes: int, ends: list[End], options: list[str], undisturbed: Callable[[int, list[str]], Path], tmp_path: Path
 ) -> None:
     out, resume = tmp_path / "run", list[str]()
     arguments = [*OPTIONS, *options, "--out", str(out)]
@@ -253,13 +256,21 @@ def test_it_continues_to_the_same_bits(
         resume = end.resume(out)
     run_command(train, processes, *arguments, *resume)
     assert events(out, "start")[-1]["step"] > 0, "it has continued, not started anew"
-    whole = undisturbed(processes)
+    whole = undisturbed(processes, options)
     assert comparable(out, "step") == comparable(whole, "step")
     assert [e for e in comparable(out, "epoch") if e["step"] % 3 == 0] == comparable(whole, "epoch")
     assert equal_runs(out, whole)
     assert state_of(out) == {"status": "done", "step": 9}
     if "log.tensorboard=true" in options:
         check_curves(out)
+
+
+def test_two_processes_are_bit_identical_to_one_with_everything_on(
+    undisturbed: Callable[[int, list[str]], Path],
+) -> None:
+    one, two = (undisturbed(processes, EVERYTHING) for processes in (1, 2))
+    assert equal_runs(one, two)
+    assert comparable(one, "step", "epoch") == comparable(two, "step", "epoch")
 
 
 def test_a_process_with_loader_processes_exits_75_in_time_and_continues(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from helpers.ranks import run_ranks, single
 from helpers.steps import MICRO_BATCHES, NETWORK, NORMALISE, step_images, take_steps, train_step
 from resnext_train.checkpoint.checkpoint_file import save, snapshot
 from resnext_train.compute.loss import TrainingLoss
-from resnext_train.config import LambSection, OptimizerSection, RmspropSection, SgdSection
+from resnext_train.config import AdamwSection, LambSection, OptimizerSection, RmspropSection, SgdSection
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import shard_for_rank
 from resnext_train.data.transforms.mix import Mix, Mixing
@@ -221,7 +221,11 @@ def test_a_step_after_a_change_of_the_number_of_processes_is_the_unchanged_one(t
 
 def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     assert a.keys() == b.keys()
-    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
+    return max((float((a[k].double() - b[k].double()).abs().max()) for k in a), default=0.0)
+
+
+def named(tensors: dict[str, torch.Tensor] | list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {str(i): t for i, t in enumerate(tensors)} if isinstance(tensors, list) else tensors
 
 
 MIXING = Mixing(mixup=0.8, cutmix=1.0, switch=0.5)
@@ -242,28 +246,37 @@ def test_a_step_is_what_arithmetic_says(sizes: list[int], mixing: Mixing | None,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("optimizer", "mixing"),
-    [(SgdSection(lr=0.05), None), (LambSection(name="lamb", lr=0.05), MIXING)],
-    ids=["sgd", "lamb-mixed"],
+    "options",
+    [(), (LambSection(name="lamb", lr=0.05), MIXING, True)],
+    ids=["sgd", "everything"],
 )
-def test_two_processes_are_bit_identical_to_one(tmp_path: Path, optimizer: Any, mixing: Mixing | None) -> None:
+def test_two_processes_are_bit_identical_to_one(tmp_path: Path, options: tuple[Any, ...]) -> None:
     """fp32 on one thread each, three steps with an odd number of micro-batches and a partial batch at the end."""
-    one = single(take_steps, torch.float32, [20, 20, 13], optimizer, mixing)
-    for two in run_ranks(take_steps, 2, tmp_path, torch.float32, [20, 20, 13], optimizer, mixing):
+    one = single(take_steps, torch.float32, [20, 20, 13], *options)
+    for two in run_ranks(take_steps, 2, tmp_path, torch.float32, [20, 20, 13], *options):
         assert all(torch.equal(one["state"][k], two["state"][k]) for k in one["state"])
-        assert all(torch.equal(a, b) for a, b in zip(one["momentum"], two["momentum"], strict=True))
+        for part in ("momentum", "average"):
+            assert all(torch.equal(a, b) for a, b in zip(one[part], two[part], strict=True))
         assert torch.equal(one["loss"], two["loss"])
         assert torch.equal(one["correct"], two["correct"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world_size", [3, 4])
-@pytest.mark.parametrize("size", [20, 13])
-def test_more_processes_agree_in_fp64(tmp_path: Path, world_size: int, size: int) -> None:
-    one = single(take_steps, torch.float64, [size])
-    for many in run_ranks(take_steps, world_size, tmp_path, torch.float64, [size]):
+@pytest.mark.parametrize(
+    ("world_size", "size", "options"),
+    [
+        (3, 20, ()),
+        (4, 13, ()),
+        (3, 13, (LambSection(name="lamb", lr=0.05), MIXING, True)),
+        (4, 20, (AdamwSection(name="adamw"), MIXING, True)),
+    ],
+)
+def test_more_processes_agree_in_fp64(tmp_path: Path, world_size: int, size: int, options: tuple[Any, ...]) -> None:
+    one = single(take_steps, torch.float64, [size], *options)
+    for many in run_ranks(take_steps, world_size, tmp_path, torch.float64, [size], *options):
         assert largest_difference(one["gradients"], many["gradients"]) < 1e-10
-        assert largest_difference(one["state"], many["state"]) < 1e-10
+        for part in ("state", "momentum", "average"):
+            assert largest_difference(named(one[part]), named(many[part])) < 1e-10
         assert torch.equal(one["correct"], many["correct"])
 
 
