@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from resnext_train.training.flat_tensors import views_like
+
 GRAPH_MODES = ("reduce-overhead", "max-autotune")
 """Modes that record CUDA graphs, whose outputs the next run overwrites."""
 
@@ -53,9 +55,5 @@ def zero_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor | None]:
     every = list(parameters)
     trained = [p for p in every if p.requires_grad]
     flat = torch.zeros(sum(p.numel() for p in trained), dtype=trained[0].dtype, device=trained[0].device)
-    parts = iter(flat.split([p.numel() for p in trained]))
-    return [_like(p, next(parts)) if p.requires_grad else None for p in every]
-
-
-def _like(parameter: nn.Parameter, memory: Tensor) -> Tensor:
-    return memory.as_strided(parameter.shape, parameter.stride(), memory.storage_offset())
+    parts = iter(views_like(trained, flat))
+    return [next(parts) if p.requires_grad else None for p in every]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from resnext_train.config import EmaSection, duration_in_steps
+from resnext_train.training.flat_tensors import flattened, views_like
 
 
 class WeightAverage:
@@ -73,27 +74,16 @@ class _Group:
     """The average of all tensors of one type in one tensor: an update launches as little for many as for one."""
 
     def __init__(self, named: dict[str, Tensor]) -> None:
-        self._sources = [_in_order_of_memory(tensor) for tensor in named.values()]
-        self.average = torch.cat(self._sources)
-        parts = self.average.split([source.numel() for source in self._sources])
-        self.views = {
-            name: part.as_strided(tensor.shape, tensor.stride(), part.storage_offset())
-            for (name, tensor), part in zip(named.items(), parts, strict=True)
-        }
+        self._sources = list(named.values())
+        self.average = flattened(self._sources)
+        self.views = dict(zip(named, views_like(self._sources, self.average), strict=True))
 
     def update(self, weight: Tensor, all_finite: Tensor) -> None:
-        moved = torch.cat(self._sources)
+        moved = flattened(self._sources)
         if moved.is_floating_point():
             torch.lerp(self.average, moved, weight.to(moved.dtype), out=moved)
         # Not by a weight of 0, with which -0.0 may become 0.0, and any number NaN.
         torch.where(all_finite, moved, self.average, out=self.average)
-
-
-def _in_order_of_memory(tensor: Tensor) -> Tensor:
-    """Return all numbers of a tensor without gaps, such as a channels-last one, as (n,) in the same memory."""
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    assert last + 1 == tensor.numel(), "a weight with gaps in its memory"
-    return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def build_average(section: EmaSection, model: nn.Module, steps_per_epoch: int) -> WeightAverage | None:

@@ -134,7 +134,7 @@ class FiniteOptimizer:
     def _step_where(self, all_finite: Tensor) -> None:
         """Take the step where `all_finite` is true, else leave weights and the optimizer's state as they are."""
         optimizer = self.optimizer
-        if optimizer.defaults.get("fused"):  # a fused update skips by itself on this flag, as for loss scaling
+        if optimizer.defaults.get("fused") or isinstance(optimizer, Lamb):  # which skip by themselves on this flag
             optimizer.found_inf = torch.eq(all_finite, 0, out=self._skips)  # type: ignore[attr-defined]
             optimizer.step()
             del optimizer.found_inf  # type: ignore[attr-defined]

@@ -83,5 +83,6 @@ def test_lamb_takes_as_many_calls_whatever_the_number_of_parameters() -> None:
         for p in model.parameters():
             p.grad = torch.ones_like(p)
         (calls,) = count_launches(optimizer.step).calls.values()
+        assert "aten::_local_scalar_dense" not in calls, "a GPU's host would wait for it"
         numbers.append(sum(number for name, number in calls.items() if name not in VIEWS))
-    assert numbers[0] == numbers[1] <= 60
+    assert numbers[0] == numbers[1] <= 80
