@@ -42,7 +42,7 @@ def build_train_step(setup: Setup, fine_tune: bool) -> TrainStep:
         assert isinstance(model, ResNet)  # others are refused by check_network
         model.checkpoint_blocks = True
     model.to(context.device, memory_format=memory_format(recipe))  # type: ignore[call-overload]
-    loss = TrainingLoss(train.label_smoothing, auxiliary_weight(recipe.model), train.loss)
+    loss = TrainingLoss(train.label_smoothing, auxiliary_weight(recipe.model), train.loss, train.bce_threshold)
     section = recipe.optimizer
     optimizer = FiniteOptimizer(model, build_optimizer(section, model), setup.precision.scaler(), section.clip_norm)
     options = NetworkOptions(train.compile, train.bucket_mb, train.comm)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import FaultError
 from resnext_train.run_dir.run_logger import RunLogger
+from resnext_train.training.flat_tensors import in_order_of_memory
 from resnext_train.training.lr_schedule import Schedule
 from resnext_train.training.setup import Setup
 from resnext_train.training.train_metrics import Skipped
@@ -99,13 +100,6 @@ def weights_sum(weights: Iterable[Tensor]) -> int:
     bits: dict[torch.dtype, list[Tensor]] = defaultdict(list)
     for tensor in weights:
         kind = kinds[tensor.element_size()]
-        bits[kind].append(_as_stored(tensor).view(kind))
+        bits[kind].append(in_order_of_memory(tensor).view(kind))
     # One sum of all, and not one of each: a GPU takes longer to begin one than to take it.
     return int(torch.stack([torch.cat(tensors).sum(dtype=torch.int64) for tensors in bits.values()]).sum())
-
-
-def _as_stored(tensor: Tensor) -> Tensor:
-    """Return all numbers of a tensor in the order of its memory, without a copy where it has no gaps."""
-    if tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor.as_strided((tensor.numel(),), (1,))
-    return tensor.reshape(-1)
