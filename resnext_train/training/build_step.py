@@ -17,7 +17,13 @@ from resnext_train.data.build_loaders import (
 from resnext_train.errors import printable
 from resnext_train.models.build_model import auxiliary_weight, build_model
 from resnext_train.models.resnet import ResNet
-from resnext_train.models.weight_conversion import CIFAR_PORT, find_state_dict, load_weights
+from resnext_train.models.weight_conversion import (
+    CIFAR_PORT,
+    find_state_dict,
+    load_weights,
+    untaken_average,
+    untaken_text,
+)
 from resnext_train.regular_file import user_path
 from resnext_train.run_dir.console import print_warning
 from resnext_train.training.compiled_network import NetworkOptions
@@ -70,3 +76,5 @@ def _load_weights(model: nn.Module, setup: Setup, path: Path) -> None:
         print(printable(f"weights: {loaded}"), flush=True)
         if f": {CIFAR_PORT}" in loaded.removeprefix(str(path)):
             print_warning(f"warning: {normalisation_warning(path, setup.recipe.data)}")
+        if untaken := None if checkpoint_file.is_ours(content) else untaken_average(content):
+            print_warning(f"warning: {untaken_text(path, untaken)}")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnext_train.config import Recipe
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import FaultError
 from resnext_train.run_dir.run_logger import RunLogger
@@ -34,7 +35,7 @@ def log_skipped(train_step: TrainStep, schedule: Schedule, setup: Setup, log: Ru
     for skipped in faults:
         lr = schedule.lr(skipped.step)
         log.write("skipped", **skipped_event(skipped, setup, lr))
-        check_skipped(skipped, setup.recipe.train.max_skipped, lr, step)
+        check_skipped(skipped, setup.recipe, lr, step)
 
 
 def skipped_event(skipped: Skipped, setup: Setup, lr: float) -> dict[str, Any]:
@@ -51,18 +52,19 @@ def skipped_event(skipped: Skipped, setup: Setup, lr: float) -> dict[str, Any]:
     return {"step": skipped.step + 1, "lr": lr, "groups": skipped.micro_batches, "images": images, "text": text}
 
 
-def check_skipped(skipped: Skipped, limit: int, lr: float, step: int) -> None:
-    """End a run, after `step` steps, where more than `limit` steps in a row were skipped.
+def check_skipped(skipped: Skipped, recipe: Recipe, lr: float, step: int) -> None:
+    """End a run, after `step` steps, where more than `train.max_skipped` steps in a row were skipped.
 
     Raises:
         FaultError: they were.
     """
-    if skipped.in_a_row > limit:
+    if skipped.in_a_row > recipe.train.max_skipped:
+        key = "lr" if recipe.optimizer.lr_per_256 is None else "lr_per_256"
         first, last = skipped.step + 2 - skipped.in_a_row, skipped.step + 1
         raise FaultError(
             f"stopped after step {step}: steps {first} to {last} were not finite (learning rate {lr:g}; log.jsonl has "
             "their images), and the weights before may be spoilt as well; start a new run with another --out and a "
-            "lower optimizer.lr, or continue from an older checkpoint by --resume PATH"
+            f"lower optimizer.{key}, or continue from an older checkpoint by --resume PATH"
         )
 
 

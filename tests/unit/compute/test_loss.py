@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import pytest
@@ -34,6 +35,14 @@ def test_loss_and_gradient_are_timms(
     (own,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(loss, 1.5 * expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(own, 1.5 * gradient, rtol=1e-6, atol=1e-7)
+
+
+def test_auxiliary_classifiers_count_by_their_weight_in_bce() -> None:
+    """Of logits of 0, ln 3 and -ln 3 the probabilities are 1/2, 3/4 and 1/4."""
+    three = math.log(3)
+    outputs = tuple(torch.tensor([pair]) for pair in ([0.0, 0.0], [three, -three], [-three, three]))
+    loss = TrainingLoss(auxiliary_weight=0.3, kind="bce")(outputs, Targets(torch.tensor([0])))
+    assert loss.item() == pytest.approx(math.log(2) + 0.3 * (math.log(4 / 3) + math.log(4)))
 
 
 def test_an_unmixed_loss_is_pytorchs_to_the_bit() -> None:
