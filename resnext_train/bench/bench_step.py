@@ -12,7 +12,7 @@ from torch.optim import SGD
 
 from resnext_train.bench.bare_loop import BareLoop
 from resnext_train.bench.interleaved_timing import Lap, Runner, in_turns, rate_of
-from resnext_train.bench.launch_count import budget, count_launches
+from resnext_train.bench.launch_count import budget, count_launches, options_of
 from resnext_train.bench.machine_speed import copy_bytes_per_s, matmul_flop_per_s, wait_for
 from resnext_train.bench.step_cost import flop_of, traffic_of
 from resnext_train.bench.step_timer import PARTS, StepTimer, timed_step
@@ -207,7 +207,7 @@ def _measured(setup: Setup, rounds: int, steps: int) -> dict[str, Any]:
 def _launches(bench: StepBench) -> dict[str, Any]:
     with mapped_as_on_gpus():  # the CPU's way makes a call for each image
         calls = count_launches(bench.take_step)
-    limit = budget(len(bench.batches))
+    limit = budget(len(bench.batches), options_of(bench.setup.recipe))
     return {"launches": calls.totals(), "launches_beyond": calls.beyond, "launch_budget": limit}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnext_train.compute.step_parts import Part, observed
+from resnext_train.config import Recipe
 
 NETWORK: frozenset[str] = frozenset({"forward", "loss", "backward", "optimizer"})
 """Parts that a bare loop has, too."""
@@ -74,13 +75,29 @@ def count_launches(work: Callable[[], object]) -> LaunchCount:
     return count
 
 
-def budget(micro_batches: int) -> int:
-    """Return how many calls beyond NETWORK a step may make on a rank with `micro_batches` micro-batches.
+OPTIONS = {"ema": (12, 0), "clip_norm": (6, 0), "erase": (0, 18), "mix": (0, 12)}
+"""Calls that an option of the recipe may add, by its section or key: to a step, and to each of its micro-batches."""
+
+
+def budget(micro_batches: int, options: Iterable[str] = ()) -> int:
+    """Return how many calls beyond NETWORK a step may make on a rank with `micro_batches` micro-batches and `options`.
 
     It depends on neither ranks nor parameters: a micro-batch's gradients are added in one call. What sums over ranks
     cost lies in the backward pass, see `backward_budget`.
     """
-    return 60 + 30 * (micro_batches - 1)
+    added = sum(of_step + of_each * micro_batches for of_step, of_each in (OPTIONS[name] for name in options))
+    return 60 + 30 * (micro_batches - 1) + added
+
+
+def options_of(recipe: Recipe) -> list[str]:
+    """Return which of OPTIONS a recipe uses."""
+    used = {
+        "ema": recipe.ema.decay is not None,
+        "clip_norm": recipe.optimizer.clip_norm is not None,
+        "erase": recipe.erase.probability > 0,
+        "mix": recipe.mix.mixup > 0 or recipe.mix.cutmix > 0,
+    }
+    return [name for name, is_used in used.items() if is_used]
 
 
 def backward_budget(parameters: int, micro_batches: int, ranks: int) -> int:

@@ -26,6 +26,13 @@ def _check_dense(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def _check_step(state: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    step = state.get("step")
+    if step is not None and not (step.double().isfinite() & (step.double() >= 0)).all():
+        raise ValueError("step should be a number of steps")
+    return state
+
+
 _Dense = Annotated[Tensor, AfterValidator(_check_dense)]
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[int, Field(gt=0)]
@@ -88,7 +95,7 @@ class _Group(BaseModel):
 
 
 class _Optimizer(_Part):
-    state: dict[int, dict[str, _Dense | None]]
+    state: dict[int, Annotated[dict[str, _Dense | None], AfterValidator(_check_step)]]
     param_groups: list[_Group]
 
 
@@ -169,7 +176,7 @@ class _Content(_Part):
             model, average = ({k: (t.shape, t.dtype) for k, t in w.items()} for w in (self.model, self.ema.weights))
             if model != average:
                 raise ValueError("ema is the average of another network's weights")
-            if self.ema.updates.shape or self.ema.updates.dtype != torch.int64:
+            if self.ema.updates.shape or self.ema.updates.dtype != torch.int64 or self.ema.updates < 0:
                 raise ValueError("ema.updates is no count")
         return self
 

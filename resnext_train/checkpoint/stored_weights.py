@@ -54,7 +54,7 @@ def stored_weights(content: Mapping[str, Any], asked: str, path: Path) -> Stored
     """Return the weights that are `asked` for, one of CHOICES, of a checkpoint of this tool.
 
     auto: those that were better in the evaluation after the checkpoint's last step, which of best.pt made it the best;
-    where there was none, the average.
+    where there was none, the average, if it has had an update after its warm-up.
 
     Raises:
         InputError: there is no average.
@@ -67,19 +67,24 @@ def stored_weights(content: Mapping[str, Any], asked: str, path: Path) -> Stored
     kind: Kind = "model" if asked == "model" else "ema"
     if asked == "auto" and evaluation is not None:
         kind = better_weights(evaluation) or "model"  # the run has begun to average since
+    elif asked == "auto" and not content["ema"]["updates"]:
+        kind = "model"  # until then the average is the first weights, or a copy of earlier ones
     weights = content["model"] if kind == "model" else content["ema"]["weights"]
     return StoredWeights(weights, kind, evaluation and result_of(evaluation, kind))
 
 
-def check_choice(asked: str, held: Collection[str], path: Path) -> None:
-    """Refuse to take weights from a file that does not hold them.
+def check_choice(asked: str, held: Collection[str] | None, path: Path) -> None:
+    """Refuse to take weights from a file that does not hold them; `held` is None for a foreign file.
 
     Raises:
         InputError: refused, or there is no such choice.
     """
     if asked not in CHOICES:
         raise InputError(f"--weights {asked}: must be one of {', '.join(CHOICES)}")
-    if asked != "auto" and asked not in held:
+    if held is None:
+        if asked == "ema":
+            raise InputError(f"--weights ema is for files of resnext-train, and {path} is none; leave out --weights")
+    elif asked != "auto" and asked not in held:
         held_text = "no average of the weights, which only runs with ema.decay keep"
         if asked == "model":
             held_text = "only the average of the weights, of which it was exported"
@@ -90,7 +95,8 @@ def _evaluation(content: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the last evaluation of a checkpoint's run, if no step was taken since."""
     progress, per_epoch = content["progress"], content["plan"]["steps_per_epoch"]
     last, step = progress["last"], progress["step"]
-    ends = step % per_epoch == 0 or step == content["recipe"].get("train", {}).get("max_steps")
+    section = content["recipe"].get("train")
+    ends = step % per_epoch == 0 or (isinstance(section, Mapping) and step == section.get("max_steps"))
     if last is None or progress["epoch_is_open"] or not ends or last["epoch"] != -(-step // per_epoch):
         return None
     return dict(last)

@@ -133,7 +133,7 @@ def add_choice_of_weights(p: ArgumentParser) -> None:
         choices=CHOICES,
         default="auto",
         help="of a checkpoint that holds the network's own weights (model) and their average over the run (ema); auto: "
-        "those that were better in its evaluation, and where it has none, the average (default)",
+        "those that were better in its evaluation, and where it has none, the average, once it has begun (default)",
     )
 
 

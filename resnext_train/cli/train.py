@@ -156,6 +156,8 @@ def _loss(recipe: Recipe) -> dict[str, str]:
     """Name the loss, the smoothing of its targets and the limit of its gradient where they are not the papers'."""
     train, limit = recipe.train, recipe.optimizer.clip_norm
     texts = ["BCE" if train.loss == "bce" else "cross-entropy"]
+    if train.bce_threshold is not None:
+        texts.append(f"targets of 1 above {train.bce_threshold:g}")
     if train.label_smoothing:
         texts.append(f"label smoothing {train.label_smoothing:g}")
     if limit is not None:
@@ -169,7 +171,8 @@ def _lr_table(setup: Setup, rows: int = 8) -> str:
     rates = [schedule.lr(epoch * per_epoch) for epoch in range(setup.epoch_of(setup.total_steps - 1))]
     steps = schedule.warmup.steps
     warmed_up = -(-steps // per_epoch)
-    warmup = f"warm-up to {schedule.peak:.4g} in {steps} steps" if steps else ""
+    start = "" if schedule.warmup.start is None else f"from {schedule.lr(0):.4g} "
+    warmup = f"warm-up {start}to {schedule.peak:.4g} in {steps} steps" if steps else ""
     changes = [e for e in range(warmed_up, len(rates)) if e == warmed_up or rates[e] != rates[e - 1]]
     if not changes:
         return warmup
@@ -189,7 +192,7 @@ def _average(setup: Setup) -> str:
     warmup = duration_in_steps(section.warmup, setup.steps_per_epoch)
     copied = f", a copy of them for {_count(warmup, 'step')}" if warmup else ""
     often = "step" if section.every == 1 else f"{section.every} steps"
-    return f"of the weights, every {often}, decay {section.decay:g}{copied}"
+    return f"of the weights, every {often}, decay {section.decay}{copied}"
 
 
 def _suggest_procs(setup: Setup) -> None:
@@ -219,6 +222,12 @@ def _report(summary: dict[str, object], folder: RunDir) -> None:
     for name, result in (("final", summary["last"]), ("best", summary["best"])):
         if not isinstance(result, dict):
             continue  # no best.pt: a finished run was resumed after it was deleted
+        if ema := result.get("ema"):
+            print(
+                f"{name:6s}accuracy {result['top1']:.2f} %, ema {ema['top1']:.2f} %; "
+                f"top-5 {result['top5']:.2f} %, ema {ema['top5']:.2f} %; epoch {result['epoch']}"
+            )
+            continue
         epoch = f"epoch {result['epoch']}" + (", ema" if result.get("weights") == "ema" else "")
         print(
             f"{name:6s}accuracy {result['top1']:.2f} %, top-5 accuracy {result['top5']:.2f} % "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -67,6 +68,27 @@ class Targets:
         return self.labels if self.others is None or self.weight >= 0.5 else self.others
 
 
+def binary_cross_entropy_of_present(logits: Tensor, targets: Targets, smoothing: float, threshold: float) -> Tensor:
+    """Return the binary cross-entropy of logits (n, classes), mean over the classes, summed over images: a scalar.
+
+    A class is present, that is its target is 1, where its part in the mix is over `threshold`, with `smoothing` taken
+    off before (timm.loss.BinaryCrossEntropy with target_threshold).
+    """
+    wide = logits if logits.dtype.itemsize >= 4 else logits.float()
+    classes = wide.shape[1]
+    least = smoothing / classes
+    loss = -F.logsigmoid(-wide).sum()
+    if 1 - smoothing + least <= threshold:
+        return loss / classes
+    if targets.others is None:
+        return (loss + F.nll_loss(wide, targets.labels, reduction="sum")) / classes
+    parts = [part * (1 - smoothing) + least > threshold for part in (targets.weight, 1 - targets.weight)]
+    first, second = (wide.gather(1, y.unsqueeze(1)).squeeze(1) for y in (targets.labels, targets.others))
+    # Two labels of one class are one target, and all of the mix.
+    present = torch.where(targets.labels == targets.others, first, parts[0] * first + parts[1] * second)
+    return (loss - present.sum()) / classes
+
+
 @dataclass(frozen=True)
 class TrainingLoss:
     """Loss summed over a micro-batch, plus `auxiliary_weight` times that of each auxiliary classifier."""
@@ -74,6 +96,8 @@ class TrainingLoss:
     smoothing: float = 0.0
     auxiliary_weight: float = 0.0
     kind: Literal["cross_entropy", "bce"] = "cross_entropy"
+    threshold: float | None = None
+    """Of BCE: targets above it count as 1, all others as 0; None: as they are."""
 
     def __call__(self, outputs: Outputs, targets: Targets) -> Tensor:
         loss = self._of_logits(main_logits(outputs), targets)
@@ -82,6 +106,8 @@ class TrainingLoss:
         return loss
 
     def _of_logits(self, logits: Tensor, targets: Targets) -> Tensor:
+        if self.kind == "bce" and self.threshold is not None:
+            return binary_cross_entropy_of_present(logits, targets, self.smoothing, self.threshold)
         of_labels = _LOSSES[self.kind]
         loss = of_labels(logits, targets.labels, self.smoothing)
         if targets.others is None:

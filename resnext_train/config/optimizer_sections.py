@@ -137,7 +137,10 @@ class CosineSchedule(_Schedule):
 
 
 class PlateauSchedule(_Schedule):
-    """The learning rate is multiplied by `factor` when the validation top-1 error stops falling (ResNet paper)."""
+    """The learning rate is multiplied by `factor` when the validation top-1 error stops falling (ResNet paper).
+
+    It is the network's own error, also where `ema` keeps an average.
+    """
 
     name: Literal["plateau"]
     """Kind of schedule."""

@@ -41,6 +41,9 @@ class TrainSection(Section):
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     """Loss. cross_entropy: softmax over the classes. bce: binary cross-entropy of each class by itself, averaged over
     the classes (arXiv 2110.00476). Evaluation reports cross-entropy in either case."""
+    bce_threshold: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of loss=bce: a class is a target of 1 where its part in a mixed image is above this, and of 0 elsewhere, so that
+    both classes may be 1 (timm's --bce-target-thresh). null: the target is the part."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Fraction of the target spread evenly over all classes; not used in evaluation."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -78,6 +81,12 @@ class TrainSection(Section):
             )
         if self.micro_batch < 2:
             raise ValueError("train.micro_batch must be at least 2: BatchNorm needs two images")
+        return self
+
+    @model_validator(mode="after")
+    def _threshold_is_of_bce(self) -> TrainSection:
+        if self.bce_threshold is not None and self.loss != "bce":
+            raise ValueError("train.bce_threshold needs train.loss=bce; set it to null, or choose that loss")
         return self
 
     @model_validator(mode="after")

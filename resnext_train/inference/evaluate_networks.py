@@ -25,6 +25,7 @@ from resnext_train.data.loader_workers import worker_deaths_explained
 from resnext_train.data.sources.class_subset import read_class_names
 from resnext_train.data.sources.image_source import ImageSource
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.same_recipe import check_same_recipe
 from resnext_train.errors import InputError
 from resnext_train.evaluation.build_scoring import build_scoring
 from resnext_train.evaluation.evaluate import evaluate
@@ -62,10 +63,13 @@ def evaluate_networks(request: EvaluationRequest, context: DistContext) -> Evalu
         InputError: a file, a recipe or the images cannot be used, or networks do not go together.
     """
     names = " ".join(map(str, request.checkpoints))
-    context.check_agreement("was given", f"--ckpt {names}", "all processes of an evaluation need the same command")
+    given = f"--ckpt {names} --weights {request.weights}"
+    context.check_agreement("was given", given, "all processes of an evaluation need the same command")
     stored = context.run_on_all_ranks(
         lambda: [read_network(p, request.recipe, request.overrides, request.weights) for p in request.checkpoints]
     )
+    for one in stored:
+        check_same_recipe(one.recipe.to_dict(), context)
     recipe = stored[0].recipe
     if request.recipe is None:
         _check_same_views(stored)

@@ -21,7 +21,7 @@ from resnext_train.evaluation.member import Member
 from resnext_train.inference.class_names import ClassNames
 from resnext_train.inference.prediction import Prediction
 from resnext_train.inference.stored_network import StoredNetwork
-from resnext_train.models.weight_conversion import CIFAR_PORT
+from resnext_train.models.weight_conversion import CIFAR_PORT, untaken_text
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,10 @@ def built_network(stored: StoredNetwork, device: torch.device, classes: int | No
 
 def doubt_about(stored: StoredNetwork, origin: str) -> str:
     """Return what may be wrong with foreign weights, or ""."""
-    if stored.is_ours or f": {CIFAR_PORT}" not in origin.removeprefix(str(stored.path)):
-        return ""
-    return normalisation_warning(stored.path, stored.recipe.data)
+    doubts = [untaken_text(stored.path, stored.untaken)] if stored.untaken else []
+    if not stored.is_ours and f": {CIFAR_PORT}" in origin.removeprefix(str(stored.path)):
+        doubts.append(normalisation_warning(stored.path, stored.recipe.data))
+    return "; ".join(doubts)
 
 
 def build_predictor(model: nn.Module, recipe: Recipe, names: ClassNames, device: torch.device) -> Predictor:

@@ -19,7 +19,7 @@ from resnext_train.inference.weights_metadata import portable_recipe, read_metad
 from resnext_train.models.architecture import check_model
 from resnext_train.models.build_model import build_model
 from resnext_train.models.complexity import measure
-from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights
+from resnext_train.models.weight_conversion import classes_in, find_state_dict, load_weights, untaken_average
 from resnext_train.regular_file import user_path
 
 
@@ -40,6 +40,8 @@ class StoredNetwork:
     """Class names in plain words by output; None: the file has none."""
     kind: Kind | None = None
     """Which weights these are; None: there was no choice."""
+    untaken: str | None = None
+    """Under which key a foreign file holds an average of the weights beside them; None: it holds none."""
 
     def build(self, num_classes: int) -> tuple[nn.Module, str]:
         """Return the network on the CPU, with its weights, and whose names these have.
@@ -117,7 +119,7 @@ def read_network(
         return StoredNetwork(path, chosen.weights, used, classes, True, chosen.result, kind=chosen.kind)
     found = find_state_dict(content, str(path))
     metadata = read_metadata(path, found)
-    check_choice(weights, [metadata.weights or "model" if metadata else "model"], path)
+    check_choice(weights, [metadata.weights or "model"] if metadata else None, path)
     if metadata is not None:
         # Also when it is read: a file from elsewhere must not name files of this machine.
         own = portable_recipe(recipe_from_dict(metadata.recipe, f"recipe in {path}")).to_dict()
@@ -127,7 +129,7 @@ def read_network(
         return StoredNetwork(path, found, used, named, named is not None, result, titles, metadata.weights)
     if recipe is None:
         raise InputError(f"{path} was not written by resnext-train: give the recipe of its weights with --config")
-    return StoredNetwork(path, found, recipe, None, is_ours=False)
+    return StoredNetwork(path, found, recipe, None, is_ours=False, untaken=untaken_average(content))
 
 
 def _used_recipe(stored: Mapping[str, Any], path: Path, recipe: Recipe | None, overrides: Sequence[str]) -> Recipe:

@@ -28,6 +28,8 @@ from resnext_train.models.resnet import ResNet
 from resnext_train.models.third_party_models import AUXILIARY_MODULES, timm_models_like
 
 _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net")
+_AVERAGES = ("state_dict_ema", "model_ema")
+"""Keys of averages of the weights: timm's, torchvision's reference."""
 _PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -63,6 +65,16 @@ def _unwrapped(content: Any) -> dict[str, Tensor] | None:
         seen.add(id(part))
         rest += [part[key] for key in reversed(_WRAPPERS) if key in part]
     return None
+
+
+def untaken_average(content: Any) -> str | None:
+    """Return under which key a loaded file holds an average of the weights, which `find_state_dict` does not take."""
+    return next((key for key in _AVERAGES if isinstance(content, dict) and key in content), None)
+
+
+def untaken_text(path: PurePath, key: str) -> str:
+    """Say that an average under `key` is not taken."""
+    return f"{path} also holds an average of the weights, {key}, which is not taken; save it as a file of its own"
 
 
 def _bare(name: str) -> str:

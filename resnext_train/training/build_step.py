@@ -17,7 +17,13 @@ from resnext_train.data.build_loaders import (
 from resnext_train.errors import printable
 from resnext_train.models.build_model import auxiliary_weight, build_model
 from resnext_train.models.resnet import ResNet
-from resnext_train.models.weight_conversion import CIFAR_PORT, find_state_dict, load_weights
+from resnext_train.models.weight_conversion import (
+    CIFAR_PORT,
+    find_state_dict,
+    load_weights,
+    untaken_average,
+    untaken_text,
+)
 from resnext_train.regular_file import user_path
 from resnext_train.run_dir.console import print_warning
 from resnext_train.training.compiled_network import NetworkOptions
@@ -42,7 +48,7 @@ def build_train_step(setup: Setup, fine_tune: bool) -> TrainStep:
         assert isinstance(model, ResNet)  # others are refused by check_network
         model.checkpoint_blocks = True
     model.to(context.device, memory_format=memory_format(recipe))  # type: ignore[call-overload]
-    loss = TrainingLoss(train.label_smoothing, auxiliary_weight(recipe.model), train.loss)
+    loss = TrainingLoss(train.label_smoothing, auxiliary_weight(recipe.model), train.loss, train.bce_threshold)
     section = recipe.optimizer
     optimizer = FiniteOptimizer(model, build_optimizer(section, model), setup.precision.scaler(), section.clip_norm)
     options = NetworkOptions(train.compile, train.bucket_mb, train.comm)
@@ -70,3 +76,5 @@ def _load_weights(model: nn.Module, setup: Setup, path: Path) -> None:
         print(printable(f"weights: {loaded}"), flush=True)
         if f": {CIFAR_PORT}" in loaded.removeprefix(str(path)):
             print_warning(f"warning: {normalisation_warning(path, setup.recipe.data)}")
+        if untaken := None if checkpoint_file.is_ours(content) else untaken_average(content):
+            print_warning(f"warning: {untaken_text(path, untaken)}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from resnext_train.config import EmaSection, duration_in_steps
-from resnext_train.training.flat_tensors import flattened, views_like
+from resnext_train.training.flat_tensors import in_order_of_memory, views_like
 
 
 class WeightAverage:
@@ -74,12 +74,12 @@ class _Group:
     """The average of all tensors of one type in one tensor: an update launches as little for many as for one."""
 
     def __init__(self, named: dict[str, Tensor]) -> None:
-        self._sources = list(named.values())
-        self.average = flattened(self._sources)
-        self.views = dict(zip(named, views_like(self._sources, self.average), strict=True))
+        self._sources = [in_order_of_memory(tensor) for tensor in named.values()]
+        self.average = torch.cat(self._sources)
+        self.views = dict(zip(named, views_like(list(named.values()), self.average), strict=True))
 
     def update(self, weight: Tensor, all_finite: Tensor) -> None:
-        moved = flattened(self._sources)
+        moved = torch.cat(self._sources)
         if moved.is_floating_point():
             torch.lerp(self.average, moved, weight.to(moved.dtype), out=moved)
         # Not by a weight of 0, with which -0.0 may become 0.0, and any number NaN.

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnext_train.config import Recipe
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.errors import FaultError
 from resnext_train.run_dir.run_logger import RunLogger
+from resnext_train.training.flat_tensors import in_order_of_memory
 from resnext_train.training.lr_schedule import Schedule
 from resnext_train.training.setup import Setup
 from resnext_train.training.train_metrics import Skipped
@@ -33,7 +35,7 @@ def log_skipped(train_step: TrainStep, schedule: Schedule, setup: Setup, log: Ru
     for skipped in faults:
         lr = schedule.lr(skipped.step)
         log.write("skipped", **skipped_event(skipped, setup, lr))
-        check_skipped(skipped, setup.recipe.train.max_skipped, lr, step)
+        check_skipped(skipped, setup.recipe, lr, step)
 
 
 def skipped_event(skipped: Skipped, setup: Setup, lr: float) -> dict[str, Any]:
@@ -50,18 +52,19 @@ def skipped_event(skipped: Skipped, setup: Setup, lr: float) -> dict[str, Any]:
     return {"step": skipped.step + 1, "lr": lr, "groups": skipped.micro_batches, "images": images, "text": text}
 
 
-def check_skipped(skipped: Skipped, limit: int, lr: float, step: int) -> None:
-    """End a run, after `step` steps, where more than `limit` steps in a row were skipped.
+def check_skipped(skipped: Skipped, recipe: Recipe, lr: float, step: int) -> None:
+    """End a run, after `step` steps, where more than `train.max_skipped` steps in a row were skipped.
 
     Raises:
         FaultError: they were.
     """
-    if skipped.in_a_row > limit:
+    if skipped.in_a_row > recipe.train.max_skipped:
+        key = "lr" if recipe.optimizer.lr_per_256 is None else "lr_per_256"
         first, last = skipped.step + 2 - skipped.in_a_row, skipped.step + 1
         raise FaultError(
             f"stopped after step {step}: steps {first} to {last} were not finite (learning rate {lr:g}; log.jsonl has "
             "their images), and the weights before may be spoilt as well; start a new run with another --out and a "
-            "lower optimizer.lr, or continue from an older checkpoint by --resume PATH"
+            f"lower optimizer.{key}, or continue from an older checkpoint by --resume PATH"
         )
 
 
@@ -99,13 +102,6 @@ def weights_sum(weights: Iterable[Tensor]) -> int:
     bits: dict[torch.dtype, list[Tensor]] = defaultdict(list)
     for tensor in weights:
         kind = kinds[tensor.element_size()]
-        bits[kind].append(_as_stored(tensor).view(kind))
+        bits[kind].append(in_order_of_memory(tensor).view(kind))
     # One sum of all, and not one of each: a GPU takes longer to begin one than to take it.
     return int(torch.stack([torch.cat(tensors).sum(dtype=torch.int64) for tensors in bits.values()]).sum())
-
-
-def _as_stored(tensor: Tensor) -> Tensor:
-    """Return all numbers of a tensor in the order of its memory, without a copy where it has no gaps."""
-    if tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor.as_strided((tensor.numel(),), (1,))
-    return tensor.reshape(-1)

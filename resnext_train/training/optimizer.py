@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.optim import SGD, AdamW, Optimizer, RMSprop
 from resnext_train.compute.step_parts import part
 from resnext_train.config import AdamwSection, OptimizerSection, RmspropSection, SgdSection
 from resnext_train.errors import InputError
+from resnext_train.training.flat_tensors import flattened, views_like
 from resnext_train.training.lamb import Lamb
 
 
@@ -139,13 +141,13 @@ class FiniteOptimizer:
             optimizer.step()
             del optimizer.found_inf  # type: ignore[attr-defined]
             return
-        tensors = [p for p in self._parameters if p.grad is not None]
-        tensors += [t for state in optimizer.state.values() for t in state.values()]
-        before = [t.detach().clone() for t in tensors]
+        of_type: dict[torch.dtype, list[Tensor]] = defaultdict(list)
+        for tensor in (*self._parameters, *(t for state in optimizer.state.values() for t in state.values())):
+            of_type[tensor.dtype].append(tensor.detach())
+        before = [flattened(tensors) for tensors in of_type.values()]
         optimizer.step()
-        with torch.no_grad():
-            for tensor, old in zip(tensors, before, strict=True):
-                torch.where(all_finite, tensor, old, out=tensor)
+        for tensors, old in zip(of_type.values(), before, strict=True):
+            torch._foreach_copy_(tensors, views_like(tensors, torch.where(all_finite, flattened(tensors), old)))
 
     def state_dict(self) -> dict[str, Any]:
         return self.optimizer.state_dict()

@@ -8,11 +8,12 @@ from typing import Any
 
 from resnext_train.compute.backend import deterministic_algorithms
 from resnext_train.distributed.dist_context import connect
+from resnext_train.distributed.same_recipe import SAME_COMMAND
 from resnext_train.distributed.stop_signals import StopSignals
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.run_dir.step_profiler import StepProfiler
 from resnext_train.training.saved_run import load_saved_run
-from resnext_train.training.setup import SAME_COMMAND, Setup, set_up
+from resnext_train.training.setup import Setup, set_up
 from resnext_train.training.train_request import TrainRequest
 from resnext_train.training.trainer import Trainer
 

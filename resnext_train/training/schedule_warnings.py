@@ -10,6 +10,7 @@ from resnext_train.config import (
     StepSchedule,
     duration_in_steps,
 )
+from resnext_train.training.lr_schedule import Warmup
 
 
 def schedule_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) -> list[str]:
@@ -19,10 +20,11 @@ def schedule_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) ->
     found = []
     warmup = duration_in_steps(section.warmup, steps_per_epoch)
     if total_steps <= warmup:
+        is_reached = Warmup(warmup, section.warmup_from).factor(total_steps - 1) == 1
         peak = recipe.optimizer.peak_lr(recipe.train.batch_size)
         found.append(
             f"{ends}, within the warm-up of {warmup} steps (schedule.warmup={section.warmup}); the learning rate "
-            f"{'only comes up to' if total_steps == warmup else 'does not reach'} {peak:g}"
+            f"{'only comes up to' if is_reached else 'does not reach'} {peak:g}"
         )
     if isinstance(section, StepSchedule):
         steps = {m: duration_in_steps(m, steps_per_epoch) for m in section.milestones}

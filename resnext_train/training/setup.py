@@ -19,6 +19,7 @@ from resnext_train.data.loader_workers import worker_count, worker_text
 from resnext_train.data.sampler import StepPlan
 from resnext_train.data.slow_loader import Workers
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.same_recipe import check_same_recipe
 from resnext_train.errors import InputError
 from resnext_train.training.lr_schedule import Schedule, build_schedule
 from resnext_train.training.recipe_warnings import recipe_warnings
@@ -130,7 +131,7 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
         InputError: missing or unfit data, a class count that disagrees with it, too little data for a step, a
             schedule in the wrong order, or ranks with different recipes or precisions.
     """
-    check_same_recipe(recipe, context)
+    check_same_recipe(recipe.to_dict(), context)
     splits = context.local_rank0_first(lambda: build_splits(recipe.data))
     requested = recipe.model.num_classes
     if requested not in ("auto", len(splits.classes)):
@@ -146,31 +147,6 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
     setup = Setup(recipe, context, splits, evaluation, also, plan, precision)
     setup.schedule()  # refuses points in the wrong order
     return setup
-
-
-_OF_A_HOST = {"data.root", "data.workers"}
-"""Keys that may differ between hosts."""
-
-SAME_COMMAND = "all processes of a run need the same command, and so do tasks of one srun, which are one run"
-"""What to do about commands that differ."""
-
-
-def check_same_recipe(recipe: Recipe, context: DistContext) -> None:
-    """Check that all ranks were given the same recipe, but for what may differ between hosts.
-
-    Raises:
-        InputError: they were not; names the first key that differs, and the ranks.
-    """
-    own = {
-        f"{section}.{key}": repr(value)
-        for section, content in recipe.to_dict().items()
-        for key, value in content.items()
-        if f"{section}.{key}" not in _OF_A_HOST
-    }
-    of_all = context.gather(own)
-    for name in dict.fromkeys(name for of_rank in of_all for name in of_rank):
-        if len({of_rank.get(name) for of_rank in of_all}) > 1:
-            context.check_agreement("was given", f"{name}={own.get(name)}", SAME_COMMAND)
 
 
 def build_plan(recipe: Recipe, splits: Splits) -> StepPlan:

@@ -60,7 +60,7 @@ class ForwardPass:
         self._transforms, self._precision, self._loss = transforms, precision, loss
         self._dtype = precision.compute_dtype(next(model.parameters()).dtype)
 
-    def __call__(self, micro_batch: ImageBatch, step: int = 0, number: int = 0) -> tuple[Tensor, Tensor]:
+    def __call__(self, micro_batch: ImageBatch, step: int, number: int) -> tuple[Tensor, Tensor]:
         """Return the loss, summed over the n images of micro-batch `number`, and whether each prediction is right (n,).
 
         Of an image that is mixed of two, the one with the larger part counts.
@@ -188,7 +188,7 @@ class TrainStep:
         black = torch.zeros(images, 3, crop, crop, dtype=torch.uint8, device=device)
         labels = torch.zeros(images, dtype=torch.int64, device=device)
         self.statistics.begin()
-        loss, _ = self._forward(ImageBatch(black.to(memory_format=torch.channels_last), labels, None))
+        loss, _ = self._forward(ImageBatch(black.to(memory_format=torch.channels_last), labels, None), 0, 0)
         self.optimizer.backward(loss)
         self.optimizer.hold(None)
         self.statistics.restore()

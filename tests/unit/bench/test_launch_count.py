@@ -11,26 +11,41 @@ import torch
 from helpers.ranks import run_ranks, single
 from helpers.steps import NETWORK, train_step
 from resnext_train.bench.launch_count import NETWORK as OF_THE_NETWORK
-from resnext_train.bench.launch_count import LaunchCount, backward_budget, budget, count_launches
-from resnext_train.config import LambSection, ModelSection, SgdSection
+from resnext_train.bench.launch_count import OPTIONS, LaunchCount, backward_budget, budget, count_launches
+from resnext_train.compute.loss import TrainingLoss
+from resnext_train.config import LambSection, SgdSection
 from resnext_train.data.image_batch import ImageBatch
 from resnext_train.data.sampler import shard_for_rank
 from resnext_train.data.transforms.color_transform import MAP_ROWS, mapped_as_on_gpus
+from resnext_train.data.transforms.erase import RandomErasing
+from resnext_train.data.transforms.mix import Mixing
 from resnext_train.distributed.dist_context import DistContext
 from resnext_train.models.build_model import build_model
+from resnext_train.training.ema import WeightAverage
 from resnext_train.training.health import weights_sum
 from resnext_train.training.optimizer import build_optimizer
 
+WAITS = {"aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::is_nonzero"}
 VIEWS = {f"aten::{name}" for name in ("view", "as_strided", "detach", "view.dtype", "unsqueeze", "slice.Tensor")}
 
 
-def count_step(context: DistContext, micro_batches: int) -> dict[str, Any]:
-    """The calls of a second step: by part and name, those beyond the network, and those of backward."""
+def count_step(context: DistContext, micro_batches: int, everything: bool = False) -> dict[str, Any]:
+    """The calls of a second step: by part and name, those beyond the network, and those of backward.
+
+    With `everything` also those of what later recipes do.
+    """
     model = build_model(NETWORK, 4, seed=1).to(memory_format=torch.channels_last)
-    step = train_step(model, build_optimizer(SgdSection(), model), context, micro_batches=micro_batches)
+    section: SgdSection | LambSection = LambSection(name="lamb") if everything else SgdSection()
+    erasing = RandomErasing(1.0, "pixel", count=2) if everything else RandomErasing()
+    options: dict[str, Any] = {"micro_batches": micro_batches, "erasing": erasing}
+    if everything:
+        options |= {"mixing": Mixing(0.2, 0.0, 0.5), "average": WeightAverage(model, 0.9), "clip_norm": 1.0}
+        options |= {"loss": TrainingLoss(0.1, kind="bce")}
+    step = train_step(model, build_optimizer(section, model), context, **options)
     shard = shard_for_rank(micro_batches, context.world_size, context.rank)
     pixels, labels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
-    batches = [ImageBatch(pixels, labels, torch.ones(2, MAP_ROWS, 3)) for _ in shard]
+    boxes = erasing.draw_boxes(0, 0, labels.numpy(), None, 32)
+    batches = [ImageBatch(pixels, labels, torch.ones(2, MAP_ROWS, 3), erase_boxes=boxes) for _ in shard]
 
     def take(number: int) -> LaunchCount:
         return count_launches(lambda: step(iter(batches), number, 2 * micro_batches, lr=0.1))
@@ -55,6 +70,16 @@ def test_a_step_makes_few_calls_beside_the_networks(micro_batches: int) -> None:
     assert "aten::add_.Tensor" not in calls["forward"], "a counter of batches that is overwritten"
 
 
+@pytest.mark.parametrize("micro_batches", [1, 8])
+def test_options_add_few_calls_and_none_that_waits(micro_batches: int) -> None:
+    counted = single(count_step, micro_batches, True)
+    assert counted["beyond"] <= budget(micro_batches, OPTIONS) == 78 + 60 * micro_batches - 30
+    optimizer = counted["parts"]["optimizer"]
+    assert sum(number for name, number in optimizer.items() if name not in VIEWS) <= 100, "whatever the parameters"
+    waits = [f"{part}: {name}" for part, calls in counted["parts"].items() for name in calls if name in WAITS]
+    assert not waits, "a GPU's host would wait for it"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_several_ranks_add_one_call_for_each_parameter_and_one_where_they_add_up(
@@ -72,17 +97,3 @@ def test_the_weights_are_summed_at_once() -> None:
     model = build_model(NETWORK, 4).to(memory_format=torch.channels_last)
     (calls,) = count_launches(lambda: weights_sum(model.state_dict().values())).calls.values()
     assert sum(number for name, number in calls.items() if name not in VIEWS) <= 8
-
-
-def test_lamb_takes_as_many_calls_whatever_the_number_of_parameters() -> None:
-    """Two groups: kernels and vectors."""
-    numbers = []
-    for arch in ("resnext14_2x4d", "resnext26_2x4d"):
-        model = build_model(ModelSection(arch=arch), 4)
-        optimizer = build_optimizer(LambSection(name="lamb", decay_1d=False), model)
-        for p in model.parameters():
-            p.grad = torch.ones_like(p)
-        (calls,) = count_launches(optimizer.step).calls.values()
-        assert "aten::_local_scalar_dense" not in calls, "a GPU's host would wait for it"
-        numbers.append(sum(number for name, number in calls.items() if name not in VIEWS))
-    assert numbers[0] == numbers[1] <= 80

@@ -52,6 +52,11 @@ ODD: dict[str, Callable[[Content], None]] = {
     # One number for all elements: an optimizer that writes to them writes beyond it.
     "momentum without memory": put("optimizer/state/0", {"momentum_buffer": torch.zeros(1).expand(16, 3, 7, 7)}),
     "complex weights": put("model/fc.weight", torch.zeros(4, 128, dtype=torch.complex64)),
+    "a step of an optimizer below 0": put("optimizer/state/0", {"step": torch.tensor(-1.0)}),
+    "a step of an optimizer that is no number": put("optimizer/state/0", {"step": torch.tensor(torch.nan)}),
+    "an average of fewer updates than none": lambda content: content.update(
+        ema={"updates": torch.tensor(-1), "weights": content["model"]}
+    ),
     "open within an epoch": lambda content: content["progress"].update(step=5, epoch_is_open=True),
     "too few groups": put("optimizer/param_groups/1", MISSING),
     "a number of text for a parameter": put("optimizer/param_groups/0/params", ["0"]),

@@ -119,7 +119,13 @@ SOURCES: dict[str, Values] = {
     | {"eval.resize": None, "eval.crop_ratio": 0.875, "eval.interpolation": "bicubic"},
     # Table 2 of the paper; timm's Lamb: betas, eps, max_grad_norm 1.0
     "rsb": {"optimizer.name": "lamb", "optimizer.beta1": 0.9, "optimizer.beta2": 0.999, "optimizer.epsilon": 1e-6}
-    | {"optimizer.clip_norm": 1, "model.zero_gamma": True, "train.loss": "bce", "augment.interpolation": "bicubic"}
+    | {
+        "optimizer.clip_norm": 1,
+        "model.zero_gamma": True,
+        "train.loss": "bce",
+        "train.bce_threshold": 0.2,
+        "augment.interpolation": "bicubic",
+    }
     | {"schedule.warmup": 5, "schedule.final": 1e-6, "mix.cutmix": 1, "mix.switch": 0.5}
     | RANDAUGMENT
     | {"eval.resize": None, "eval.crop_ratio": 0.95, "eval.interpolation": "bicubic"},

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,10 @@ import torch.distributed as dist
 
 from helpers.ranks import as_by_srun, refusals
 from resnext_train.compute.precision import Precision
-from resnext_train.config import Recipe
 from resnext_train.distributed import dist_context
 from resnext_train.distributed.agreement import RankFacts, disagreement, exchange_facts
 from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.same_recipe import check_same_recipe
 from resnext_train.errors import InputError
 from resnext_train.training import setup
 
@@ -80,15 +81,11 @@ def pretend_old_gpu() -> None:
 
 
 def pretend_sweep() -> None:
-    def other_recipe(recipe: Recipe, context: DistContext) -> None:
-        root = f"/data/{context.rank}"
-        data = recipe.data.model_copy(update={"root": root, "workers": context.rank})
+    def other_recipe(sections: dict[str, dict[str, Any]], context: DistContext) -> None:
+        data = {**sections["data"], "root": f"/data/{context.rank}", "workers": context.rank}
         seed = 7 if context.rank == 2 else 0
-        check(
-            recipe.model_copy(update={"data": data, "train": recipe.train.model_copy(update={"seed": seed})}), context
-        )
+        check_same_recipe({**sections, "data": data, "train": {**sections["train"], "seed": seed}}, context)
 
-    check = setup.check_same_recipe
     pytest.MonkeyPatch().setattr(setup, "check_same_recipe", other_recipe)
 
 

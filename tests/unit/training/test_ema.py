@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,15 @@ from helpers.images import save_image
 from helpers.runs import RUN, equal_runs, events
 from helpers.shared import made_once
 from resnext_train.checkpoint import checkpoint_file
-from resnext_train.checkpoint.stored_weights import best_of, result_of
+from resnext_train.checkpoint.stored_weights import best_of, result_of, stored_weights
+from resnext_train.config import load_recipe
+from resnext_train.distributed.dist_context import DistContext
+from resnext_train.distributed.rank import Rank
+from resnext_train.errors import InputError
+from resnext_train.inference.evaluate_networks import evaluate_networks
+from resnext_train.inference.evaluation_request import EvaluationRequest
+from resnext_train.inference.predictor import doubt_about
+from resnext_train.inference.stored_network import read_network
 from resnext_train.training.ema import WeightAverage
 
 AVERAGED = [*RUN, "optimizer.lr=0.02", "train.seed=2", "ema.decay=0.6", "log.tensorboard=true", "checkpoint.keep=2"]
@@ -98,6 +107,39 @@ def test_the_best_is_the_better_of_both_and_the_networks_own_of_equal_ones() -> 
     assert best_of(alone) == alone
 
 
+@pytest.mark.parametrize("train", [None, {"max_steps": 4}], ids=str)
+def test_an_average_that_has_not_moved_is_not_taken_unasked(train: Any) -> None:
+    """Stopped at step 3, with ema.every=32: what would be taken are the random weights that it began as."""
+    content = {
+        "model": {"w": 1},
+        "ema": {"updates": torch.tensor(0), "weights": {"w": 2}},
+        "progress": {"step": 3, "last": None, "epoch_is_open": False},
+        "plan": {"steps_per_epoch": 7},
+        "recipe": {"train": train},
+    }
+    assert stored_weights(content, "auto", Path("a.pt")).kind == "model"
+    assert stored_weights(content, "ema", Path("a.pt")).weights == {"w": 2}
+    content["ema"]["updates"] += 1  # type: ignore[index]
+    assert stored_weights(content, "auto", Path("a.pt")).kind == "ema"
+
+
+@pytest.mark.parametrize(("given", "others"), [("--weights ema", "--weights auto"), ("36", "40")])
+def test_processes_with_other_weights_or_views_are_refused(
+    given: str, others: str, averaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second process, which was given something else, would score its part of the images by another network."""
+    context = DistContext(Rank(), torch.device("cpu"))
+
+    def gather(value: Any) -> list[Any]:
+        text = repr(value)
+        return [value, ast.literal_eval(text.replace(given, others))]
+
+    monkeypatch.setattr(context, "gather", gather)
+    request = EvaluationRequest((averaged / "checkpoints" / "last.pt",), weights="ema", overrides=("eval.resize=36",))
+    with pytest.raises(InputError, match=rf"process 1 of 2 .* was given .*{others}, the other .*{given}"):
+        evaluate_networks(request, context)
+
+
 @pytest.fixture(scope="module")
 def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs that keeps an average."""
@@ -141,9 +183,13 @@ def test_a_run_resumes_its_average_to_the_bit(
     first = averaged / "checkpoints" / "epoch_0001.pt"
     assert train([*AVERAGED, "--resume", str(first), "--out", str(tmp_path / "run")]) == 0
     assert equal_runs(tmp_path / "run", averaged)
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 2/2: ema "))
-    assert f"accuracy {events(averaged, 'epoch')[-1]['ema']['top1']:.2f} %" in line
-    assert len(line) <= 80
+    last = json.loads((averaged / "summary.json").read_text())["last"]
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if line.startswith("epoch 2/2: ema "))
+    (final,) = (line for line in lines if line.startswith("final "))
+    assert f"accuracy {last['ema']['top1']:.2f} %" in line
+    assert f" {last['top1']:.2f} %, ema {last['ema']['top1']:.2f} %; top-5 " in final
+    assert max(len(line), len(final)) <= 80
 
 
 def test_an_average_that_is_turned_on_later_begins_as_the_weights(whole: Path, tmp_path: Path) -> None:
@@ -189,6 +235,13 @@ def test_weights_that_a_file_does_not_hold_are_refused(
     averaged: Path, whole: Path, tmp_path: Path, refuses: Refuses
 ) -> None:
     assert "best.pt holds no average" in refuses(evaluate, "--ckpt", str(whole), "--weights", "ema")
+    foreign = checkpoint_file.load(whole / "checkpoints" / "last.pt")["model"]
+    torch.save({"state_dict": foreign, "state_dict_ema": foreign}, tmp_path / "timm.pth")
+    assert "is for files of resnext-train" in refuses(
+        evaluate, "--ckpt", str(tmp_path / "timm.pth"), "--weights", "ema"
+    )
+    network = read_network(tmp_path / "timm.pth", load_recipe("smoke.yaml"))
+    assert "state_dict_ema, which is not taken" in doubt_about(network, "")
     out = tmp_path / "e.safetensors"
     assert export(["--ckpt", str(averaged), "--weights", "ema", "--out", str(out)]) == 0
     assert "only the average" in refuses(evaluate, "--ckpt", str(out), "--weights", "model")

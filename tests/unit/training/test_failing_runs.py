@@ -204,13 +204,16 @@ def test_a_folder_that_is_gone_is_no_full_disk(
 
 def test_a_run_that_is_not_finite_skips_tells_and_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    options = ["optimizer.lr=1e30", "train.max_skipped=2", "train.epochs=4", "log.every=1"]
+    options = ["optimizer.lr=null", "optimizer.lr_per_256=1e30", "train.max_skipped=2", "train.epochs=4", "log.every=1"]
     assert train([*RUN, "--out", str(out), *options]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     skipped = events(out, "skipped")
     assert [e["step"] - skipped[0]["step"] for e in skipped] == [0, 1, 2]
-    assert all(len(e["images"]) == 16 and e["lr"] > 1e29 for e in skipped)
+    assert all(len(e["images"]) == 16 and e["lr"] > 1e28 for e in skipped)
     assert state_of(out)["status"] == "failed"
     first, last = skipped[0]["step"], skipped[-1]["step"]
-    assert all(fact in error for fact in (f" step {last}: ", f" {first} to {last} ", "optimizer.lr", "--resume")), error
+    assert all(
+        fact in error
+        for fact in (f" step {last}: ", f" {first} to {last} ", "lower optimizer.lr_per_256, or", "--resume")
+    ), error
     assert error.partition("error: ")[2] == events(out, "failed")[0]["text"]

@@ -13,9 +13,11 @@ from resnext_train.config import (
     PlateauSchedule,
     SgdSection,
     StepSchedule,
+    load_recipe,
 )
 from resnext_train.errors import InputError
 from resnext_train.training.lr_schedule import Schedule, build_schedule
+from resnext_train.training.schedule_warnings import schedule_warnings
 
 PEAK = 0.1
 
@@ -95,6 +97,18 @@ def test_warmup_from_a_factor_is_torchs() -> None:
         assert schedule.lr(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
         optimizer.step()
         theirs.step()
+
+
+@pytest.mark.parametrize(
+    ("start", "steps", "told"),
+    [("null", 7, "only comes up to 0.1"), ("0.01", 7, "does not reach 0.1"), ("null", 6, "does not reach 0.1")],
+)
+def test_a_run_within_its_warm_up_is_warned_of_the_rate_that_it_misses(start: str, steps: int, told: str) -> None:
+    given = ["optimizer.lr=0.1", "schedule.warmup=7 steps", f"schedule.warmup_from={start}"]
+    recipe = load_recipe("smoke.yaml", given)
+    assert recipe.optimizer.lr == 0.1
+    assert told in schedule_warnings(recipe, 100, steps)[0]
+    assert not any("warm-up" in text for text in schedule_warnings(recipe, 100, 8))
 
 
 def test_piecewise_linear_is_numpys_interpolation() -> None:

@@ -118,8 +118,9 @@ def bits(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None = None
 ) -> dict[str, torch.Tensor]:
     inner = {f"{i}/{k}": t for i, s in enumerate(optimizer.state.values()) for k, t in s.items()}
-    averaged = average.state_dict()["weights"] if average else {}
-    return {**model.state_dict(), **inner, **{f"ema/{k}": t for k, t in averaged.items()}}
+    kept = average.state_dict() if average else {"weights": {}}
+    averaged = {f"ema/{k}": t for k, t in kept.pop("weights").items()}
+    return {**model.state_dict(), **inner, **averaged, **kept}
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -127,8 +128,17 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("clip_norm", [None, 1.0])
-@pytest.mark.parametrize("optimizer", [SgdSection(lr=0.05), RmspropSection(name="rmsprop", lr=0.05)], ids=str)
+@pytest.mark.parametrize(
+    ("optimizer", "clip_norm"),
+    [
+        (SgdSection(), None),
+        (SgdSection(), 1.0),
+        (RmspropSection(name="rmsprop"), 1.0),
+        (AdamwSection(name="adamw"), None),
+        (LambSection(name="lamb"), 1.0),
+    ],
+    ids=["sgd", "sgd_clipped", "rmsprop", "adamw", "lamb"],
+)
 def test_a_step_that_is_not_finite_leaves_every_bit_as_it_was(optimizer: Any, clip_norm: float | None) -> None:
     result = single(take_spoilt_steps, optimizer, clip_norm)
     new, first, second, third = result["states"]
