@@ -10,6 +10,7 @@ from resnext_train.bench import TIERS
 from resnext_train.bench.image_sample import NO_JPEGTRAN, evenly, in_tiers
 from resnext_train.bench.interleaved_timing import Lap, Runner, in_turns, microseconds, rate_of
 from resnext_train.bench.timed_pipelines import (
+    MORE_WORK,
     NO_DECODER,
     Pipeline,
     one_thread,
@@ -39,7 +40,7 @@ microseconds     median time per image by tier: read, decode, resize and rest of
 bytes_per_image  by tier; None: in memory
 jpeg             our decoders of JPEG, and why others are passed over
 ratios           our medians over those of each reference, by tier: of `floats`, and of `all` or `one`
-notes            what could not be measured
+notes            what could not be measured, and what compares badly
 """
 
 
@@ -74,6 +75,8 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
     }
     compared = ("floats", "all" if workers > 1 else "one")
     no_decoder = baseline and "torchvision.io" not in references
+    operations = recipe.auto_augment.name
+    more_work = [MORE_WORK.format(operations)] if baseline and operations != "none" else []
     no_jpegtran = kind == "folder" and "exact" in (tiers or TIERS) and "exact" not in stored
     return {
         "measured": {
@@ -101,7 +104,7 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
             }
             for name in references
         },
-        "notes": [*[NO_JPEGTRAN] * no_jpegtran, *[NO_DECODER] * no_decoder],
+        "notes": [*[NO_JPEGTRAN] * no_jpegtran, *[NO_DECODER] * no_decoder, *more_work],
     }
 
 

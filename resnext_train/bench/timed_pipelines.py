@@ -1,8 +1,9 @@
 """The pipelines to time: training's own and, as references, those of torchvision's training references.
 
 The references differ from ours: aspect ratios are log-uniform (as ours with augment.aspect_law=log), interpolation is
-bilinear (torchvision's default), each colour jitter clamps, there is no lighting and nothing is erased. They make
-floats image by image in the loader process, where ours hands over bytes and leaves the rest to the device.
+bilinear (torchvision's default), each colour jitter clamps, there is no lighting, nothing is erased and no operation of
+auto_augment done. They make floats image by image in the loader process, where ours hands over bytes and leaves the
+rest to the device.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from resnext_train.errors import InputError
 STAGES = ("read", "decode", "resize", "colour")
 
 NO_DECODER = "torchvision.io is left out: this torchvision decodes no images"
+
+MORE_WORK = "auto_augment={}: ours do its operations, the references do not; for equal work: auto_augment.name=none"
 
 Pipeline = Callable[[int, range], Iterable[Any]]
 """Returns a new loader with a number of processes. It yields a range of micro-batches, counted over all epochs."""

@@ -6,7 +6,15 @@ import torch
 
 from resnext_train.cli.run_command import announce, warn
 from resnext_train.compute.backend import choices
-from resnext_train.config import duration_in_steps
+from resnext_train.config import (
+    AreaAugment,
+    NoAutoAugment,
+    RandAugment,
+    Recipe,
+    ScaleAugment,
+    TimmRandAugment,
+    duration_in_steps,
+)
 from resnext_train.data.build_loaders import normalisation_text
 from resnext_train.data.decode.jpeg_decoder import decoder_names
 from resnext_train.data.loader_workers import worker_text
@@ -67,9 +75,11 @@ def _description(setup: Setup, folder: RunDir) -> dict[str, str]:
         "length": f"{_count(plan.steps_per_epoch, 'step')} an epoch, {_count(setup.total_steps, 'step')} in all; "
         + _last_batch(setup),
         **_crops(setup),
+        "augmentation": _augmentation(recipe),
         "evaluation": f"{setup.evaluation.description}, {normalisation_text(recipe.data)}, every "
         + (f"{recipe.eval.every_epochs} epochs" if recipe.eval.every_epochs > 1 else "epoch"),
         "learning rate": _lr_table(setup),
+        **_loss(recipe),
         **({"average": _average(setup)} if recipe.ema.decay is not None else {}),
         "run folder": str(folder.path),
     }
@@ -115,9 +125,44 @@ def _last_batch(setup: Setup) -> str:
 def _crops(setup: Setup) -> dict[str, str]:
     """List the sizes of training crops by epoch where they grow, and say how often an image comes if it is repeated."""
     augment, (first, *grown) = setup.recipe.augment, setup.crop_sizes.items()
-    repeats = f"each image {augment.repeats} times an epoch" if augment.repeats > 1 else ""
+    different = setup.plan.different_images
+    repeats = f"each of {different:,} images {augment.repeats} times an epoch" if augment.repeats > 1 else ""
     sizes = ", ".join([f"{first[0]} px", *(f"{size} from epoch {epoch}" for size, epoch in grown)])
     return {"crops": f"{sizes}; {repeats}" if repeats else sizes} if grown or repeats else {}
+
+
+def _augmentation(recipe: Recipe) -> str:
+    """List what is done to training images, but for what is off."""
+    a, operations, mix = recipe.augment, recipe.auto_augment, recipe.mix
+    if isinstance(a, AreaAugment):
+        texts = [f"crops of {100 * a.area[0]:g}-{100 * a.area[1]:g} % of the area"]
+    elif isinstance(a, ScaleAugment):
+        texts = [f"crops at a short side of {a.short_side[0]}-{a.short_side[1]} px"]
+    else:
+        texts = [f"crops after padding by {a.padding} px"]
+    names = ("flip", "brightness", "contrast", "saturation", "lighting")
+    texts += [f"{name} {getattr(a, name):g}" for name in names if getattr(a, name)]
+    if isinstance(operations, RandAugment | TimmRandAugment):
+        texts.append(f"{operations.name} {operations.magnitude:g}")
+    elif not isinstance(operations, NoAutoAugment):
+        texts.append(operations.name)
+    if recipe.erase.probability:
+        texts.append(f"erasing {recipe.erase.probability:g}")
+    mixes = [f"{name} {alpha:g}" for name, alpha in (("mixup", mix.mixup), ("CutMix", mix.cutmix)) if alpha]
+    return ", ".join([*texts, " or ".join(mixes)] if mixes else texts)
+
+
+def _loss(recipe: Recipe) -> dict[str, str]:
+    """Name the loss, the smoothing of its targets and the limit of its gradient where they are not the papers'."""
+    train, limit = recipe.train, recipe.optimizer.clip_norm
+    texts = ["BCE" if train.loss == "bce" else "cross-entropy"]
+    if train.bce_threshold is not None:
+        texts.append(f"targets of 1 above {train.bce_threshold:g}")
+    if train.label_smoothing:
+        texts.append(f"label smoothing {train.label_smoothing:g}")
+    if limit is not None:
+        texts.append(f"gradients clipped at {limit:g}")
+    return {"loss": ", ".join(texts)} if texts != ["cross-entropy"] else {}
 
 
 def _lr_table(setup: Setup, rows: int = 8) -> str:

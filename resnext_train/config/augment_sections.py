@@ -11,7 +11,7 @@ from resnext_train.config.value_types import AboveZero, Fraction, NonNegative, P
 
 class _Augment(Section):
     size: Pixels = 224
-    """Height and width of a training crop in pixels; of the last ones, where they grow from `start_size`."""
+    """Height and width of a training crop in pixels. Where crops grow from `start_size`, it is what they grow to."""
     start_size: Pixels | None = None
     """Height and width of the first epochs' crops, from which they grow to `size`; null: always `size`."""
     growth: tuple[NonNegative, NonNegative] | None = None
@@ -127,7 +127,7 @@ class _AutoAugment(Section):
 
 
 class NoAutoAugment(_AutoAugment):
-    """No operations on whole images."""
+    """No operations on crops."""
 
     name: Literal["none"] = "none"
     """Kind of operations."""
@@ -139,7 +139,7 @@ class RandAugment(_AutoAugment):
     name: Literal["randaugment"]
     """Kind of operations."""
     num_ops: Annotated[int, Field(gt=0, le=16)] = 2
-    """Operations on an image, one after another."""
+    """Operations on a crop, one after another."""
     magnitude: Annotated[int, Field(ge=0, le=30)] = 9
     """Strength of the operations, from 0 to 30."""
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
@@ -152,10 +152,10 @@ class TimmRandAugment(_AutoAugment):
     name: Literal["timm_randaugment"]
     """Kind of operations."""
     num_ops: Annotated[int, Field(gt=0, le=16)] = 2
-    """Operations on an image, one after another, of which each is left out with 1 - `probability`."""
+    """Operations on a crop, one after another, of which each is left out with 1 - `probability`."""
     magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0
     """Mean strength of the operations, from 0 to 10."""
-    magnitude_std: NonNegative = 0.5
+    magnitude_std: Annotated[float, Field(ge=0, le=10)] = 0.5
     """Standard deviation of the strength, which is limited to 0 to 10."""
     increasing: bool = True
     """Whether all operations become more severe with the strength (inc1), where some of the original ones become less

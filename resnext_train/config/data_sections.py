@@ -84,10 +84,11 @@ class EvalSection(Section):
     multi_scale: the whole image and its mirror image with the short side at each of `scales`. full: the whole image at
     `resize`."""
     resize: Pixels | None = 256
-    """Pixels of the short side after the antialiased resize. null: by `crop_ratio`."""
+    """Pixels of the short side after the antialiased resize. null: by `crop_ratio`, as where only that is set."""
     crop_ratio: Annotated[float, Field(ge=0.05, le=1)] | None = None
     """Part of the resized image that the crop takes: the short side gets floor(crop / crop_ratio) pixels. Takes the
-    place of `resize`, which is null then. null: not used."""
+    place of a weaker layer's `resize`, which becomes null, and a stronger one's `resize` the place of this. null: not
+    used."""
     crop: Pixels = 224
     """Height and width of a crop in pixels."""
     scales: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (224, 256, 384, 480, 640)
@@ -117,8 +118,8 @@ class EvalSection(Section):
             if self.resize is None:
                 raise ValueError("eval.resize and eval.crop_ratio are both null; set one of them")
             raise ValueError(
-                f"eval.resize ({self.resize}) and eval.crop_ratio ({self.crop_ratio:g}) exclude each other; set "
-                "eval.crop_ratio=null to use the first, or eval.resize=null to use the second"
+                f"eval.resize ({self.resize}) and eval.crop_ratio ({self.crop_ratio:g}) exclude each other; "
+                "leave one out"
             )
         if self.protocol not in ("multi_scale", "full") and self.crop > self.short_side:
             raise ValueError(f"eval.crop ({self.crop}) cannot exceed eval.resize ({self.resize})")

@@ -15,15 +15,18 @@ from resnext_train.config.value_types import (
     NonNegative,
     PositiveDuration,
     Section,
+    amount_and_unit,
 )
 
 
 class _Optimizer(Section):
     lr: AboveZero | None = 0.1
-    """Learning rate for a global batch of `train.batch_size`; never rescaled. null: by `lr_per_256`."""
+    """Learning rate for a global batch of `train.batch_size`; never rescaled. null: by `lr_per_256`, as where only
+    that is set."""
     lr_per_256: AboveZero | None = None
     """Learning rate for 256 images, by which that of a batch of `train.batch_size` grows in proportion (linear scaling
-    rule, arXiv 1706.02677). Takes the place of `lr`, which is null then. null: not used."""
+    rule, arXiv 1706.02677). Takes the place of a weaker layer's `lr`, which becomes null, and a stronger one's `lr` the
+    place of this. null: not used."""
     weight_decay: NonNegative = 1e-4
     """L2 penalty; of AdamW and LAMB the decay that is apart from the gradient."""
     decay_1d: bool = True
@@ -34,8 +37,8 @@ class _Optimizer(Section):
     @model_validator(mode="after")
     def _one_learning_rate(self) -> _Optimizer:
         if (self.lr is None) == (self.lr_per_256 is None):
-            both = "are both set" if self.lr else "are both null"
-            raise ValueError(f"optimizer.lr and optimizer.lr_per_256 {both}; set just one, and the other one to null")
+            both = "are both set; leave one out" if self.lr else "are both null; set one of them"
+            raise ValueError(f"optimizer.lr and optimizer.lr_per_256 {both}")
         return self
 
     def peak_lr(self, batch_size: int) -> float:
@@ -173,9 +176,13 @@ class LinearSchedule(_Schedule):
 
     @model_validator(mode="after")
     def _points_ascend(self) -> LinearSchedule:
-        for (begin, _), (end, _) in pairwise(self.points):
-            if isinstance(begin, float) and isinstance(end, float) and end <= begin:
-                raise ValueError(f"schedule.points: {end:g} stands after {begin:g}; put them in ascending order")
+        for unit in ("epochs", "steps"):  # how these relate is known once an epoch has a number of steps
+            times = [amount for amount, of in (amount_and_unit(when) for when, _ in self.points) if of == unit]
+            for begin, end in pairwise(times):
+                if end <= begin:
+                    raise ValueError(
+                        f"schedule.points: {end:g} {unit} stand after {begin:g} {unit}; put them in ascending order"
+                    )
         return self
 
 

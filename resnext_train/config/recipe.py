@@ -125,7 +125,7 @@ class Recipe(Section):
     augment: AugmentSection = AreaAugment()
     """Training augmentation: the crop and its colours."""
     auto_augment: AutoAugmentSection = NoAutoAugment()
-    """Operations on whole images, between crop and colours."""
+    """Operations on crops, before their colours are jittered."""
     erase: EraseSection = EraseSection()
     """Random erasing."""
     mix: MixSection = MixSection()

@@ -41,12 +41,32 @@ DEFAULT_TAGS: dict[str, str] = {
 }
 
 
+EXCLUSIVE: dict[str, tuple[str, str]] = {"optimizer": ("lr", "lr_per_256"), "eval": ("resize", "crop_ratio")}
+"""Two keys of a section of which just one has a value; the other one is null."""
+
+
 def variant_keys(section: str, tag: object = None) -> set[str]:
     """Return the keys of the variant of `section` that the value `tag` chooses, or of all if it chooses none."""
-    variants = _variants(section)
-    key = TAGS.get(section)
-    chosen = [v for v in variants if key and tag in get_args(v.model_fields[key].annotation)] or variants
-    return {name for v in chosen for name in v.model_fields}
+    return {name for v in _chosen(section, tag) for name in v.model_fields}
+
+
+def same_keys(section: str, old: object, new: object) -> set[str]:
+    """Return the keys of the variant that the tag `new` chooses which take the same values in that of `old`."""
+    before, after = (
+        {n: _values(f) for v in _chosen(section, t) for n, f in v.model_fields.items()} for t in (old, new)
+    )
+    return {name for name in before.keys() & after.keys() if before[name] == after[name]}
+
+
+def _chosen(section: str, tag: object) -> list[type[Section]]:
+    """Return the variant of `section` that the value `tag` chooses, or all if it chooses none."""
+    variants, key = _variants(section), TAGS.get(section)
+    return [v for v in variants if key and tag in get_args(v.model_fields[key].annotation)] or variants
+
+
+def _values(field: FieldInfo) -> tuple[Any, list[Any]]:
+    """Return what a key takes: its type and the limits of it."""
+    return field.annotation, field.metadata
 
 
 def all_keys() -> list[str]:

@@ -3,7 +3,9 @@
 A recipe is a YAML file of sections. Layers from weakest to strongest: the defaults; the file named by the
 recipe's `base:` (one level; in the recipe's folder, or shipped; .yaml may be left out); the recipe;
 `section.key=value` overrides. A layer that changes the variant of a section (`schedule.name`, `data.source`) drops
-the weaker layers' keys that the new variant lacks.
+the weaker layers' keys that the new variant lacks or has with other values, such as a magnitude of another scale. A
+level that sets one of two keys that exclude each other (`recipe_keys.EXCLUSIVE`) sets the other one to null; all
+overrides are one level.
 """
 
 from __future__ import annotations
@@ -21,7 +23,16 @@ from pydantic_core import ErrorDetails
 from resnext_train.config.micro_batches import NoMicroBatchError, fitting_micro_batch
 from resnext_train.config.recipe import Recipe
 from resnext_train.config.recipe_files import find_base, find_recipe
-from resnext_train.config.recipe_keys import DEFAULT_TAGS, KEYS, TAGS, keys_named, unknown_key, variant_keys
+from resnext_train.config.recipe_keys import (
+    DEFAULT_TAGS,
+    EXCLUSIVE,
+    KEYS,
+    TAGS,
+    keys_named,
+    same_keys,
+    unknown_key,
+    variant_keys,
+)
 from resnext_train.config.recipe_mistakes import Layer, Mistake, mistake_at, mistakes_in, reason, refuse
 from resnext_train.config.train_sections import TrainSection
 from resnext_train.config.yaml_reader import check_plain, parse, parse_sections, read_text, read_yaml, shown
@@ -213,10 +224,11 @@ def _typed(text: str, fields: list[FieldInfo], where: str, key: str) -> Any:
 
 def _validated(below: Sequence[Layer], overrides: Sequence[str]) -> LoadedRecipe:
     """Validate what the layers of files or of a stored recipe, weakest first, and the overrides make together."""
-    merged = _merged(below)
-    above, mistakes = _override_layers(overrides, merged)
-    merged = _merged([*below, *above])
-    notes = _choose_micro_batch(merged, [*[[layer] for layer in below], above], mistakes)
+    levels = [[layer] for layer in below]
+    above, mistakes = _override_layers(overrides, _merged(levels))
+    levels.append(above)
+    merged = _merged(levels)
+    notes = _choose_micro_batch(merged, levels, mistakes)
     try:
         # Strict mode accepts a list for a tuple only from JSON; it still refuses "90" for a number.
         recipe = Recipe.model_validate_json(_as_json(merged), strict=True)
@@ -227,11 +239,13 @@ def _validated(below: Sequence[Layer], overrides: Sequence[str]) -> LoadedRecipe
     return LoadedRecipe(recipe, notes, (*below, *above))
 
 
-def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Return the sections of all layers, with the variant of each chosen."""
+def _merged(levels: Sequence[Sequence[Layer]]) -> dict[str, Any]:
+    """Return the sections of all levels, weakest first, with the variant of each chosen."""
     merged: dict[str, Any] = {}
-    for layer in layers:
-        _merge(merged, layer.values)
+    for level in levels:
+        for layer in level:
+            _merge(merged, layer.values)
+        _exclude(merged, level)
     for section, tag in TAGS.items():
         if isinstance(merged.setdefault(section, {}), dict):
             merged[section].setdefault(tag, DEFAULT_TAGS[section])
@@ -275,10 +289,20 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
             continue
         tag = TAGS.get(section)
         if tag and tag in values:
-            own = variant_keys(section, values[tag])
+            kept = same_keys(section, into[section].get(tag, DEFAULT_TAGS[section]), values[tag])
             known = variant_keys(section)  # others are mistakes, to be told
-            into[section] = {k: v for k, v in into[section].items() if k in own or k not in known}
+            into[section] = {k: v for k, v in into[section].items() if k in kept or k not in known}
         into[section].update(values)
+
+
+def _exclude(merged: dict[str, Any], level: Sequence[Layer]) -> None:
+    """Set the key to null that excludes one which the level has set, unless it has set both."""
+    for section, pair in EXCLUSIVE.items():
+        own = [layer.values.get(section) for layer in level]
+        named = {key for key in pair for values in own if isinstance(values, Mapping) and key in values}
+        chosen = [key for key in named if isinstance(merged[section], dict) and merged[section].get(key) is not None]
+        if len(chosen) == 1:
+            merged[section][pair[1 - pair.index(chosen[0])]] = None
 
 
 def _as_json(value: Any) -> str:

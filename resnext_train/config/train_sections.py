@@ -98,6 +98,15 @@ class TrainSection(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _buckets_of_compiled_networks(self) -> TrainSection:
+        if self.compile != "off" and self.bucket_mb < 1:  # which torch's DDPOptimizer asserts
+            raise ValueError(
+                f"train.bucket_mb ({self.bucket_mb:g}) must be at least 1 with train.compile={self.compile}; "
+                "raise it, or set train.compile to off"
+            )
+        return self
+
     @property
     def patience_seconds(self) -> float:
         """`patience` in seconds."""

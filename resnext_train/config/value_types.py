@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -50,14 +50,17 @@ PositiveDuration = Annotated[Duration, AfterValidator(_check_above_zero)]
 """A duration above zero."""
 
 
+def amount_and_unit(duration: float | str) -> tuple[float, Literal["epochs", "steps"]]:
+    """Return a duration as a number of epochs or of steps."""
+    if not isinstance(duration, str):
+        return duration, "epochs"
+    return _amount(duration), "steps" if "step" in duration else "epochs"
+
+
 def duration_in_steps(duration: float | str, steps_per_epoch: int) -> int:
     """Return the optimizer steps in `duration`, rounded. Durations become steps only here."""
-    if isinstance(duration, str):
-        match = _DURATION.fullmatch(duration)
-        assert match, duration
-        amount = float(match[1])
-        return round(amount if match[2] == "step" else amount * steps_per_epoch)
-    return round(duration * steps_per_epoch)
+    amount, unit = amount_and_unit(duration)
+    return round(amount if unit == "steps" else amount * steps_per_epoch)
 
 
 class Section(BaseModel):

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from resnext_train.config import (
     Recipe,
     ScaleAugment,
     TimmRandAugment,
+    TrivialAugmentWide,
 )
 from resnext_train.data.batch_datasets import MAX_SKIPPED_IN_A_ROW, TrainBatches
 from resnext_train.data.build_sources import build_val, first_few, missing_from
@@ -118,7 +120,7 @@ def build_device_transforms(recipe: Recipe) -> DeviceTransforms:
 
 
 def build_augment_policy(recipe: Recipe) -> AugmentPolicy | None:
-    """Return the operations that a recipe does on whole images, or None."""
+    """Return the operations that a recipe does on crops, or None."""
     a = recipe.auto_augment
     if isinstance(a, NoAutoAugment):
         return None
@@ -127,7 +129,9 @@ def build_augment_policy(recipe: Recipe) -> AugmentPolicy | None:
     if isinstance(a, TimmRandAugment):
         strength, fill = (a.magnitude, a.magnitude_std), _mean_color(recipe)
         return TimmRandAugmentPolicy(a.num_ops, *strength, a.increasing, a.probability, a.interpolation, fill)
-    return TrivialAugmentWidePolicy(1, a.interpolation)
+    if isinstance(a, TrivialAugmentWide):
+        return TrivialAugmentWidePolicy(1, a.interpolation)
+    assert_never(a)
 
 
 def _mean_color(recipe: Recipe) -> tuple[int, int, int]:

@@ -3,8 +3,9 @@
 They depend on neither the number of ranks, nor workers, nor restarts.
 
 Each number is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) of
-where it is used, rather than the next one of a generator. This is plain 64-bit arithmetic: it has no state to save,
-does not change with a library's version, and computes the draws of a whole micro-batch at once.
+where it is used, rather than the next one of a generator. This is plain 64-bit arithmetic: it has no state to save, and
+computes the draws of a whole micro-batch at once. The uniform numbers do not change with a library's version; what is
+made of them by exp, log and cos may, in its last bit.
 """
 
 from __future__ import annotations

@@ -57,6 +57,11 @@ class StepPlan:
             )
 
     @property
+    def different_images(self) -> int:
+        """How many different images an epoch has, before its last ones are dropped."""
+        return -(-self.images // self.repeats)
+
+    @property
     def dropped(self) -> int:
         """Images of each epoch that no step uses."""
         return 0 if self._keeps_remainder else self.images % self.batch_size
@@ -95,7 +100,7 @@ class StepPlan:
         shuffled = permutation(seed, epoch, self.images)
         if self.repeats == 1:
             return shuffled
-        return np.repeat(shuffled[: -(-self.images // self.repeats)], self.repeats)[: self.images]
+        return np.repeat(shuffled[: self.different_images], self.repeats)[: self.images]
 
     def micro_batches_of(self, step: int, order: NDArray[np.int64]) -> list[BatchIndices]:
         """Return the micro-batches of step `step`, given its epoch's `order`; their sizes differ by at most one."""

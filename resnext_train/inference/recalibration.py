@@ -30,8 +30,8 @@ def recalibrate(
     """Replace running means and variances by their averages over micro-batches; return the number of images taken.
 
     The micro-batches are those of the recipe's first steps: as many as hold `images` images, all of an epoch at most.
-    They are augmented as in training, at the size of its last epochs, but without repetitions and erased boxes. Each of
-    them counts the same (arXiv 2105.07576, section 3.1). The result does not depend on the number of ranks.
+    They are augmented as in training, at the size of its last epochs, but without repetitions, erased boxes and mixing.
+    Each of them counts the same (arXiv 2105.07576, section 3.1). The result does not depend on the number of ranks.
 
     Raises:
         InputError: the network has no BN, or the images cannot be read.

@@ -45,7 +45,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What of a network matters in training alone: two networks that differ in it compute the same in evaluation.
+    """Options of a network that only training uses: in evaluation, networks that differ in them compute the same.
 
     `stochastic_depth` is the last block's probability to be skipped, which grows linearly from 0 in the first block.
     `zero_gamma`: the last BN of each block starts with scale 0. `conv_init` is the fan of the first weights' variance.

@@ -19,10 +19,15 @@ from resnext_train.config import (
     StepSchedule,
     duration_in_steps,
 )
+from resnext_train.errors import InputError
 
 
 def build_schedule(section: ScheduleSection, peak: float, steps_per_epoch: int, total_steps: int) -> Schedule:
-    """Build the schedule of a recipe with the learning rate `peak`; its durations are converted to steps."""
+    """Build the schedule of a recipe with the learning rate `peak`; its durations are converted to steps.
+
+    Raises:
+        InputError: points in epochs and points in steps are not in ascending order.
+    """
     warmup = Warmup(duration_in_steps(section.warmup, steps_per_epoch), section.warmup_from)
     if isinstance(section, StepSchedule):
         milestones = tuple(duration_in_steps(m, steps_per_epoch) for m in section.milestones)
@@ -33,9 +38,20 @@ def build_schedule(section: ScheduleSection, peak: float, steps_per_epoch: int, 
         every = max(1, duration_in_steps(section.every, steps_per_epoch))
         return Exponential(peak, warmup, section.factor, every)
     if isinstance(section, LinearSchedule):
-        points = tuple((duration_in_steps(when, steps_per_epoch), factor) for when, factor in section.points)
-        return PiecewiseLinear(peak, warmup, points)
+        return PiecewiseLinear(peak, warmup, _points_in_steps(section, steps_per_epoch))
     return Plateau(peak, warmup, section.factor, section.patience, section.threshold, section.minimum)
+
+
+def _points_in_steps(section: LinearSchedule, steps_per_epoch: int) -> tuple[tuple[int, float], ...]:
+    points = tuple((duration_in_steps(when, steps_per_epoch), factor) for when, factor in section.points)
+    for place, ((before, _), (after, _)) in enumerate(pairwise(points)):
+        if after < before:
+            begin, end = section.points[place][0], section.points[place + 1][0]
+            raise InputError(
+                f"schedule.points: {end} (step {after}) stands after {begin} (step {before}), with {steps_per_epoch} "
+                "steps an epoch; put them in ascending order"
+            )
+    return points
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What in a recipe does not come to pass in a run of this length. Imports no torch."""
+"""Warnings about a recipe whose schedules are longer than its run. Imports no torch."""
 
 from __future__ import annotations
 

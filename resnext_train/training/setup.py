@@ -22,6 +22,7 @@ from resnext_train.distributed.dist_context import DistContext
 from resnext_train.distributed.same_recipe import check_same_recipe
 from resnext_train.errors import InputError
 from resnext_train.training.lr_schedule import Schedule, build_schedule
+from resnext_train.training.recipe_warnings import recipe_warnings
 from resnext_train.training.schedule_warnings import schedule_warnings
 
 
@@ -58,8 +59,9 @@ class Setup:
         return build_schedule(r.schedule, peak, self.steps_per_epoch, self.total_steps)
 
     def warnings(self) -> list[str]:
-        """Return what in the recipe does not come to pass in this run, a sentence each."""
-        return schedule_warnings(self.recipe, self.steps_per_epoch, self.total_steps)
+        """Return what in the recipe has no effect in this run, a sentence each."""
+        of_schedules = schedule_warnings(self.recipe, self.steps_per_epoch, self.total_steps)
+        return of_schedules + recipe_warnings(self.recipe, self.plan)
 
     @property
     def crop_sizes(self) -> dict[int, int]:
@@ -126,8 +128,8 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
     """Find the data and apply the recipe to it.
 
     Raises:
-        InputError: missing or unfit data, a class count that disagrees with it, too little data for a step, or ranks
-            with different recipes or precisions.
+        InputError: missing or unfit data, a class count that disagrees with it, too little data for a step, a
+            schedule in the wrong order, or ranks with different recipes or precisions.
     """
     check_same_recipe(recipe.to_dict(), context)
     splits = context.local_rank0_first(lambda: build_splits(recipe.data))
@@ -142,7 +144,9 @@ def set_up(recipe: Recipe, context: DistContext) -> Setup:
     plan = build_plan(recipe, splits)
     precision = context.run_on_all_ranks(lambda: resolve_precision(recipe.train.precision, context.device))
     context.check_agreement("would compute", f"in {precision.name}", "set train.precision to one that all have")
-    return Setup(recipe, context, splits, evaluation, also, plan, precision)
+    setup = Setup(recipe, context, splits, evaluation, also, plan, precision)
+    setup.schedule()  # refuses points in the wrong order
+    return setup
 
 
 def build_plan(recipe: Recipe, splits: Splits) -> StepPlan:

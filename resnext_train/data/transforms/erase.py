@@ -81,5 +81,7 @@ def erased(boxes: Tensor, size: int) -> Tensor:
     places = torch.arange(size, dtype=boxes.dtype, device=boxes.device)
     first, sides = boxes[..., None].split(2, dim=2)
     rows, columns = ((places >= first) & (places < first + sides)).unbind(2)
-    covered: Tensor = (rows[..., None] & columns[:, :, None]).any(1, keepdim=True)
+    covered: Tensor = rows[:, :1, :, None] & columns[:, :1, None]
+    for i in range(1, boxes.shape[1]):
+        covered |= rows[:, i : i + 1, :, None] & columns[:, i : i + 1, None]
     return covered

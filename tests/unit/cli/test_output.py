@@ -58,10 +58,18 @@ def test_the_learning_rate_table_keeps_every_drop_and_thins_ramps(capsys: pytest
     steps = ["schedule.name=step", "schedule.milestones=[30, 60, 90]", "schedule.warmup=20"]
     assert train([*arguments, *steps]) == 0
     out = capsys.readouterr().out
+    assert not re.search(r"^loss ", out, re.MULTILINE), "it is the papers'"
     for drop in ("0.1 at epoch 21", "0.01 at epoch 31", "0.001 at epoch 61", "0.0001 at epoch 91"):
         assert drop in out
     assert out.count(" at epoch ") < 20
-    assert train([*arguments, "schedule.name=exponential", "schedule.warmup=0", "schedule.every=2"]) == 0
+    later = ["auto_augment.name=timm_randaugment", "erase.probability=0.1", "mix.mixup=0.2", "mix.cutmix=1"]
+    later += ["augment.lighting=0", "train.loss=bce", "train.label_smoothing=0.1", "optimizer.clip_norm=1"]
+    assert train([*arguments, *later, "schedule.name=exponential", "schedule.warmup=0", "schedule.every=2"]) == 0
     out = capsys.readouterr().out
+    assert (
+        "\naugmentation  crops of 35-100 % of the area, flip 0.5, brightness 0.4, contrast 0.4, saturation 0.4, "
+        "timm_randaugment 9, erasing 0.1, mixup 0.2 or CutMix 1\n"
+    ) in out
+    assert "\nloss          BCE, label smoothing 0.1, gradients clipped at 1\n" in out
     assert "0.1 at epoch 1, " in out
     assert out.count(" at epoch ") < 20

@@ -10,12 +10,17 @@ import yaml
 
 from resnext_train.config import (
     AreaAugment,
+    AutoAugmentSection,
     CosineSchedule,
+    EvalSection,
     FolderData,
+    NoAutoAugment,
+    RandAugment,
     RmspropSection,
     SgdSection,
     StepSchedule,
     SyntheticData,
+    TrivialAugmentWide,
     differences,
     duration_in_steps,
     find_recipe,
@@ -92,6 +97,51 @@ def test_a_changed_variant_keeps_what_both_have_in_any_order(recipe_file: str) -
         assert load_recipe(recipe_file, overrides).schedule == CosineSchedule(name="cosine", warmup=5)
     data = load_recipe(recipe_file, ["data.mean=[0.1, 0.2, 0.3]", "data.source=synthetic"]).data
     assert data.mean == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize(
+    "wanted", [RandAugment(name="randaugment"), TrivialAugmentWide(name="trivial_augment_wide"), NoAutoAugment()]
+)
+def test_a_changed_variant_drops_values_that_mean_something_else_there(wanted: AutoAugmentSection) -> None:
+    """A magnitude of 7.0 is of 10 in timm and of 30 in torchvision, which has no random interpolation either."""
+    assert load_recipe("rsb/resnet50_a1", [f"auto_augment.name={wanted.name}"]).auto_augment == wanted
+
+
+@pytest.mark.parametrize(
+    ("config", "override", "pair"),
+    [
+        ("nvidia/resnet50_90", "optimizer.lr=0.1", (0.1, None)),
+        ("smoke", "optimizer.lr_per_256=0.1", (None, 0.1)),
+        ("rsb/resnet50_a3", "eval.resize=300", (300, None)),
+        ("resnet18", "eval.crop_ratio=0.9", (None, 0.9)),
+        ("resnet18", "optimizer.name=lamb", (0.1, None)),
+    ],
+)
+def test_one_of_two_keys_that_exclude_each_other_takes_the_place_of_the_other(
+    config: str, override: str, pair: tuple[float | None, float | None]
+) -> None:
+    recipe = load_recipe(config, [override])
+    r = recipe.eval if override.startswith("eval") else recipe.optimizer
+    assert pair == ((r.resize, r.crop_ratio) if isinstance(r, EvalSection) else (r.lr, r.lr_per_256))
+    assert recipe_from_dict(recipe.to_dict(), "stored") == recipe
+
+
+def test_keys_that_exclude_each_other_are_not_both_set_in_one_place(tmp_path: Path) -> None:
+    both = write(tmp_path / "r.yaml", "model: {arch: resnet18}\noptimizer:\n  lr: 0.1\n  lr_per_256: 0.1\n")
+    with pytest.raises(InputError, match=r"^.*line [34]: optimizer\.lr and .* are both set"):
+        load_recipe(both)
+    with pytest.raises(InputError, match=r"^override .* are both set"):
+        load_recipe("smoke", ["optimizer.lr_per_256=0.2", "optimizer.lr=0.1"])
+    with pytest.raises(InputError, match=r"^override .* are both null"):
+        load_recipe("smoke", ["optimizer.lr=null"])
+
+
+@pytest.mark.parametrize(
+    "points", ["[[2, 1], [2 epochs, 0]]", "[[5, 1], [10 steps, 1], [3, 0]]", "[[9 steps, 1], [8 steps, 0]]"]
+)
+def test_points_of_one_unit_ascend(points: str) -> None:
+    with pytest.raises(InputError, match=r"schedule\.points: .* put them in ascending order"):
+        load_recipe("smoke", ["schedule.name=linear", f"schedule.points={points}"])
 
 
 @pytest.mark.parametrize(
@@ -503,3 +553,8 @@ def test_what_is_chosen_by_the_clock_is_not_deterministic(recipe_file: str) -> N
     with pytest.raises(InputError, match=r"train\.deterministic .* train\.compile=max-autotune"):
         load_recipe(recipe_file, ["train.deterministic=true", "train.compile=max-autotune"])
     load_recipe(recipe_file, ["train.deterministic=true", "train.compile=reduce-overhead"])
+
+
+def test_buckets_of_a_compiled_network_are_not_smaller_than_torch_takes(recipe_file: str) -> None:
+    with pytest.raises(InputError, match=r"train\.bucket_mb \(0\.5\) .* train\.compile=default"):
+        load_recipe(recipe_file, ["train.bucket_mb=0.5", "train.compile=true"])

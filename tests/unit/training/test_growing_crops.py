@@ -21,7 +21,7 @@ GROWING = [
 def test_a_run_says_how_its_crops_grow_and_what_they_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train([*GROWING, "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr()
-    assert "crops         32 px, 64 from epoch 2; each image 3 times an epoch" in shown.out
+    assert "crops         32 px, 64 from epoch 2; each of 18 images 3 times an epoch" in shown.out
     assert "only grow to 64 of 96 pixels" in shown.err
     model = load_recipe("smoke.yaml", GROWING[2:]).model
     operations = [step["flops_per_s"] / step["images_per_s"] for step in events(tmp_path / "run", "step")]

@@ -15,6 +15,7 @@ from resnext_train.config import (
     StepSchedule,
     load_recipe,
 )
+from resnext_train.errors import InputError
 from resnext_train.training.lr_schedule import Schedule, build_schedule
 from resnext_train.training.schedule_warnings import schedule_warnings
 
@@ -116,6 +117,13 @@ def test_piecewise_linear_is_numpys_interpolation() -> None:
     schedule = build_schedule(section, 1.7, 10, 160)
     wanted = np.interp(np.arange(170), [0, 20, 160], [1.7e-4, 1.7, 0])
     assert [schedule.lr(step) for step in range(170)] == pytest.approx(wanted.tolist(), rel=1e-12, abs=1e-15)
+
+
+def test_points_in_epochs_and_in_steps_ascend_together() -> None:
+    section = LinearSchedule(name="linear", points=((2.0, 1.0), ("25 steps", 0.0)))
+    assert build_schedule(section, PEAK, 10, 100).lr(25) == 0
+    with pytest.raises(InputError, match=r"25 steps \(step 25\) stands after 2\.0 \(step 200\)"):
+        build_schedule(section, PEAK, 100, 1000)
 
 
 def test_the_linear_scaling_rule_is_explicit() -> None:
