@@ -1,7 +1,7 @@
-"""Measure what each option of later recipes costs when it is on: in a step, and on a core that makes the input.
+"""Measure what options of later recipes cost when they are on: in a step, and on a core that makes the input.
 
-Each option is timed in turns with the same recipe without it. Prints two tables for docs/recipes.md. Run it on an idle
-machine:
+Each option is timed in turns with the same recipe without it. Prints the two tables of docs/recipes.md. Run it on an
+idle machine:
 
     python -m scripts.option_costs --data /path/to/imagenet
 """
@@ -9,101 +9,123 @@ machine:
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from statistics import median
 
 from resnext_train.bench.bench_step import StepBench
 from resnext_train.bench.image_sample import evenly
-from resnext_train.bench.interleaved_timing import Lap, Runner, in_turns
+from resnext_train.bench.interleaved_timing import in_turns
+from resnext_train.bench.step_timer import StepTimer, timed_step
 from resnext_train.bench.timed_pipelines import one_thread, timed, training_pipeline
 from resnext_train.config import Recipe
 from resnext_train.data.build_sources import build_train
-from resnext_train.distributed.dist_context import connect
+from resnext_train.distributed.dist_context import DistContext, connect
+
+BATCH = 16
+"""Images of a timed step."""
 
 PLAIN = (
     *("augment.brightness=0", "augment.contrast=0", "augment.saturation=0", "augment.lighting=0"),
-    *("augment.aspect_law=log", "augment.interpolation=bilinear", "train.batch_size=32", "train.micro_batch=16"),
+    *("augment.aspect_law=log", "augment.interpolation=bilinear", "optimizer.decay_1d=false"),
+    *(f"train.batch_size={BATCH}", f"train.micro_batch={BATCH}"),
 )
-"""Overrides of ResNeXt-50's recipe, with which options are compared: crop and flip, two micro-batches of 16."""
+"""Overrides of the recipe that options are compared with: crop and flip, SGD, cross-entropy."""
 
-OF_STEP = {
-    "EMA, each step": ["ema.decay=0.999"],
+OF_IMAGES = {
     "mixup": ["mix.mixup=0.2"],
     "CutMix": ["mix.cutmix=1.0"],
-    "BCE": ["train.loss=bce"],
+    "erasing of every image, constant": ["erase.probability=1.0"],
+    "erasing of every image, pixel": ["erase.probability=1.0", "erase.value=pixel"],
     "label smoothing": ["train.label_smoothing=0.1"],
-    "AdamW": ["optimizer.name=adamw"],
-    "LAMB": ["optimizer.name=lamb"],
-    "weight decay of matrices alone": ["optimizer.decay_1d=false"],
-    "erasing of each image, constant": ["erase.probability=1.0"],
-    "erasing of each image, pixel": ["erase.probability=1.0", "erase.value=pixel"],
+    "BCE": ["train.loss=bce"],
     "stochastic depth": ["model.stochastic_depth=0.05"],
     "BlurPool": ["model.blur_pool=true"],
     "activation checkpointing": ["train.checkpoint_activations=true"],
 }
+OF_STEPS = {
+    "EMA, at each step": ["ema.decay=0.999"],
+    "AdamW": ["optimizer.name=adamw"],
+    "LAMB": ["optimizer.name=lamb"],
+    "clipping": ["optimizer.clip_norm=1.0"],
+}
 OF_INPUT = {
-    "RandAugment": ["auto_augment.name=randaugment"],
-    "RandAugment of timm": ["auto_augment.name=timm_randaugment"],
-    "TrivialAugmentWide": ["auto_augment.name=trivial_augment_wide"],
-    "erasing of each image": ["erase.probability=1.0"],
+    "`randaugment`": ["auto_augment.name=randaugment"],
+    "`timm_randaugment`": ["auto_augment.name=timm_randaugment"],
+    "`trivial_augment_wide`": ["auto_augment.name=trivial_augment_wide"],
+    "erasing of every image": ["erase.probability=1.0"],
     "repeated augmentation": ["augment.repeats=3"],
-    "uniform aspect, as in the papers": ["augment.aspect_law=uniform"],
+    "`aspect_law: uniform`": ["augment.aspect_law=uniform"],
     "bicubic": ["augment.interpolation=bicubic"],
     "crops of 160 pixels": ["augment.size=160"],
 }
-"""Overrides of each option, by what the table calls it."""
+"""Overrides of each option, by its name in the table."""
 
-MICRO_BATCHES = 3
-"""Per lap of the input."""
+OF_NETWORK = {"forward", "backward"}
+"""Parts of a step whose time varies by more than the other options add."""
+
+MICRO_BATCHES = 6
+"""Micro-batches in a lap of the input."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print both tables."""
+    """Print the table of the step and, with --data, that of the input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder of images for the second table")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--config", default="resnext50_32x4d")
-    options = parser.parse_args(arguments)
-
-    def recipe(*overrides: str) -> Recipe:
-        data = [f"data.root={options.data}"] if options.data else []
-        return Recipe.load(options.config, *PLAIN, *data, *overrides)
-
-    with connect(60.0) as context, one_thread():
-        _print_table("step", OF_STEP, options.rounds, lambda more: _step(StepBench(recipe(*more), context)))
-        if options.data:
-            sample, *_ = evenly(build_train(recipe().data), 16 * MICRO_BATCHES, skip=True)
-
-            def pipeline(overrides: Sequence[str]) -> Runner:
-                chosen = recipe(*overrides)
-                load = training_pipeline(chosen, sample, chosen.train.micro_batch)
-                return timed(load, 0, MICRO_BATCHES, None)
-
-            _print_table("input core", OF_INPUT, options.rounds, pipeline)
+    parser.add_argument("--data", help="folder of images")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each option (default: 7)")
+    parser.add_argument("--config", default="resnext50_32x4d", help="recipe to add them to (default: resnext50_32x4d)")
+    given = parser.parse_args(arguments)
+    with connect(60.0) as context:
+        step_table(given.config, context, given.rounds)
+    if given.data:
+        with one_thread():
+            input_table(given.config, given.data, given.rounds)
 
 
-def _step(bench: StepBench) -> Runner:
-    def run(number: int) -> Lap:
-        began = time.perf_counter()
-        bench.take_step()
-        bench.step.read_metrics()
-        return Lap(bench.setup.plan.batch_size, time.perf_counter() - began, {})
+def step_table(config: str, context: DistContext, rounds: int) -> None:
+    """Print what options add to a step of 256 images."""
+    plain = StepBench(Recipe.load(config, *PLAIN), context)
+    print("| Option | Added milliseconds | of a step of 256 images |\n|---|---|---|", flush=True)
+    for options, unit, images in ((OF_IMAGES, "an image", BATCH), (OF_STEPS, "a step", 1)):
+        for name, overrides in options.items():
+            with_option = StepBench(Recipe.load(config, *PLAIN, *overrides), context)
+            off, on = _parts(plain, with_option, rounds)
+            changes_network = any(text.startswith(("model.", "train.check")) for text in overrides)
+            parts = off.keys() if changes_network else off.keys() - OF_NETWORK
+            added = sum(on[part] - off[part] for part in parts) / images
+            share = added * (256 if images > 1 else 1) / (sum(off.values()) / BATCH * 256)
+            print(f"| {name} | {1000 * added:+.2f} {unit} | {100 * share:+.2f} % |", flush=True)
 
-    return run
+
+def _parts(plain: StepBench, other: StepBench, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the median seconds of each part of a step of both, which take turns."""
+    timers = [(bench, StepTimer(bench.context.device)) for bench in (plain, other)]
+    measured: list[list[dict[str, float]]] = [[], []]
+    for number in range(rounds + 1):
+        for (bench, timer), of_bench in zip(timers, measured, strict=True):
+            parts = timed_step(timer, 1, bench.take_step)
+            bench.step.read_metrics()
+            if number:
+                of_bench.append(parts)
+    off, on = ({part: median(parts[part] for parts in of_bench) for part in of_bench[0]} for of_bench in measured)
+    return off, on
 
 
-def _print_table(
-    what: str, options: Mapping[str, Sequence[str]], rounds: int, runner: Callable[[Sequence[str]], Runner]
-) -> None:
-    print(f"| Option | Time of a {what} |\n|---|---|", flush=True)
-    plain = runner([])
-    for name, overrides in options.items():
-        laps = in_turns(name, {"off": plain, "on": runner(overrides), "again": plain}, rounds, shown=False)
-        seconds = {key: statistics.median(lap.seconds for lap in of_key) for key, of_key in laps.items()}
-        off = (seconds["off"] + seconds["again"]) / 2
-        noise = 100 * abs(seconds["off"] / seconds["again"] - 1)
-        print(f"| {name} | {100 * (seconds['on'] / off - 1):+.1f} % (noise {noise:.1f} %) |", flush=True)
+def input_table(config: str, data: str, rounds: int) -> None:
+    """Print how much longer a core takes for an image."""
+    recipes = {
+        name: Recipe.load(config, *PLAIN, f"data.root={data}", *more) for name, more in {"": [], **OF_INPUT}.items()
+    }
+    plain = recipes.pop("")
+    sample, *_ = evenly(build_train(plain.data), BATCH * MICRO_BATCHES, skip=True)
+    print("\n| Option | of an input core |\n|---|---|", flush=True)
+    for name, recipe in recipes.items():
+        runners = {
+            key: timed(training_pipeline(one, sample, BATCH), 0, MICRO_BATCHES)
+            for key, one in {"off": plain, "on": recipe}.items()
+        }
+        laps = in_turns(name, runners, 2 * rounds, shown=False)
+        off, on = (median(lap.seconds / lap.images for lap in laps[key]) for key in ("off", "on"))
+        print(f"| {name} | {100 * (on / off - 1):+.1f} % |", flush=True)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ EVERYTHING = [
     *("mix.mixup=0.2", "mix.cutmix=1.0", "auto_augment.name=timm_randaugment", "augment.repeats=3"),
     *("erase.probability=0.5", "erase.value=pixel", "erase.count=2", "model.stochastic_depth=0.3"),
     *("augment.start_size=32", "augment.size=64", "augment.growth=[0, 2]", "model.blur_pool=true"),
+    "train.checkpoint_activations=true",
 ]
 """Overrides that turn on what later recipes use, all at once."""
 LONG = ["train.epochs=400", "log.every=1", "checkpoint.every_steps=1"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from helpers.ranks import run_ranks, single
+from helpers.ranks import single
 from helpers.steps import MICRO_BATCHES, step_images, train_step
 from resnext_train.config import ModelSection, SgdSection
 from resnext_train.data.sampler import shard_for_rank
@@ -68,13 +67,6 @@ def test_the_bits_of_steps_are_the_same(options: dict[str, Any], precision: Any)
     kept, again = (single(steps, again, options, precision) for again in (False, True))
     assert len(kept["gradients"]) == len(kept["momentum"])
     assert_equal(kept, again)
-
-
-@pytest.mark.slow
-def test_two_processes_have_the_bits_of_one_that_keeps_all(tmp_path: Path) -> None:
-    one = single(steps, False, BOTTLENECKS)
-    for two in run_ranks(steps, 2, tmp_path, True, BOTTLENECKS):
-        assert_equal({part: one[part] for part in ("state", "momentum")}, two)
 
 
 @pytest.mark.slow

@@ -275,8 +275,6 @@ def test_two_processes_are_bit_identical_to_one(tmp_path: Path, options: tuple[A
 @pytest.mark.parametrize(
     ("world_size", "size", "options"),
     [
-        (3, 20, ()),
-        (4, 13, ()),
         (3, 13, (LambSection(name="lamb", lr=0.05), MIXING, True)),
         (4, 20, (AdamwSection(name="adamw"), MIXING, True)),
     ],
