@@ -68,8 +68,9 @@ def test_the_learning_rate_table_keeps_every_drop_and_thins_ramps(capsys: pytest
     out = capsys.readouterr().out
     assert (
         "\naugmentation  crops of 35-100 % of the area, flip 0.5, brightness 0.4, contrast 0.4, saturation 0.4, "
-        "timm_randaugment 9, erasing 0.1, mixup 0.2 or CutMix 1\n"
+        "2 × timm_randaugment 9 ± 0.5, erasing 0.1 by constant, mixup 0.2 or CutMix 1 (50 % CutMix)\n"
     ) in out
-    assert "\nloss          BCE, label smoothing 0.1, gradients clipped at 1\n" in out
+    assert "\nloss          BCE, label smoothing 0.1\n" in out
+    assert re.search(r"\noptimizer     SGD, .*momentum 0\.9, weight decay 0\.0001, gradients clipped at 1\n", out), out
     assert "0.1 at epoch 1, " in out
     assert out.count(" at epoch ") < 20
