@@ -1,4 +1,4 @@
-"""Warnings about keys of a recipe that have no effect, and about images repeated too often. Imports no torch."""
+"""Warnings about values of a recipe that have no effect, or do not go together. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from resnext_train.config import LinearSchedule, Recipe, TimmRandAugment
 from resnext_train.config.value_types import Section, amount_and_unit
 from resnext_train.data.sampler import StepPlan
 
+_LARGE_FOR_ADAPTIVE = 0.02
+"""Learning rate with which AdamW and LAMB diverge; LAMB's largest in published recipes is 0.008."""
+
 
 def recipe_warnings(recipe: Recipe, plan: StepPlan) -> list[str]:
-    """Return a sentence for each cause of keys without effect, and of repeated images that meet too often."""
-    return [*_without_effect(recipe), *_contradictions(recipe), *_repetitions(recipe, plan)]
+    """Return a sentence for each cause of keys without effect, and for values that do not go together."""
+    return [
+        *_without_effect(recipe),
+        *_contradictions(recipe),
+        *_rate_of_another_optimizer(recipe),
+        *_repetitions(recipe, plan),
+    ]
 
 
 def _without_effect(recipe: Recipe) -> list[str]:
@@ -43,6 +51,18 @@ def _contradictions(recipe: Recipe) -> list[str]:
     if isinstance(schedule, LinearSchedule) and not any(factor for _, factor in schedule.points):
         found.append("all factors of schedule.points are 0, so the learning rate is 0 and nothing is learnt")
     return found
+
+
+def _rate_of_another_optimizer(recipe: Recipe) -> list[str]:
+    """Warn of SGD's learning rate with an optimizer whose steps do not shrink with the gradient."""
+    optimizer, usual = recipe.optimizer, {"adamw": "0.001", "lamb": "0.005"}
+    peak = optimizer.peak_lr(recipe.train.batch_size)
+    if optimizer.name not in usual or peak < _LARGE_FOR_ADAPTIVE:
+        return []
+    return [
+        f"the learning rate {peak:g} suits SGD; with optimizer.name={optimizer.name} about {usual[optimizer.name]} is "
+        "usual, set by optimizer.lr"
+    ]
 
 
 def _repetitions(recipe: Recipe, plan: StepPlan) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -109,6 +110,30 @@ def test_a_run_within_its_warm_up_is_warned_of_the_rate_that_it_misses(start: st
     assert recipe.optimizer.lr == 0.1
     assert told in schedule_warnings(recipe, 100, steps)[0]
     assert not any("warm-up" in text for text in schedule_warnings(recipe, 100, 8))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            ["schedule.name=step", "schedule.warmup=3", "schedule.milestones=[2, 4]"],
+            r"schedule\.milestones 2; so .* 0\.1$",
+        ),
+        (["schedule.name=step", "schedule.warmup=3", "schedule.milestones=[3, 4]"], None),
+        (["schedule.name=cosine", "schedule.final=0.2"], r"^schedule\.final=0\.2 is above the learning rate 0\.1;"),
+        (["schedule.name=cosine", "schedule.final=0.1"], None),
+        # of 500 steps: 0.995^499 is 0.082, 0.996^499 0.135, 0.87^(15 - 3 - 1) 0.216, 0.87^(62 - 12 - 1) 0.001
+        (["ema.decay=0.995"], None),
+        (["ema.decay=0.996"], r" 14 % of it are still the first weights"),
+        (["ema.decay=0.87", "ema.every=32", "ema.warmup=1"], r" 22 % of it are still the first weights"),
+        (["ema.decay=0.87", "ema.every=8", "ema.warmup=1"], None),
+    ],
+)
+def test_schedules_and_averages_that_do_not_fit_the_run_are_told(overrides: list[str], told: str | None) -> None:
+    recipe = load_recipe("smoke", ["optimizer.lr=0.1", *overrides])
+    warnings = schedule_warnings(recipe, 100, 500)
+    assert len(warnings) == (told is not None), warnings
+    assert not told or re.search(told, warnings[0])
 
 
 def test_piecewise_linear_is_numpys_interpolation() -> None:

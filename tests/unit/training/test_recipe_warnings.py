@@ -28,9 +28,11 @@ LARGE = StepPlan(1_281_167, 64, 4)
         (["auto_augment.name=timm_randaugment", "auto_augment.probability=0"], r"^auto_augment\.probability is 0"),
         (["augment.start_size=48", "augment.growth=[0, 2]"], r"^augment\.start_size is augment\.size \(48\)"),
         (["schedule.name=linear", "schedule.points=[[0, 0], [4, 0]]"], r"^all factors of schedule\.points are 0"),
+        (["optimizer.name=adamw"], r"^the learning rate 0\.025 suits SGD; .*adamw about 0\.001"),
+        (["optimizer.name=lamb", "optimizer.lr_per_256=0.01"], None),
     ],
 )
-def test_keys_without_effect_are_told(overrides: list[str], told: str | None) -> None:
+def test_values_without_effect_or_that_do_not_fit_are_told(overrides: list[str], told: str | None) -> None:
     warnings = recipe_warnings(load_recipe("smoke", overrides), LARGE)
     assert len(warnings) == (told is not None)
     assert not told or re.search(told, warnings[0])
