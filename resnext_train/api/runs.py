@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from resnext_train.checkpoint.checkpoint_path import checkpoint_path
 from resnext_train.config import Recipe, loaded_recipe, run_name
 from resnext_train.distributed.dist_context import connect
 from resnext_train.errors import InputError
-from resnext_train.inference.checkpoint_path import checkpoint_path
 from resnext_train.inference.evaluate_networks import evaluate_networks
 from resnext_train.inference.evaluation_request import EvaluationRequest
 from resnext_train.models.architecture import check_network

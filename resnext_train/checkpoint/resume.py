@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from resnext_train.atomic_file import free_name, link_atomically
+from resnext_train.checkpoint.checkpoint_path import run_folder, weights_path
 from resnext_train.config import Recipe, StepSchedule, as_continued, differences, load_stored_recipe, read_yaml
 from resnext_train.errors import InputError
-from resnext_train.regular_file import user_path, why_no_file
+from resnext_train.regular_file import why_no_file
 from resnext_train.run_dir.run_paths import RunDir, epoch_of
 
 _MAY_CHANGE = (
@@ -60,7 +61,7 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
             "another --out, or remove the folder"
         )
     if not _held(folder):
-        check_weights(recipe)
+        weights_path(recipe)
 
 
 def continued_recipe(folder: RunDir, recipe: Recipe, resume: str) -> Recipe:
@@ -68,15 +69,6 @@ def continued_recipe(folder: RunDir, recipe: Recipe, resume: str) -> Recipe:
     if not folder.recipe.is_file() or not (resume == "auto" or _goes_on(folder, resume)):
         return recipe  # that of a PATH is in the checkpoint
     return as_continued(recipe, read_yaml(folder.recipe))
-
-
-def run_folder(path: str) -> RunDir | None:
-    """Return the run folder that `path` is, or whose checkpoints/ it is; None for anything else."""
-    if path in _WORDS or not os.path.isdir(path):  # noqa: PTH112  unlike Path.is_dir: False for any odd path
-        return None
-    folder = Path(path)
-    is_checkpoints = folder.name == RunDir(folder).checkpoints.name and not RunDir(folder).checkpoints.is_dir()
-    return RunDir(folder.parent if is_checkpoints else folder)
 
 
 def _goes_on(folder: RunDir, resume: str) -> bool:
@@ -118,17 +110,6 @@ def named_checkpoints(resume: str) -> tuple[Path, ...]:
 
 _WORDS = ("auto", "never")
 """Values of --resume that are no path."""
-
-
-def check_weights(recipe: Recipe) -> None:
-    """Refuse a recipe whose model.weights are no file.
-
-    Raises:
-        InputError: they are none.
-    """
-    weights = recipe.model.weights
-    if weights and (why := why_no_file(user_path(weights))):
-        raise InputError(f"model.weights: {weights} {why}")
 
 
 def choose_checkpoint(folder: RunDir, recipe: Recipe, resume: str) -> tuple[Path, ...]:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from resnext_train.checkpoint.resume import named_checkpoints, run_folder
+from resnext_train.checkpoint.checkpoint_path import checkpoint_path, run_folder
+from resnext_train.checkpoint.resume import named_checkpoints
 from resnext_train.config import (
     LoadedRecipe,
     ModelSection,
@@ -26,7 +27,6 @@ from resnext_train.config import (
     run_name,
 )
 from resnext_train.errors import InputError
-from resnext_train.inference.checkpoint_path import checkpoint_path
 from resnext_train.inference.evaluation_request import OUTPUT_FILES, EvaluationRequest
 from resnext_train.models.architecture import check_model, check_network
 from resnext_train.run_dir.result_file import is_stream
@@ -41,7 +41,7 @@ def read_train(args: Namespace) -> TrainRequest:
     resume = args.resume
     if "=" in resume and not os.path.lexists(resume):  # --resume without a value, before an override
         resume, overrides = "auto", [*overrides, resume]
-    continued = run_folder(resume)
+    continued = None if resume in ("auto", "never") else run_folder(resume)
     if args.config is None and resume not in ("auto", "never"):
         continued = run_folder(str(named_checkpoints(resume)[0].parent))
     loaded = _train_recipe(args.config, continued, overrides)

@@ -42,8 +42,9 @@ class ModelSection(Section):
     num_classes: Literal["auto"] | Classes = "auto"
     """Outputs of the classifier; auto: as many as the data has classes. Any other number is an error."""
     weights: str | None = None
-    """File of initial weights for fine-tuning, from this tool, torchvision, timm, pycls or a CIFAR port; null: random
-    weights. A classifier with another number of classes is not loaded but initialised at random."""
+    """File of initial weights for fine-tuning, from this tool, torchvision, timm, pycls or a CIFAR port; or a run
+    folder, whose best.pt is taken; null: random weights. A classifier with another number of classes is not loaded but
+    initialised at random."""
     depth: Layers | None = None
     """Number of layers; null: as in `arch`."""
     blocks: Annotated[tuple[Layers, ...], Field(min_length=3, max_length=4)] | None = None

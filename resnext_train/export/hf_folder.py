@@ -13,9 +13,9 @@ from typing import Any
 from torch import nn
 
 from resnext_train.checkpoint import checkpoint_file
+from resnext_train.checkpoint.checkpoint_path import EXPORTED_WEIGHTS
 from resnext_train.export.exported_network import Agreement, ExportedNetwork
 from resnext_train.export.model_card import model_card
-from resnext_train.inference.checkpoint_path import EXPORTED_WEIGHTS
 from resnext_train.inference.weights_metadata import as_strings
 from resnext_train.models.timm_twin import TimmTwin, timm_twin
 from resnext_train.models.weight_export import TOLERANCE, compare_networks

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from resnext_train.checkpoint.checkpoint_path import checkpoint_path
 from resnext_train.checkpoint.stored_weights import Kind
 from resnext_train.config import Recipe, loaded_recipe
 from resnext_train.data.build_loaders import build_color_transform, build_views, images_per_batch
@@ -23,7 +24,6 @@ from resnext_train.distributed.dist_context import pick_device
 from resnext_train.distributed.rank import this_rank
 from resnext_train.errors import InputError
 from resnext_train.evaluation.inference_network import inference_network
-from resnext_train.inference.checkpoint_path import checkpoint_path
 from resnext_train.inference.class_names import ClassNames, names_of
 from resnext_train.inference.prediction import Prediction
 from resnext_train.inference.predictor import as_in_evaluation, build_predictor, built_network, doubt_about

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from resnext_train.checkpoint import checkpoint_file
+from resnext_train.checkpoint.checkpoint_path import weights_path
 from resnext_train.checkpoint.stored_weights import KINDS, stored_weights
 from resnext_train.compute.loss import TrainingLoss
 from resnext_train.data.build_loaders import (
@@ -24,7 +25,6 @@ from resnext_train.models.weight_conversion import (
     untaken_average,
     untaken_text,
 )
-from resnext_train.regular_file import user_path
 from resnext_train.run_dir.console import print_warning
 from resnext_train.training.compiled_network import NetworkOptions
 from resnext_train.training.ema import build_average
@@ -42,8 +42,8 @@ def build_train_step(setup: Setup, fine_tune: bool) -> TrainStep:
     recipe, context = setup.recipe, setup.context
     train = recipe.train
     model = build_model(recipe.model, setup.num_classes, train.seed)
-    if fine_tune and recipe.model.weights:
-        _load_weights(model, setup, user_path(recipe.model.weights))
+    if fine_tune and (path := context.run_on_all_ranks(lambda: weights_path(recipe))):
+        _load_weights(model, setup, path)
     if train.checkpoint_activations:
         assert isinstance(model, ResNet)  # others are refused by check_network
         model.checkpoint_blocks = True
@@ -68,8 +68,8 @@ def _load_weights(model: nn.Module, setup: Setup, path: Path) -> None:
     if checkpoint_file.is_ours(content):
         chosen = stored_weights(content, "auto", path)
         same = tuple(content["classes"]) == setup.splits.classes
-        named = "a checkpoint of resnext-train" + (f", {KINDS[chosen.kind]}" if chosen.kind else "")
-        loaded = load_weights(model, chosen.weights, str(path), section, "fitting" if same else "new", named)
+        source = "a checkpoint of resnext-train" + (f", {KINDS[chosen.kind]}" if chosen.kind else "")
+        loaded = load_weights(model, chosen.weights, str(path), section, "fitting" if same else "new", source)
     else:
         loaded = load_weights(model, find_state_dict(content, str(path)), str(path), section, "fitting")
     if context.is_main:

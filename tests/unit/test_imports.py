@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config"),
         *("regular_file", "errors"),
     },
-    "api": {"training", "inference", "models", "run_dir", "distributed", "config", "errors"},
+    "api": {"training", "inference", "models", "checkpoint", "run_dir", "distributed", "config", "errors"},
     "prepare": {"data", "regular_file", "errors", "atomic_file"},
     "bench": {"training", "prepare", "data", "models", "compute", "distributed", "config", "errors"},
     "verify": {"errors"},

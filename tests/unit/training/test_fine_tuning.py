@@ -65,6 +65,8 @@ def test_a_checkpoint_of_other_classes_gives_no_classifier_even_if_they_are_as_m
     again = [*three, f"model.weights={last}", "train.max_steps=1"]
     assert train([*again, "--out", str(tmp_path / "same")]) == 0
     told = said_of(last, capsys)
+    assert train([*three, f"model.weights={first}", "--dry-run", "--out", str(tmp_path / "best")]) == 0
+    assert f"weights: {first / 'checkpoints' / 'best.pt'}: " in capsys.readouterr().out
     assert "resnext-train" in told
     assert "fc" not in told
     images = ["data.source=folder", f"data.root={image_root}"]
@@ -78,7 +80,7 @@ def test_a_checkpoint_of_other_classes_gives_no_classifier_even_if_they_are_as_m
 def test_weights_that_cannot_be_used(weights: Path, tmp_path: Path, refuses: Refuses) -> None:
     out = tmp_path / "run"
     error = refuses(train, *RUN, "model.weights=/nowhere/w.pth", "--out", str(out))
-    assert "model.weights: /nowhere/w.pth " in error
+    assert "model.weights: checkpoint /nowhere/w.pth " in error
     error = refuses(train, *RUN, "model.arch=resnet34", f"model.weights={weights}", "--out", str(out))
     assert f"{weights} " in error
     assert "lacks layer1.2.conv1.weight" in error

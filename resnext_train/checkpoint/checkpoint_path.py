@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from resnext_train.checkpoint.resume import run_folder
+from resnext_train.config import Recipe
 from resnext_train.errors import InputError
-from resnext_train.regular_file import why_no_file
+from resnext_train.regular_file import user_path, why_no_file
+from resnext_train.run_dir.run_paths import RunDir
 
 EXPORTED_WEIGHTS = "model.safetensors"
 """The weights in a folder for timm."""
@@ -37,6 +38,25 @@ def checkpoint_path(path: str, option: str = "") -> Path:
     if why := why_no_file(path):
         raise InputError(f"{place}checkpoint {path} {why}{_others_than(path)}")
     return Path(path)
+
+
+def run_folder(path: str) -> RunDir | None:
+    """Return the run folder that `path` is, or whose checkpoints/ it is; None for anything else."""
+    if not os.path.isdir(path):  # noqa: PTH112  unlike Path.is_dir: False for any odd path
+        return None
+    folder = Path(path)
+    is_checkpoints = folder.name == RunDir(folder).checkpoints.name and not RunDir(folder).checkpoints.is_dir()
+    return RunDir(folder.parent if is_checkpoints else folder)
+
+
+def weights_path(recipe: Recipe) -> Path | None:
+    """Return the file of a recipe's model.weights; None: the recipe names none.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    named = recipe.model.weights
+    return checkpoint_path(str(user_path(named)), "model.weights") if named else None
 
 
 def _others_than(path: str) -> str:
