@@ -195,7 +195,7 @@ def info_arguments(p: ArgumentParser) -> None:
     p.add_argument("--match", metavar="NETWORK", help="find the base width that keeps this network's complexity")
     p.add_argument("--cardinality", type=int, nargs="+", metavar="C", help="for --match: the cardinality, or several")
     p.add_argument("--size", type=int, metavar="PIXELS", help="height and width of an image (default: the network's)")
-    p.add_argument("--classes", type=int, metavar="N", help="outputs of the classifier (default: the data set's)")
+    p.add_argument("--classes", type=int, metavar="N", help="outputs of the classifier (default: by its data set)")
 
 
 _FORMATS = """formats:

@@ -8,36 +8,9 @@ from __future__ import annotations
 import difflib
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from itertools import takewhile
 
-from resnext_train.config import all_keys, keys_named
-
-_KEYS = {
-    "amp": "train.precision",
-    "data_dir": "data.root",
-    "data_path": "data.root",
-    "gamma": "schedule.factor",
-    "image_size": "augment.size",
-    "img_size": "augment.size",
-    "learning_rate": "optimizer.lr",
-    "lr_gamma": "schedule.factor",
-    "lr_scheduler": "schedule.name",
-    "max_epochs": "train.epochs",
-    "model": "model.arch",
-    "model_ema_decay": "ema.decay",
-    "model_ema_steps": "ema.every",
-    "num_epochs": "train.epochs",
-    "num_workers": "data.workers",
-    "opt": "optimizer.name",
-    "optimizer": "optimizer.name",
-    "print_freq": "log.every",
-    "sched": "schedule.name",
-    "scheduler": "schedule.name",
-    "torchcompile": "train.compile",
-    "use_deterministic_algorithms": "train.deterministic",
-    "warmup_epochs": "schedule.warmup",
-    "wd": "optimizer.weight_decay",
-}
-"""What other trainers call keys of ours that have another name."""
+from resnext_train.config import all_keys, foreign_names, keys_meant, keys_named, takes
 
 _OPTIONS = {
     "c": ("--config",),
@@ -51,10 +24,7 @@ _OPTIONS = {
 """What they call options of ours; the first that the command has is meant."""
 
 _ANSWERS = {
-    "channels_last": "it is the default; train.layout=contiguous is the other one",
-    "device": "a GPU is used where there is one",
-    "gpu": "a GPU is used where there is one; --gpus N is for several",
-    "pretrained": "write model.weights=FILE, with a file of weights",
+    **foreign_names.ADVICE,
     "evaluate": "use resnext eval",
     "test_only": "use resnext eval",
 }
@@ -71,16 +41,15 @@ def refusal(unknown: Sequence[str], argv: Sequence[str], parser: ArgumentParser)
 
 def _answer(given: str, argv: Sequence[str], parser: ArgumentParser) -> str:
     option, equals, value = given.partition("=")
-    if not equals:
-        value = _next(given, argv)
+    values = [value] if equals else _following(given, argv)
     name = option.strip("-").replace("-", "_")
     known = [known for action in parser._actions for known in action.option_strings if known.startswith("--")]
     if "section.key=value" in parser.format_usage():
         if name in _ANSWERS:
             return f"there is no option {option}; {_ANSWERS[name]}"
         if keys := _keys_meant(name, known):
-            shown = f"{option} {value}".rstrip()[:200]
-            words = [f"{key}={value or 'VALUE'}" if "." in key else f"{key} {value}".rstrip() for key in keys]
+            shown = " ".join([option, *values])[:200]
+            words = [_override(key, values) if "." in key else " ".join([key, *values]) for key in keys]
             return f"there is no option {shown}; write {' or '.join(words)[:400]}"
     names = [option.strip("-").replace("-", "_") for option in known]
     near = [known[names.index(n)] for n in difflib.get_close_matches(name, names, n=1, cutoff=0.7)]
@@ -91,17 +60,35 @@ def _keys_meant(name: str, options: Sequence[str]) -> list[str]:
     """Return the keys, or else the one of our `options`, that stand for an option NAME of other trainers."""
     if meant := [option for option in _OPTIONS.get(name, ()) if option in options]:
         return meant[:1]
-    if name in _KEYS:
-        return [_KEYS[name]]
     if name in all_keys():
         return [name]
     last_parts = [key.partition(".")[2] for key in all_keys()]
     near = difflib.get_close_matches(name, last_parts, n=1, cutoff=0.9)
-    return keys_named(name) or [key for close in near for key in keys_named(close)]
+    return keys_meant(name) or [key for close in near for key in keys_named(close)]
 
 
-def _next(option: str, argv: Sequence[str]) -> str:
-    """Return the word behind `option` if it is a value."""
-    place = list(argv).index(option) + 1 if option in argv else len(argv)
-    following = argv[place] if place < len(argv) else ""
-    return "" if (following.startswith("-") and not following[1:2].isdigit()) or "=" in following else following
+def _override(key: str, values: Sequence[str]) -> str:
+    """Return the override of `key` by what was given behind an option; where that is no value of it, say what is."""
+    value = f"[{','.join(values)}]" if len(values) > 1 else "".join(values)
+    choices = takes(key)
+    if choices == ["false", "true"]:
+        return f"{key}={value or 'true'}"
+    if choices and value not in choices:
+        return f"{key}=VALUE, one of {', '.join(choices)}"
+    return f"{key}={value or 'VALUE'}"
+
+
+def _following(option: str, argv: Sequence[str]) -> list[str]:
+    """Return the words behind `option` that are its values: one word, or several numbers."""
+    behind = list(argv)[argv.index(option) + 1 :] if option in argv else []
+    words = list(takewhile(lambda word: "=" not in word and (not word.startswith("-") or _is_number(word)), behind))
+    numbers = list(takewhile(_is_number, words))
+    return numbers or words[:1]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from resnext_train.config.value_types import AboveZero, Fraction, NonNegative, Pixels, Section
+from resnext_train.config.value_types import Fraction, NonNegative, Pixels, RatioRange, Section, ShareRange
 
 
 class _Augment(Section):
@@ -70,22 +70,14 @@ class AreaAugment(_Augment):
 
     crop: Literal["area"] = "area"
     """Kind of crop."""
-    area: tuple[Fraction, Fraction] = (0.08, 1.0)
+    area: ShareRange = (0.08, 1.0)
     """Range of the crop's area as a fraction of the image's."""
-    aspect: tuple[AboveZero, AboveZero] = (0.75, 4 / 3)
+    aspect: RatioRange = (0.75, 4 / 3)
     """Range of the crop's aspect ratio, width to height."""
     aspect_law: Literal["uniform", "log"] = "uniform"
     """How the aspect ratio is drawn. uniform: uniformly, then width and height swap with probability 0.5, and after ten
     boxes that do not fit comes the largest square, as in the papers' code. log: its logarithm uniformly, without a
     swap, and the last resort is the largest box of an aspect in the range, as in torchvision's RandomResizedCrop."""
-
-    @model_validator(mode="after")
-    def _ranges(self) -> AreaAugment:
-        if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError("augment.area must be [low, high] with 0 < low <= high <= 1")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError("augment.aspect must be [low, high] with 0 < low <= high")
-        return self
 
 
 class ScaleAugment(_Augment):
@@ -189,18 +181,10 @@ class EraseSection(Section):
     """What is written. constant: 0, the data's mean colour. pixel: a normal random number for each pixel and colour."""
     count: Annotated[int, Field(gt=0, le=16)] = 1
     """Most boxes in an image. Their number is drawn from 1 to it, and divides the area that each of them gets."""
-    area: tuple[Fraction, Fraction] = (0.02, 1 / 3)
+    area: ShareRange = (0.02, 1 / 3)
     """Range of the area of an image's only box as a fraction of the crop's."""
-    aspect: tuple[AboveZero, AboveZero] = (0.3, 1 / 0.3)
+    aspect: RatioRange = (0.3, 1 / 0.3)
     """Range of a box's aspect ratio, height to width, whose logarithm is drawn uniformly."""
-
-    @model_validator(mode="after")
-    def _ranges(self) -> EraseSection:
-        if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError("erase.area must be [low, high] with 0 < low <= high <= 1")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError("erase.aspect must be [low, high] with 0 < low <= high")
-        return self
 
 
 class MixSection(Section):

@@ -2,21 +2,19 @@
 
 A recipe's header comment holds the title with the data set, `Reproduces:`, and `Published error:`, `Published
 accuracy:` or `Expected:`.
-Paragraphs that begin with `Known deviations` are in its own header or in that of its base.
+Paragraphs that begin with `Known deviations` are in its own header or in those of its bases.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from resnext_train.config.data_sections import SyntheticData
 from resnext_train.config.recipe import Recipe
-from resnext_train.config.recipe_files import find_base, find_recipe, shipped_recipes
-from resnext_train.config.recipe_loader import differences, load_recipe
-from resnext_train.config.yaml_reader import read_text, read_yaml
+from resnext_train.config.recipe_files import shipped_recipes
+from resnext_train.config.recipe_loader import differences, load_recipe_with_notes
 
 _CLASSES = {"ImageNet-1K": 1000, "ImageNet-5K": 5000, "CIFAR-100": 100, "CIFAR-10": 10}
 _STATED = re.compile(r"\((\d+) classes\)")
@@ -55,10 +53,11 @@ def catalogue() -> Iterator[Entry]:
 
 def read_entry(name: str) -> Entry:
     """Return a shipped or own recipe with its header; raises InputError like `load_recipe`."""
-    path = find_recipe(name)
-    header = _header(path)
-    deviations = "\n\n".join(_deviations(path))
-    return Entry(name, load_recipe(name), header["title"], header.get("Reproduces", ""), _result(header), deviations)
+    loaded = load_recipe_with_notes(name)
+    comments = [list(_comment(layer.text)) for layer in loaded.layers]
+    header = _header(comments[-1])
+    deviations = "\n\n".join(text for comment in comments for text in _deviations(comment))
+    return Entry(name, loaded.recipe, header["title"], header.get("Reproduces", ""), _result(header), deviations)
 
 
 _FREE = re.compile(
@@ -84,10 +83,10 @@ def _result(header: dict[str, str]) -> str:
     return header.get("Expected", "")
 
 
-def _header(path: Path) -> dict[str, str]:
-    """Return the paragraphs of a file's first comment by label; the first paragraph is `title`."""
+def _header(comment: Sequence[str]) -> dict[str, str]:
+    """Return the paragraphs of a file's first comment, given by line, by label; the first paragraph is `title`."""
     paragraphs, label = {"title": ""}, "title"
-    for text in _comment(path):
+    for text in comment:
         start = re.match(r"(Reproduces|Published error|Published accuracy|Expected): ", text)
         if start:
             label, text = start[1], text[start.end() :]
@@ -98,19 +97,17 @@ def _header(path: Path) -> dict[str, str]:
     return paragraphs
 
 
-def _comment(path: Path) -> Iterator[str]:
-    """Yield the lines of a file's first comment, without its sign."""
-    for line in read_text(path).splitlines():
+def _comment(text: str) -> Iterator[str]:
+    """Yield the lines of the first comment of a file with this content, without its sign."""
+    for line in text.splitlines():
         if not line.startswith("#"):
             return
         yield line.removeprefix("#").strip()
 
 
-def _deviations(path: Path) -> list[str]:
-    """Return the paragraphs on known deviations of a recipe's file, its base's first."""
-    base = find_base(str(read_yaml(path).get("base", "")), path)
-    comments = ["\n".join(_comment(file)) for file in (base, path) if file]
-    paragraphs = [" ".join(text.split()) for comment in comments for text in comment.split("\n\n")]
+def _deviations(comment: Sequence[str]) -> list[str]:
+    """Return the paragraphs on known deviations of a file's first comment, given by line."""
+    paragraphs = [" ".join(text.split()) for text in "\n".join(comment).split("\n\n")]
     return [text for text in paragraphs if text.startswith("Known deviations")]
 
 

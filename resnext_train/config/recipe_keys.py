@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from resnext_train.config import foreign_names
 from resnext_train.config.recipe import Recipe
 from resnext_train.config.value_types import Section
 
@@ -79,6 +80,23 @@ def keys_named(name: str) -> list[str]:
     return [key for key in all_keys() if key.partition(".")[2] == name]
 
 
+def keys_meant(name: str) -> list[str]:
+    """Return the keys `section.NAME`, or else the one that other trainers call so."""
+    return keys_named(name) or ([foreign_names.KEYS[name]] if name in foreign_names.KEYS else [])
+
+
+def takes(key: str) -> list[str]:
+    """Return the words that `section.key` takes, or an empty list if it takes anything else."""
+    words: list[str] = []
+    for field in (field for name, field in KEYS if name == key):
+        if field.annotation is bool:
+            return ["false", "true"]
+        if get_origin(field.annotation) is not Literal:
+            return []
+        words += get_args(field.annotation)
+    return list(dict.fromkeys(words))
+
+
 def unknown_key(key: str, sections: Mapping[str, Any]) -> str:
     """Say that `key`, such as train.epoch, is not one of a recipe with these `sections`, and what may be meant."""
     section, _, name = key.partition(".")
@@ -91,10 +109,11 @@ def unknown_key(key: str, sections: Mapping[str, Any]) -> str:
         belongs = f"{key} is a key of {' and '.join(owners)}, not of the chosen {section}.{tag}={chosen}"
         return f"{belongs}; remove it, or choose {owners[0]}"
     own = sorted(variant_keys(section, chosen))
-    if near := difflib.get_close_matches(name, own, n=1, cutoff=0.7):
+    near = difflib.get_close_matches(name, own, n=1, cutoff=0.7)
+    if near and name not in foreign_names.KEYS:
         return f"unknown key {key[:120]}; did you mean {section}.{near[0]}?"
-    if elsewhere := keys_named(name):
-        return f"unknown key {key[:120]}; did you mean {' or '.join(elsewhere)}?"
+    if meant := _meant(name):
+        return f"unknown key {key[:120]}; {meant}"
     of = f"{section} ({tag}={chosen})" if tag else section
     return f"unknown key {key[:120]}; the keys of {of} are {_listed(section, own)}"
 
@@ -103,13 +122,22 @@ def _unknown_section(key: str) -> str:
     section, dot, name = key.partition(".")
     sections = list(Recipe.model_fields)
     near = difflib.get_close_matches(section, sections, n=1, cutoff=0.7)
+    if not dot and (meant := _meant(section)):
+        return f"unknown key {key[:120]}; {meant}"
     if near and not dot:
         return f"unknown key {key[:120]}; did you mean {near[0]}?"
     if near and f"{near[0]}.{name}" in keys_named(name):
         return f"unknown key {key[:120]}; did you mean {near[0]}.{name}?"
-    if elsewhere := keys_named(name if dot else section):
-        return f"unknown key {key[:120]}; did you mean {' or '.join(elsewhere)}?"
+    if meant := _meant(name):
+        return f"unknown key {key[:120]}; {meant}"
     return f"unknown key {key[:120]}; the sections are {', '.join(sections)}"
+
+
+def _meant(name: str) -> str:
+    """Ask for the keys that are called `name`, or chosen by that word, if there are any."""
+    chosen = [f"{section}.{tag}={name}" for section, tag in TAGS.items() if name in takes(f"{section}.{tag}")]
+    found = keys_meant(name) or chosen
+    return f"did you mean {' or '.join(found)}?" if found else foreign_names.ADVICE.get(name, "")
 
 
 def _owners(section: str, tag: str, name: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Merge, validate and freeze recipes; every mistake becomes one sentence with file, line and key.
 
 A recipe is a YAML file of sections. Layers from weakest to strongest: the defaults; the file named by the
-recipe's `base:` (one level; in the recipe's folder, or shipped; .yaml may be left out); the recipe;
+recipe's `base:` (in the recipe's folder, or shipped; .yaml may be left out), which may have a base itself; the recipe;
 `section.key=value` overrides. A layer that changes the variant of a section (`schedule.name`, `data.source`) drops
 the weaker layers' keys that the new variant lacks or has with other values, such as a magnitude of another scale. A
 level that sets one of two keys that exclude each other (`recipe_keys.EXCLUSIVE`) sets the other one to null; all
@@ -28,7 +28,7 @@ from resnext_train.config.recipe_keys import (
     EXCLUSIVE,
     KEYS,
     TAGS,
-    keys_named,
+    keys_meant,
     same_keys,
     unknown_key,
     variant_keys,
@@ -37,6 +37,9 @@ from resnext_train.config.recipe_mistakes import Layer, Mistake, mistake_at, mis
 from resnext_train.config.train_sections import TrainSection
 from resnext_train.config.yaml_reader import check_plain, parse, parse_sections, read_text, read_yaml, shown
 from resnext_train.errors import InputError
+
+MOST_BASES = 2
+"""So that a shipped recipe, which may have a base, can be one."""
 
 
 class LoadedRecipe(NamedTuple):
@@ -140,17 +143,18 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def _file_layers(path: Path) -> list[Layer]:
-    recipe = _file_layer(path)
-    if "base" not in recipe.values:
-        return [recipe]
-    name = str(recipe.values.pop("base"))
-    base = find_base(name, path)
-    if base is None:
-        raise InputError(f"{path}: base: {name[:120]} not found in the recipe's folder or among the shipped ones")
-    below = _file_layer(base)
-    if "base" in below.values:
-        raise InputError(f"{base}: has a base: of its own, but {path} builds on it; only one level is allowed")
-    return [below, recipe]
+    layers, file = [_file_layer(path)], path
+    while "base" in layers[0].values:
+        name = str(layers[0].values.pop("base"))
+        if len(layers) > MOST_BASES:
+            raise InputError(
+                f"{file}: base: {name[:120]} is one too many: {path} builds on {MOST_BASES} others already"
+            )
+        base = find_base(name, file)
+        if base is None:
+            raise InputError(f"{file}: base: {name[:120]} not found in the recipe's folder or among the shipped ones")
+        layers, file = [_file_layer(base), *layers], base
+    return layers
 
 
 def _file_layer(path: Path) -> Layer:
@@ -158,16 +162,20 @@ def _file_layer(path: Path) -> Layer:
     return Layer(str(path), parse_sections(text, str(path)), text)
 
 
-def _override_layers(overrides: Sequence[str], below: Mapping[str, Any]) -> tuple[list[Layer], list[Mistake]]:
-    """Return a layer for each override of a recipe with the sections `below`, and the mistakes in the others."""
+def _override_layers(overrides: Sequence[str], below: dict[str, Any]) -> tuple[list[Layer], list[Mistake]]:
+    """Return a layer for each override, those that choose variants first, and the mistakes in the others.
+
+    They are merged into the sections `below` of the recipe.
+    """
     layers, mistakes = [], []
-    for text in overrides:
+    for text in sorted(overrides, key=lambda text: not _is_tag(text)):  # a later choice of variant would drop overrides
         where = _place(text)
         try:
             layers.append(Layer(where, _override(text, where, below)))
         except InputError as error:
             mistakes.append(Mistake(where, None, str(error).removeprefix(f"{where}: ")))
-    layers.sort(key=lambda layer: not _has_tag(layer.values))  # a later choice of variant would drop overrides
+        else:
+            _merge(below, layers[-1].values)
     return layers, mistakes
 
 
@@ -180,19 +188,19 @@ def _override(text: str, where: str, below: Mapping[str, Any]) -> dict[str, Any]
     section, dot, name = key.partition(".")
     check_plain({key: value}, where)
     if not (equals and dot and name):
-        keys = keys_named(key) if equals and not dot else []
+        keys = keys_meant(key) if equals and not dot else []
         meant = [f"data.root={text}"] if os.path.isdir(text) else [f"{key}={value}" for key in keys]  # noqa: PTH112
         hint = f"; did you mean {' or '.join(meant)[:200]}?" if meant else ""
         raise InputError(f"overrides are written section.key=value, such as train.epochs=10{hint}")
     fields = [f for k, f in KEYS if k == key]
     if not fields:
         raise InputError(unknown_key(key, below))
-    is_tag = name == TAGS.get(section)
-    return {section: {name: value if is_tag else _typed(value, fields, where, key)}}
+    return {section: {name: value if _is_tag(text) else _typed(value, fields, where, key)}}
 
 
-def _has_tag(layer: dict[str, Any]) -> bool:
-    return any(TAGS.get(section) in values for section, values in layer.items())
+def _is_tag(override: str) -> bool:
+    section, _, name = override.partition("=")[0].partition(".")
+    return name != "" and TAGS.get(section) == name
 
 
 def _takes_text(annotation: Any) -> bool:

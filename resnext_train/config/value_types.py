@@ -97,3 +97,16 @@ _Finite = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
 Triple = tuple[_Finite, _Finite, _Finite]
 AboveZero = Annotated[float, Field(gt=0, le=_LARGEST)]
 PositiveTriple = tuple[AboveZero, AboveZero, AboveZero]
+
+
+def _check_range(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] <= value[1]:
+        raise ValueError("must be [low, high] with low <= high")
+    return value
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+ShareRange = Annotated[tuple[Share, Share], AfterValidator(_check_range)]
+"""Lowest and highest fraction of something."""
+RatioRange = Annotated[tuple[AboveZero, AboveZero], AfterValidator(_check_range)]
+"""Lowest and highest ratio."""

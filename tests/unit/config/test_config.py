@@ -21,11 +21,14 @@ from resnext_train.config import (
     StepSchedule,
     SyntheticData,
     TrivialAugmentWide,
+    all_keys,
     differences,
     duration_in_steps,
     find_recipe,
+    foreign_names,
     load_recipe,
     load_recipe_with_notes,
+    read_entry,
     recipe_from_dict,
     recipe_schema,
     run_name,
@@ -188,13 +191,14 @@ def test_overrides_take_the_type_of_their_field(recipe_file: str, override: str,
         ("train.comm=fp16", ("train.comm: ", "'fp32' or 'bf16'")),
         ("schedule.name=poly", ("schedule.name: ", "'step', 'cosine', 'plateau'")),
         ("schedule.patience=3", ("schedule.patience ", "schedule.name")),
+        ("schedule.milestones=[12, 8]", ("schedule.milestones: 8 epochs ", "after 12 epochs")),
         ("schedule.milestones=[3 minutes]", ("schedule.milestones", "'500 steps'")),
         ("train.batch_size=37", ("train.batch_size (37) ", " 36 ", " 38,", "train.micro_batch")),
         ("train.batch_size=7", (" 16 ", " 17,", "train.micro_batch")),
         ("train.micro_batch=1", ("train.micro_batch ", " 2: ")),
         ("eval.crop=300", ("eval.crop (300) ", "eval.resize (256)")),
         ("augment.area=[0.5]", ("augment.area: ", "few")),
-        ("augment.area=[0.9, 0.1]", ("augment.area ", "0 < low <= high <= 1")),
+        ("augment.area=[0.9, 0.1]", ("augment.area: ", "low <= high")),
         ("epochs=3", ("section.key=value",)),
         ("train.epochs", ("section.key=value",)),
         ("model.blocks=[1, 2]", ("model.blocks: ",)),
@@ -314,7 +318,12 @@ def test_an_unknown_key_of_a_chosen_section_is_blamed_on_the_file_that_has_it(
 @pytest.mark.parametrize(
     ("key", "told"),
     [
-        ("train.ema", "the keys of train are epochs, "),
+        ("train.zebra", "the keys of train are epochs, "),
+        ("train.ema", "ema.decay=D"),
+        ("optimizer.eps", "did you mean optimizer.epsilon?"),
+        ("train.drop_path", "did you mean model.stochastic_depth?"),
+        ("mixup", "did you mean mix.mixup?"),
+        ("randaugment", "did you mean auto_augment.name=randaugment?"),
         ("train.lr", "did you mean optimizer.lr?"),
         ("optimizer.epochs", "did you mean train.epochs?"),
         ("optimiser.momentum", "did you mean optimizer?"),
@@ -376,11 +385,28 @@ def test_the_error_names_the_file_that_holds_the_mistake(tmp_path: Path) -> None
     assert str(error.value).startswith(base)
 
 
-def test_base_has_one_level(tmp_path: Path) -> None:
-    write(tmp_path / "a.yaml", "model: {arch: resnet18}\n")
-    write(tmp_path / "b.yaml", "base: a.yaml\n")
-    with pytest.raises(InputError, match=r"b\.yaml: .* base: .*c\.yaml "):
-        load_recipe(write(tmp_path / "c.yaml", "base: b.yaml\n"))
+def test_a_shipped_recipe_with_a_base_is_a_base_and_no_more(tmp_path: Path) -> None:
+    own = write(tmp_path / "own.yaml", "base: rsb/resnet50_a3\nmix: {cutmix: 0.5}\n")
+    recipe = load_recipe(own)
+    assert (recipe.mix.mixup, recipe.mix.cutmix, recipe.optimizer.name) == (0.1, 0.5, "lamb")
+    assert read_entry(own).deviations == read_entry("rsb/resnet50_a3").deviations, "which are in the base's base"
+    write(tmp_path / "b.yaml", "base: own.yaml\n")
+    with pytest.raises(InputError, match=r"base: _base\.yaml is .*/b\.yaml builds on 2 others"):
+        load_recipe(str(tmp_path / "b.yaml"))
+
+
+def test_an_override_is_one_of_the_variant_that_the_overrides_choose(recipe_file: str) -> None:
+    """In whichever order they are given; the recipe's own variant has no such keys."""
+    with pytest.raises(InputError, match=r"\(name=timm_randaugment\) are name, num_ops, magnitude, "):
+        load_recipe(recipe_file, ["auto_augment.zebra=0.5", "auto_augment.name=timm_randaugment"])
+    chosen = load_recipe(recipe_file, ["optimizer.beta1=0.5", "optimizer.name=adamw"])
+    assert chosen.to_dict()["optimizer"]["beta1"] == 0.5
+
+
+def test_foreign_names_stand_for_keys_that_there_are() -> None:
+    assert set(foreign_names.KEYS.values()) <= set(all_keys())
+    named = {key for text in foreign_names.ADVICE.values() for key in re.findall(r"\b[a-z_]+\.[a-z_0-9]+\b", text)}
+    assert named - {"docs/recipes.md", "recipes.md"} <= set(all_keys())
 
 
 def test_finding_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
