@@ -91,10 +91,10 @@ RECIPES: dict[str, tuple[str, Net | tuple[int, ...] | None, str]] = {
     "imagenet/googlenet.yaml": ("GoogLeNet", None, "10.07 30.22 10.47"),
     # Nothing published
     "tiny_imagenet/resnext26_32x4d.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "80"),
-    "tiny_imagenet/resnext26_32x4d_adamw.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "60"),
-    "tiny_imagenet/resnext26_32x4d_plain.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "60"),
-    "tiny_imagenet/resnext26_32x4d_torchvision.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "60"),
-    "tiny_imagenet/resnext26_32x4d_a3.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "60"),
+    "tiny_imagenet/resnext26_32x4d_adamw.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "74"),
+    "tiny_imagenet/resnext26_32x4d_plain.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "72"),
+    "tiny_imagenet/resnext26_32x4d_torchvision.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "72"),
+    "tiny_imagenet/resnext26_32x4d_a3.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "78"),
     "smoke.yaml": ("smoke", Net((1, 1, 1, 1), groups=8, width=4), "90 10"),
 }
 
