@@ -7,7 +7,7 @@ from pathlib import Path
 
 from resnext_train.config import Recipe
 from resnext_train.errors import InputError
-from resnext_train.regular_file import user_path, why_no_file
+from resnext_train.regular_file import why_no_file
 from resnext_train.run_dir.run_paths import RunDir
 
 EXPORTED_WEIGHTS = "model.safetensors"
@@ -56,14 +56,14 @@ def weights_path(recipe: Recipe) -> Path | None:
         InputError: there is no such file.
     """
     named = recipe.model.weights
-    return checkpoint_path(str(user_path(named)), "model.weights") if named else None
+    return checkpoint_path(os.path.expanduser(named), "model.weights") if named else None  # noqa: PTH111  any text
 
 
 def _others_than(path: str) -> str:
     """Return the newest runs beside a path where there is nothing, for messages."""
     parent = Path(path).parent
     try:
-        found = [folder for folder in parent.iterdir() if run_folder(str(folder))] if str(parent) != "." else []
+        found = [f for f in parent.iterdir() if RunDir(f).recipe.is_file()] if str(parent) != "." else []
         found.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
     except (OSError, ValueError):
         return ""

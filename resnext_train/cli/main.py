@@ -244,7 +244,8 @@ def _choose(prog: str, words: tuple[str, ...], argv: Sequence[str]) -> int:
 
 def parser_of(prog: str, command: Command) -> ArgumentParser:
     """Return the parser of a command that is called `prog`."""
-    parser = ArgumentParser(prog=prog, formatter_class=RawDescriptionHelpFormatter)
+    # Abbreviations would take --gpu 3, which elsewhere is a device, for --gpus 3.
+    parser = ArgumentParser(prog=prog, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     command.add_arguments(parser)
     assert parser.description
     assert parser.epilog

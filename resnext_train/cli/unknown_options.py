@@ -10,7 +10,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from itertools import takewhile
 
-from resnext_train.config import all_keys, foreign_names, keys_meant, keys_named, takes
+from resnext_train.config import all_keys, foreign_names, keys_meant, keys_named, suggested
 
 _OPTIONS = {
     "c": ("--config",),
@@ -49,7 +49,7 @@ def _answer(given: str, argv: Sequence[str], parser: ArgumentParser) -> str:
             return f"there is no option {option}; {_ANSWERS[name]}"
         if keys := _keys_meant(name, known):
             shown = " ".join([option, *values])[:200]
-            words = [_override(key, values) if "." in key else " ".join([key, *values]) for key in keys]
+            words = [suggested(key, values) if "." in key else " ".join([key, *values]) for key in keys]
             return f"there is no option {shown}; write {' or '.join(words)[:400]}"
     names = [option.strip("-").replace("-", "_") for option in known]
     near = [known[names.index(n)] for n in difflib.get_close_matches(name, names, n=1, cutoff=0.7)]
@@ -65,17 +65,6 @@ def _keys_meant(name: str, options: Sequence[str]) -> list[str]:
     last_parts = [key.partition(".")[2] for key in all_keys()]
     near = difflib.get_close_matches(name, last_parts, n=1, cutoff=0.9)
     return keys_meant(name) or [key for close in near for key in keys_named(close)]
-
-
-def _override(key: str, values: Sequence[str]) -> str:
-    """Return the override of `key` by what was given behind an option; where that is no value of it, say what is."""
-    value = f"[{','.join(values)}]" if len(values) > 1 else "".join(values)
-    choices = takes(key)
-    if choices == ["false", "true"]:
-        return f"{key}={value or 'true'}"
-    if choices and value not in choices:
-        return f"{key}=VALUE, one of {', '.join(choices)}"
-    return f"{key}={value or 'VALUE'}"
 
 
 def _following(option: str, argv: Sequence[str]) -> list[str]:

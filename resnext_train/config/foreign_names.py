@@ -8,7 +8,6 @@ KEYS = {
     "aug_repeats": "augment.repeats",
     "bce_target_thresh": "train.bce_threshold",
     "bn_eps": "model.bn_epsilon",
-    "checkpoint_hist": "checkpoint.keep",
     "clip_grad": "optimizer.clip_norm",
     "clip_grad_norm": "optimizer.clip_norm",
     "crop_pct": "eval.crop_ratio",
@@ -19,11 +18,13 @@ KEYS = {
     "decay_rate": "schedule.factor",
     "drop_path": "model.stochastic_depth",
     "drop_path_rate": "model.stochastic_depth",
+    "ema.decay_rate": "ema.decay",
     "eps": "optimizer.epsilon",
+    "erase.ratio": "erase.aspect",
+    "erase.scale": "erase.area",
+    "eta_min": "schedule.final",
     "gamma": "schedule.factor",
     "hflip": "augment.flip",
-    "image_size": "augment.size",
-    "img_size": "augment.size",
     "initial_checkpoint": "model.weights",
     "learning_rate": "optimizer.lr",
     "log_interval": "log.every",
@@ -37,12 +38,14 @@ KEYS = {
     "mixup_alpha": "mix.mixup",
     "mixup_switch_prob": "mix.switch",
     "model": "model.arch",
+    "model.eps": "model.bn_epsilon",
     "model_ema_steps": "ema.every",
     "num_epochs": "train.epochs",
     "num_workers": "data.workers",
     "opt": "optimizer.name",
     "opt_eps": "optimizer.epsilon",
     "optimizer": "optimizer.name",
+    "patience_epochs": "schedule.patience",
     "print_freq": "log.every",
     "ra_reps": "augment.repeats",
     "random_erase": "erase.probability",
@@ -51,6 +54,7 @@ KEYS = {
     "reprob": "erase.probability",
     "scale": "augment.area",
     "sched": "schedule.name",
+    "schedule": "schedule.milestones",
     "scheduler": "schedule.name",
     "smoothing": "train.label_smoothing",
     "torchcompile": "train.compile",
@@ -63,29 +67,38 @@ KEYS = {
     "warmup_epochs": "schedule.warmup",
     "wd": "optimizer.weight_decay",
 }
-"""Their options and keys that take the same value under another name here."""
+"""Their options and keys, or `section.key`, that take the same value under another name here."""
 
 _EMA = "ema.decay=D is an average of the weights with the decay D of each update (docs/recipes.md)"
-_RAND_AUGMENT = (
-    "rand-m7-mstd0.5-inc1 is auto_augment.name=timm_randaugment auto_augment.magnitude=7, ta_wide is "
-    "auto_augment.name=trivial_augment_wide, ra is auto_augment.name=randaugment"
+_IMAGE_SIZE = "write augment.size for training and eval.crop for evaluation"
+_POLICY = (
+    "rand-m7-mstd0.5-inc1 is auto_augment.name=timm_randaugment auto_augment.magnitude=7 (without mstd "
+    "auto_augment.magnitude_std=0, without inc1 auto_augment.increasing=false), ta_wide is "
+    "auto_augment.name=trivial_augment_wide, ra is auto_augment.name=randaugment; there is no other"
 )
 
 ADVICE = {
-    "aa": _RAND_AUGMENT,
-    "auto_augment": _RAND_AUGMENT,
+    "aa": _POLICY,
+    "auto_augment": _POLICY,
     "bce_loss": "write train.loss=bce",
+    "bias_weight_decay": "optimizer.decay_1d=false decays no norms and biases",
     "channels_last": "it is the default; train.layout=contiguous is the other one",
     "color_jitter": "write augment.brightness, augment.contrast and augment.saturation",
     "colour_jitter": "write augment.brightness, augment.contrast and augment.saturation",
+    "decay": "write optimizer.weight_decay for the L2 penalty, ema.decay for an average of the weights",
     "decay_epochs": "write schedule.milestones, all epochs after which the learning rate falls",
     "device": "a GPU is used where there is one",
+    "drop": "there is no dropout; model.stochastic_depth skips whole blocks",
     "ema": _EMA,
     "ema_decay": _EMA,
     "gpu": "a GPU is used where there is one; --gpus N is for several",
     "grad_accum_steps": "train.batch_size is the whole step, of which train.micro_batch is computed at a time",
     "grad_checkpointing": "write train.checkpoint_activations=true",
-    "lr_base": "write optimizer.lr_per_256, the learning rate for 256 images",
+    "image_size": _IMAGE_SIZE,
+    "img_size": _IMAGE_SIZE,
+    "input_size": _IMAGE_SIZE,
+    "lr_base": "optimizer.lr_per_256 is the learning rate for 256 images, and grows in proportion to the batch",
+    "lr_warmup_method": "the warm-up is linear, from schedule.warmup_from on",
     "lr_step_size": "write schedule.milestones, all epochs after which the learning rate falls",
     "model_ema": _EMA,
     "model_ema_decay": f"{_EMA}; of torchvision's number it is computed by the rule that is stated there",
@@ -94,6 +107,7 @@ ADVICE = {
     "pretrained": "write model.weights=FILE, with a file of weights",
     "ra_sampler": "write augment.repeats, how often an epoch sees an image",
     "remode": "write erase.value=pixel or erase.value=constant",
+    "start_epoch": "a run continues where it was saved; --resume chooses it",
     "sync_bn": "wider BatchNorm statistics are a larger train.micro_batch, on any number of GPUs",
     "warmup_lr": "schedule.warmup_from is where the warm-up begins, as a part of the full learning rate",
     "zero_init_last": "write model.zero_gamma=true",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -109,15 +108,6 @@ class LambSection(_Adaptive):
 OptimizerSection = Annotated[SgdSection | RmspropSection | AdamwSection | LambSection, Field(discriminator="name")]
 
 
-def _check_ascending(key: str, times: Sequence[float | str]) -> None:
-    """Raise ValueError if a duration is no longer than the one before it of the same unit."""
-    for unit in ("epochs", "steps"):  # how these relate is known once an epoch has a number of steps
-        of_unit = [amount for amount, of in map(amount_and_unit, times) if of == unit]
-        for begin, end in pairwise(of_unit):
-            if end <= begin:
-                raise ValueError(f"{key}: {end:g} {unit} stand after {begin:g} {unit}; put them in ascending order")
-
-
 class _Schedule(Section):
     warmup: Duration = 0.0
     """Epochs (or steps) of linear warmup of the learning rate; 0: none, as in the papers."""
@@ -132,14 +122,9 @@ class StepSchedule(_Schedule):
     name: Literal["step"] = "step"
     """Kind of schedule."""
     milestones: tuple[Duration, ...] = (30.0, 60.0)
-    """Epochs (or steps) in ascending order after which the learning rate is multiplied."""
+    """Epochs (or steps) after which the learning rate is multiplied; twice where two are equal."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Factor on the learning rate."""
-
-    @model_validator(mode="after")
-    def _milestones_ascend(self) -> StepSchedule:
-        _check_ascending("schedule.milestones", self.milestones)
-        return self
 
 
 class CosineSchedule(_Schedule):
@@ -191,7 +176,13 @@ class LinearSchedule(_Schedule):
 
     @model_validator(mode="after")
     def _points_ascend(self) -> LinearSchedule:
-        _check_ascending("schedule.points", [when for when, _ in self.points])
+        for unit in ("epochs", "steps"):  # how these relate is known once an epoch has a number of steps
+            times = [amount for amount, of in (amount_and_unit(when) for when, _ in self.points) if of == unit]
+            for begin, end in pairwise(times):
+                if end <= begin:
+                    raise ValueError(
+                        f"schedule.points: {end:g} {unit} stand after {begin:g} {unit}; put them in ascending order"
+                    )
         return self
 
 

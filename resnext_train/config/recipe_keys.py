@@ -7,7 +7,7 @@ has other keys in each.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -85,7 +85,19 @@ def keys_meant(name: str) -> list[str]:
     return keys_named(name) or ([foreign_names.KEYS[name]] if name in foreign_names.KEYS else [])
 
 
-def takes(key: str) -> list[str]:
+def suggested(key: str, values: Sequence[str]) -> str:
+    """Return the override that sets `key` to `values`; where these are none that it takes, what it takes."""
+    is_list = any(get_origin(field.annotation) is tuple for name, field in KEYS if name == key)
+    value = f"[{','.join(values)}]" if values and (is_list or len(values) > 1) else "".join(values)
+    words = _words(key)
+    if words == ["false", "true"]:
+        return f"{key}={value or 'true'}"
+    if words and value not in words:
+        return f"{key}=VALUE, one of {', '.join(words)}"
+    return f"{key}={value or 'VALUE'}"
+
+
+def _words(key: str) -> list[str]:
     """Return the words that `section.key` takes, or an empty list if it takes anything else."""
     words: list[str] = []
     for field in (field for name, field in KEYS if name == key):
@@ -109,10 +121,12 @@ def unknown_key(key: str, sections: Mapping[str, Any]) -> str:
         belongs = f"{key} is a key of {' and '.join(owners)}, not of the chosen {section}.{tag}={chosen}"
         return f"{belongs}; remove it, or choose {owners[0]}"
     own = sorted(variant_keys(section, chosen))
-    near = difflib.get_close_matches(name, own, n=1, cutoff=0.7)
-    if near and name not in foreign_names.KEYS:
+    foreign = foreign_names.KEYS.get(key) or foreign_names.KEYS.get(name, "")
+    if foreign.startswith(f"{section}.") and foreign.removeprefix(f"{section}.") in own:
+        return f"unknown key {key[:120]}; did you mean {foreign}?"
+    if near := difflib.get_close_matches(name, own, n=1, cutoff=0.7):
         return f"unknown key {key[:120]}; did you mean {section}.{near[0]}?"
-    if meant := _meant(name):
+    if not foreign.startswith(f"{section}.") and (meant := _meant(name)):
         return f"unknown key {key[:120]}; {meant}"
     of = f"{section} ({tag}={chosen})" if tag else section
     return f"unknown key {key[:120]}; the keys of {of} are {_listed(section, own)}"
@@ -135,7 +149,7 @@ def _unknown_section(key: str) -> str:
 
 def _meant(name: str) -> str:
     """Ask for the keys that are called `name`, or chosen by that word, if there are any."""
-    chosen = [f"{section}.{tag}={name}" for section, tag in TAGS.items() if name in takes(f"{section}.{tag}")]
+    chosen = [f"{section}.{tag}={name}" for section, tag in TAGS.items() if name in _words(f"{section}.{tag}")]
     found = keys_meant(name) or chosen
     return f"did you mean {' or '.join(found)}?" if found else foreign_names.ADVICE.get(name, "")
 

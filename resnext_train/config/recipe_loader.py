@@ -30,6 +30,7 @@ from resnext_train.config.recipe_keys import (
     TAGS,
     keys_meant,
     same_keys,
+    suggested,
     unknown_key,
     variant_keys,
 )
@@ -146,13 +147,15 @@ def _file_layers(path: Path) -> list[Layer]:
     layers, file = [_file_layer(path)], path
     while "base" in layers[0].values:
         name = str(layers[0].values.pop("base"))
+        base = find_base(name, file)
+        if base is None:
+            raise InputError(f"{file}: base: {name[:120]} not found in the recipe's folder or among the shipped ones")
+        if str(base) in [layer.where for layer in layers]:
+            raise InputError(f"{file}: base: {name[:120]} leads in a circle, back to {base}")
         if len(layers) > MOST_BASES:
             raise InputError(
                 f"{file}: base: {name[:120]} is one too many: {path} builds on {MOST_BASES} others already"
             )
-        base = find_base(name, file)
-        if base is None:
-            raise InputError(f"{file}: base: {name[:120]} not found in the recipe's folder or among the shipped ones")
         layers, file = [_file_layer(base), *layers], base
     return layers
 
@@ -189,7 +192,7 @@ def _override(text: str, where: str, below: Mapping[str, Any]) -> dict[str, Any]
     check_plain({key: value}, where)
     if not (equals and dot and name):
         keys = keys_meant(key) if equals and not dot else []
-        meant = [f"data.root={text}"] if os.path.isdir(text) else [f"{key}={value}" for key in keys]  # noqa: PTH112
+        meant = [f"data.root={text}"] if os.path.isdir(text) else [suggested(key, [value]) for key in keys]  # noqa: PTH112
         hint = f"; did you mean {' or '.join(meant)[:200]}?" if meant else ""
         raise InputError(f"overrides are written section.key=value, such as train.epochs=10{hint}")
     fields = [f for k, f in KEYS if k == key]
@@ -292,9 +295,11 @@ def _strongest(levels: Sequence[Sequence[Layer]], key: str) -> int:
 
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
     for section, values in layer.items():
-        if not isinstance(values, dict) or not isinstance(into.get(section), dict):
-            into[section] = dict(values) if isinstance(values, dict) else values
+        held = into.get(section, {})
+        if not isinstance(values, dict) or not isinstance(held, dict):  # a mistake, which no stronger layer hides
+            into[section] = values if isinstance(held, dict) else held
             continue
+        into.setdefault(section, {})
         tag = TAGS.get(section)
         if tag and tag in values:
             kept = same_keys(section, into[section].get(tag, DEFAULT_TAGS[section]), values[tag])

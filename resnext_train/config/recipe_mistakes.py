@@ -108,6 +108,9 @@ def _origin(path: _Path, text: str, layers: Sequence[Layer]) -> tuple[int, _Path
     A mistake of several keys, which its text names, is in the strongest layer that sets one of them. What no layer sets
     is missing in the recipe itself: the last layer that is a file.
     """
+    for rank, layer in enumerate(layers):
+        if path and not isinstance(layer.values.get(str(path[0]), {}), Mapping):
+            return rank, path[:1]  # it is no section, and so hides what stronger layers set in it
     named: list[_Path] = [tuple(key.split(".")) for key in _KEY_IN_TEXT.findall(text)] if len(path) == 1 else []
     for wanted in (named, [path[:2]], [path[:1]]):
         for rank in reversed(range(len(layers))):

@@ -7,7 +7,7 @@ from resnext_train.config.value_types import Section, amount_and_unit
 from resnext_train.data.sampler import StepPlan
 
 _LARGE_FOR_ADAPTIVE = 0.02
-"""Learning rate with which AdamW and LAMB diverge; LAMB's largest in published recipes is 0.008."""
+"""Learning rate beyond those of AdamW and LAMB in recipes for up to 2,048 images, of which the largest is 0.008."""
 
 
 def recipe_warnings(recipe: Recipe, plan: StepPlan) -> list[str]:
@@ -57,7 +57,8 @@ def _rate_of_another_optimizer(recipe: Recipe) -> list[str]:
     """Warn of SGD's learning rate with an optimizer whose steps do not shrink with the gradient."""
     optimizer, usual = recipe.optimizer, {"adamw": "0.001", "lamb": "0.005"}
     peak = optimizer.peak_lr(recipe.train.batch_size)
-    if optimizer.name not in usual or peak < _LARGE_FOR_ADAPTIVE:
+    large = _LARGE_FOR_ADAPTIVE * max(1, recipe.train.batch_size / 2048) ** 0.5
+    if optimizer.name not in usual or peak < large:
         return []
     return [
         f"the learning rate {peak:g} suits SGD; with optimizer.name={optimizer.name} about {usual[optimizer.name]} is "

@@ -59,19 +59,23 @@ def schedule_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) ->
 
 def _milestone_warnings(section: StepSchedule, steps_per_epoch: int, total_steps: int, peak: float) -> list[str]:
     warmup = duration_in_steps(section.warmup, steps_per_epoch)
-    steps = {f"{m:g}" if isinstance(m, float) else m: duration_in_steps(m, steps_per_epoch) for m in section.milestones}
-    late = ", ".join(milestone for milestone, step in steps.items() if step >= total_steps)
-    early = ", ".join(milestone for milestone, step in steps.items() if step < warmup < total_steps)
+    milestones = [f"{m:g}" if isinstance(m, float) else m for m in section.milestones]
+    steps = [duration_in_steps(m, steps_per_epoch) for m in section.milestones]
+    late = [milestone for milestone, step in zip(milestones, steps, strict=True) if step >= total_steps]
+    early = [milestone for milestone, step in zip(milestones, steps, strict=True) if step < warmup < total_steps]
     found = []
     if late:
         ends = f"the run ends after {_length(steps_per_epoch, total_steps)}"
-        all_late = late.count(",") + 1 == len(steps)
-        never = "so the learning rate never falls" if all_late else "so its last falls do not come"
-        found.append(f"{ends}, before schedule.milestones {late}; {never}")
+        never = "so the learning rate never falls" if len(late) == len(steps) else "so its last falls do not come"
+        found.append(f"{ends}, before schedule.milestones {', '.join(late)}; {never}")
     if early:
         found.append(
-            f"the warm-up lasts for schedule.warmup={section.warmup}, beyond schedule.milestones {early}; so the "
-            f"learning rate falls before it has come to {peak:g}"
+            f"the warm-up lasts for schedule.warmup={section.warmup}, beyond schedule.milestones {', '.join(early)}; "
+            f"so the learning rate falls before it has come to {peak:g}"
+        )
+    if len(set(steps)) < len(steps):
+        found.append(
+            f"schedule.milestones {', '.join(milestones)} has equal ones, at which the learning rate falls twice"
         )
     return found
 
@@ -90,7 +94,7 @@ def _average_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) ->
     if first > _MOST_OF_FIRST_WEIGHTS:
         return [
             f"{ends}, in which an average with ema.decay={section.decay:g} and ema.every={section.every} moves little: "
-            f"{100 * first:.0f} % of it are still the first weights that it took; lower ema.decay or raise ema.warmup"
+            f"{100 * first:.0f} % of it are still the first weights that it took; lower ema.decay or ema.every"
         ]
     return []
 

@@ -124,6 +124,8 @@ def test_a_micro_batch_that_was_chosen_is_said(capsys: pytest.CaptureFixture[str
         ("--scale 0.08 1.0", "augment.area=[0.08,1.0]"),
         ("--model-ema", "ema.decay=D"),
         ("--aa rand-m7-mstd0.5", "rand-m7"),
+        ("--decay-milestones 30", "schedule.milestones=[30]"),
+        ("--gpu 3", "a GPU is used"),
         ("drop_path=0.1", "model.stochastic_depth=0.1"),
         ("--checkpoint x", "--resume x"),
         ("--data-path /x", "data.root=/x"),

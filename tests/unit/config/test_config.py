@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -191,7 +192,6 @@ def test_overrides_take_the_type_of_their_field(recipe_file: str, override: str,
         ("train.comm=fp16", ("train.comm: ", "'fp32' or 'bf16'")),
         ("schedule.name=poly", ("schedule.name: ", "'step', 'cosine', 'plateau'")),
         ("schedule.patience=3", ("schedule.patience ", "schedule.name")),
-        ("schedule.milestones=[12, 8]", ("schedule.milestones: 8 epochs ", "after 12 epochs")),
         ("schedule.milestones=[3 minutes]", ("schedule.milestones", "'500 steps'")),
         ("train.batch_size=37", ("train.batch_size (37) ", " 36 ", " 38,", "train.micro_batch")),
         ("train.batch_size=7", (" 16 ", " 17,", "train.micro_batch")),
@@ -320,7 +320,9 @@ def test_an_unknown_key_of_a_chosen_section_is_blamed_on_the_file_that_has_it(
     [
         ("train.zebra", "the keys of train are epochs, "),
         ("train.ema", "ema.decay=D"),
-        ("optimizer.eps", "did you mean optimizer.epsilon?"),
+        ("optimizer.eps", "the keys of optimizer (name=sgd) are "),
+        ("erase.scale", "did you mean erase.area?"),
+        ("augment.scale", "did you mean augment.area?"),
         ("train.drop_path", "did you mean model.stochastic_depth?"),
         ("mixup", "did you mean mix.mixup?"),
         ("randaugment", "did you mean auto_augment.name=randaugment?"),
@@ -393,18 +395,33 @@ def test_a_shipped_recipe_with_a_base_is_a_base_and_no_more(tmp_path: Path) -> N
     write(tmp_path / "b.yaml", "base: own.yaml\n")
     with pytest.raises(InputError, match=r"base: _base\.yaml is .*/b\.yaml builds on 2 others"):
         load_recipe(str(tmp_path / "b.yaml"))
+    with pytest.raises(InputError, match=r"base: c\.yaml leads in a circle"):
+        load_recipe(write(tmp_path / "c.yaml", "base: c.yaml\n"))
+
+
+@pytest.mark.parametrize("held", ["", " sgd", " [1]", " 3"])
+@pytest.mark.parametrize("override", ["train.epochs=3", "optimizer.lr=1", "optimizer.name=lamb"])
+def test_an_override_hides_no_section_that_is_none(held: str, override: str, tmp_path: Path) -> None:
+    write(tmp_path / "b.yaml", "train: {batch_size: 100}\noptimizer: {weight_decay: 0.5}\n")
+    section = override.partition(".")[0]
+    own = write(tmp_path / "r.yaml", f"base: b.yaml\nmodel: {{arch: resnet18}}\n{section}:{held}\n")
+    for overrides in ([], [override]):
+        with pytest.raises(InputError, match=rf"r\.yaml, line 3: {section}: should (be a section|hold)"):
+            load_recipe(own, overrides)
 
 
 def test_an_override_is_one_of_the_variant_that_the_overrides_choose(recipe_file: str) -> None:
     """In whichever order they are given; the recipe's own variant has no such keys."""
-    with pytest.raises(InputError, match=r"\(name=timm_randaugment\) are name, num_ops, magnitude, "):
-        load_recipe(recipe_file, ["auto_augment.zebra=0.5", "auto_augment.name=timm_randaugment"])
-    chosen = load_recipe(recipe_file, ["optimizer.beta1=0.5", "optimizer.name=adamw"])
-    assert chosen.to_dict()["optimizer"]["beta1"] == 0.5
+    for overrides in itertools.permutations(["auto_augment.zebra=0.5", "auto_augment.name=timm_randaugment"]):
+        with pytest.raises(InputError, match=r"\(name=timm_randaugment\) are name, num_ops, magnitude, "):
+            load_recipe(recipe_file, overrides)
+    for overrides in itertools.permutations(["optimizer.beta1=0.5", "optimizer.name=adamw"]):
+        assert load_recipe(recipe_file, overrides).to_dict()["optimizer"]["beta1"] == 0.5
 
 
 def test_foreign_names_stand_for_keys_that_there_are() -> None:
     assert set(foreign_names.KEYS.values()) <= set(all_keys())
+    assert not set(foreign_names.KEYS) & set(all_keys())
     named = {key for text in foreign_names.ADVICE.values() for key in re.findall(r"\b[a-z_]+\.[a-z_0-9]+\b", text)}
     assert named - {"docs/recipes.md", "recipes.md"} <= set(all_keys())
 

@@ -120,6 +120,11 @@ def test_a_run_within_its_warm_up_is_warned_of_the_rate_that_it_misses(start: st
             r"schedule\.milestones 2; so .* 0\.1$",
         ),
         (["schedule.name=step", "schedule.warmup=3", "schedule.milestones=[3, 4]"], None),
+        (
+            ["schedule.name=step", "schedule.milestones=[2, 4, '400 steps']"],
+            r"milestones 2, 4, 400 steps has equal ones",
+        ),
+        (["schedule.name=step", "schedule.milestones=[4, 2]"], None),
         (["schedule.name=cosine", "schedule.final=0.2"], r"^schedule\.final=0\.2 is above the learning rate 0\.1;"),
         (["schedule.name=cosine", "schedule.final=0.1"], None),
         # of 500 steps: 0.995^499 is 0.082, 0.996^499 0.135, 0.87^(15 - 3 - 1) 0.216, 0.87^(62 - 12 - 1) 0.001
