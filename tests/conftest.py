@@ -66,9 +66,16 @@ def _private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _keep_torch_settings() -> Iterator[None]:
-    threads = torch.get_num_threads()
+    """Put back what a test, or a run in its process, has set in torch: other tests would compute other bits."""
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    flags = cudnn.benchmark, cudnn.deterministic
+    operations = (cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    precisions = [operation.fp32_precision for operation in operations]
     yield
     torch.set_num_threads(threads)
+    cudnn.benchmark, cudnn.deterministic = flags
+    for operation, precision in zip(operations, precisions, strict=True):
+        operation.fp32_precision = precision
 
 
 @pytest.fixture(scope="session")

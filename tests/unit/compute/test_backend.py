@@ -100,16 +100,8 @@ def test_a_host_without_a_compiler_is_told_what_to_do() -> None:
 
 
 def test_a_deterministic_run_never_times_algorithms() -> None:
-    operations = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    before = [operation.fp32_precision for operation in operations]
-    try:
-        for wanted in (True, False):
-            with deterministic_algorithms(wanted):
-                prepare_gpu_libraries()
-                assert choices(torch.device("cuda")) == {
-                    **{"deterministic": wanted, "tf32": False, "cudnn_benchmark": not wanted}
-                }
-    finally:
-        torch.backends.cudnn.benchmark = False
-        for operation, precision in zip(operations, before, strict=True):
-            operation.fp32_precision = precision
+    for wanted in (True, False):
+        with deterministic_algorithms(wanted):
+            prepare_gpu_libraries()
+            expected = {"deterministic": wanted, "tf32": False, "cudnn_benchmark": not wanted}
+            assert choices(torch.device("cuda")) == expected

@@ -50,14 +50,10 @@ def test_fp32_means_fp32_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     operations = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
     before = [operation.fp32_precision for operation in operations]
-    benchmark = torch.backends.cudnn.benchmark
-    try:
-        with connect():
-            assert [operation.fp32_precision for operation in operations] == ["ieee", "ieee"]
-    finally:
-        for operation, precision in zip(operations, before, strict=True):
-            operation.fp32_precision = precision
-        torch.backends.cudnn.benchmark = benchmark
+    with connect():
+        assert [operation.fp32_precision for operation in operations] == ["ieee", "ieee"]
+    for operation, precision in zip(operations, before, strict=True):
+        operation.fp32_precision = precision
     assert torch.backends.cudnn.allow_tf32, "torch raises here where the older setting was written as well"
 
 
@@ -182,8 +178,7 @@ def test_nccl_waits_longer_than_gloo_so_that_the_lost_rank_is_named_first(monkey
         pass
     assert (asked["backend"], asked["timeout"].total_seconds()) == ("gloo", 100)
     monkeypatch.setattr(dist_context, "pick_device", lambda local_rank: torch.device("cuda", local_rank))
-    monkeypatch.setattr(dist_context, "refuse_tf32", lambda: None, raising=False)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+    monkeypatch.setattr(dist_context, "prepare_gpu_libraries", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     with pytest.raises(Reached), connect(100.0):
