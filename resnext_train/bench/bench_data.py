@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from resnext_train.bench import TIERS
 from resnext_train.bench.image_sample import NO_JPEGTRAN, evenly, in_tiers
-from resnext_train.bench.interleaved_timing import Lap, Runner, in_turns, microseconds, rate_of
+from resnext_train.bench.interleaved_timing import Lap, Rate, Runner, in_turns, microseconds, rate_of
 from resnext_train.bench.timed_pipelines import (
     MORE_WORK,
     NO_DECODER,
@@ -97,15 +98,17 @@ def measure(recipe: Recipe, images: int, rounds: int, tiers: list[str], baseline
         "microseconds": {tier: _microseconds(laps[tier, "one"], laps[tier, "floats"]) for tier in ours},
         "bytes_per_image": {tier: s.bytes_per_image for tier, s in stored.items()},
         "jpeg": describe_decoders(),
-        "ratios": {
-            name: {
-                scope: {tier: rates[tier][scope]["median"] / rates[name][scope]["median"] for tier in ours}
-                for scope in compared
-            }
-            for name in references
-        },
+        "ratios": {name: _ratios(rates, list(ours), name, compared) for name in references},
         "notes": [*[NO_JPEGTRAN] * no_jpegtran, *[NO_DECODER] * no_decoder, *more_work],
     }
+
+
+def _ratios(
+    rates: dict[str, dict[str, Rate]], tiers: list[str], reference: str, scopes: Iterable[str]
+) -> dict[str, dict[str, float]]:
+    """Return our medians over those of a reference, by scope and tier."""
+    theirs = rates[reference]
+    return {scope: {tier: rates[tier][scope]["median"] / theirs[scope]["median"] for tier in tiers} for scope in scopes}
 
 
 def _runners(

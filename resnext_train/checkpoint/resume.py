@@ -61,7 +61,7 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
             "another --out, or remove the folder"
         )
     if not _held(folder):
-        weights_path(recipe)
+        weights_path(recipe)  # for its refusal
 
 
 def continued_recipe(folder: RunDir, recipe: Recipe, resume: str) -> Recipe:

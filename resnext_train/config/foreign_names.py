@@ -54,7 +54,6 @@ KEYS = {
     "reprob": "erase.probability",
     "scale": "augment.area",
     "sched": "schedule.name",
-    "schedule": "schedule.milestones",
     "scheduler": "schedule.name",
     "smoothing": "train.label_smoothing",
     "torchcompile": "train.compile",
@@ -67,7 +66,7 @@ KEYS = {
     "warmup_epochs": "schedule.warmup",
     "wd": "optimizer.weight_decay",
 }
-"""Their options and keys, or `section.key`, that take the same value under another name here."""
+"""Their options and keys, or `section.key`, that mean the same under another name here, with the same numbers."""
 
 _EMA = "ema.decay=D is an average of the weights with the decay D of each update (docs/recipes.md)"
 _IMAGE_SIZE = "write augment.size for training and eval.crop for evaluation"
@@ -98,8 +97,8 @@ ADVICE = {
     "img_size": _IMAGE_SIZE,
     "input_size": _IMAGE_SIZE,
     "lr_base": "optimizer.lr_per_256 is the learning rate for 256 images, and grows in proportion to the batch",
-    "lr_warmup_method": "the warm-up is linear, from schedule.warmup_from on",
     "lr_step_size": "write schedule.milestones, all epochs after which the learning rate falls",
+    "lr_warmup_method": "the warm-up is linear, from schedule.warmup_from on",
     "model_ema": _EMA,
     "model_ema_decay": f"{_EMA}; of torchvision's number it is computed by the rule that is stated there",
     "norm_weight_decay": "optimizer.decay_1d=false decays no norms and biases",
@@ -107,6 +106,7 @@ ADVICE = {
     "pretrained": "write model.weights=FILE, with a file of weights",
     "ra_sampler": "write augment.repeats, how often an epoch sees an image",
     "remode": "write erase.value=pixel or erase.value=constant",
+    "schedule": "write schedule.name, and schedule.milestones for the epochs after which the learning rate falls",
     "start_epoch": "a run continues where it was saved; --resume chooses it",
     "sync_bn": "wider BatchNorm statistics are a larger train.micro_batch, on any number of GPUs",
     "warmup_lr": "schedule.warmup_from is where the warm-up begins, as a part of the full learning rate",

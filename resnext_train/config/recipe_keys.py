@@ -88,7 +88,9 @@ def keys_meant(name: str) -> list[str]:
 def suggested(key: str, values: Sequence[str]) -> str:
     """Return the override that sets `key` to `values`; where these are none that it takes, what it takes."""
     is_list = any(get_origin(field.annotation) is tuple for name, field in KEYS if name == key)
-    value = f"[{','.join(values)}]" if values and (is_list or len(values) > 1) else "".join(values)
+    value = ",".join(values)
+    if value and not value.startswith("[") and (is_list or len(values) > 1):
+        value = f"[{value}]"
     words = _words(key)
     if words == ["false", "true"]:
         return f"{key}={value or 'true'}"

@@ -39,7 +39,7 @@ from resnext_train.config.train_sections import TrainSection
 from resnext_train.config.yaml_reader import check_plain, parse, parse_sections, read_text, read_yaml, shown
 from resnext_train.errors import InputError
 
-MOST_BASES = 2
+_MOST_BASES = 2
 """So that a shipped recipe, which may have a base, can be one."""
 
 
@@ -152,9 +152,9 @@ def _file_layers(path: Path) -> list[Layer]:
             raise InputError(f"{file}: base: {name[:120]} not found in the recipe's folder or among the shipped ones")
         if str(base) in [layer.where for layer in layers]:
             raise InputError(f"{file}: base: {name[:120]} leads in a circle, back to {base}")
-        if len(layers) > MOST_BASES:
+        if len(layers) > _MOST_BASES:
             raise InputError(
-                f"{file}: base: {name[:120]} is one too many: {path} builds on {MOST_BASES} others already"
+                f"{file}: base: {name[:120]} is one too many: {path} builds on {_MOST_BASES} others already"
             )
         layers, file = [_file_layer(base), *layers], base
     return layers

@@ -62,7 +62,7 @@ def _rate_of_another_optimizer(recipe: Recipe) -> list[str]:
         return []
     return [
         f"the learning rate {peak:g} suits SGD; with optimizer.name={optimizer.name} about {usual[optimizer.name]} is "
-        "usual, set by optimizer.lr"
+        "usual; set optimizer.lr"
     ]
 
 

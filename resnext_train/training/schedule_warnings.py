@@ -86,11 +86,11 @@ def _average_warnings(recipe: Recipe, steps_per_epoch: int, total_steps: int) ->
         return []
     if section.every > total_steps:
         return [f"{ends}, before the first update of ema.every={section.every}; so the average stays as it begins"]
-    warmup = duration_in_steps(section.warmup, steps_per_epoch)
-    if warmup >= total_steps:
+    # The updates after the warm-up, of which the first one copies as well.
+    updates = total_steps // section.every - duration_in_steps(section.warmup, steps_per_epoch) // section.every
+    if updates <= 0:
         return [f"{ends}, within ema.warmup={section.warmup}; so the average only copies the weights"]
-    updates = total_steps // section.every - warmup // section.every - 1  # the first one copies
-    first = section.decay**updates
+    first = section.decay ** (updates - 1)
     if first > _MOST_OF_FIRST_WEIGHTS:
         return [
             f"{ends}, in which an average with ema.decay={section.decay:g} and ema.every={section.every} moves little: "

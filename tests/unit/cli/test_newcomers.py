@@ -127,6 +127,7 @@ def test_a_micro_batch_that_was_chosen_is_said(capsys: pytest.CaptureFixture[str
         ("--decay-milestones 30", "schedule.milestones=[30]"),
         ("--gpu 3", "a GPU is used"),
         ("drop_path=0.1", "model.stochastic_depth=0.1"),
+        ("milestones=[2,4]", "schedule.milestones=[2,4]?"),
         ("--checkpoint x", "--resume x"),
         ("--data-path /x", "data.root=/x"),
         ("--print-freq 10", "log.every=10"),

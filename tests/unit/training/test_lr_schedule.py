@@ -132,6 +132,8 @@ def test_a_run_within_its_warm_up_is_warned_of_the_rate_that_it_misses(start: st
         (["ema.decay=0.996"], r" 14 % of it are still the first weights"),
         (["ema.decay=0.87", "ema.every=32", "ema.warmup=1"], r" 22 % of it are still the first weights"),
         (["ema.decay=0.87", "ema.every=8", "ema.warmup=1"], None),
+        (["ema.decay=0.87", "ema.every=60", "ema.warmup=4.7"], r" 100 % of it are still the first weights"),
+        (["ema.decay=0.87", "ema.every=60", "ema.warmup=4.8"], r"the average only copies the weights"),
     ],
 )
 def test_schedules_and_averages_that_do_not_fit_the_run_are_told(overrides: list[str], told: str | None) -> None:
