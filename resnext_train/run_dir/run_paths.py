@@ -124,7 +124,7 @@ class RunDir:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            return RunLock(self._lock)
+            return RunLock(self.lock_file)
         except OSError as error:
             raise self._cannot_be_written(error) from error
 
@@ -139,11 +139,11 @@ class RunDir:
             raise self._cannot_be_written(PermissionError(errno.EACCES, f"{place} is not writable for this user"))
         if why := os.path.lexists(self.log) and why_no_file(self.log):
             raise InputError(f"the log in {self.path} cannot be written: {self.log.name} {why}")
-        if holder := holder_of(self._lock):
+        if holder := holder_of(self.lock_file):
             raise InputError(f"{self.path} is in use by {holder}; stop that run first, or choose another --out")
 
     @property
-    def _lock(self) -> Path:
+    def lock_file(self) -> Path:
         return self.path / ".lock"
 
     def _nearest(self) -> Path:

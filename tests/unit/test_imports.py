@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config"),
         *("regular_file", "errors"),
     },
+    "report": {"evaluation", "models", "run_dir", "config", "regular_file", "errors", "atomic_file"},
     "api": {"training", "inference", "models", "checkpoint", "run_dir", "distributed", "config", "errors"},
     "prepare": {"data", "regular_file", "errors", "atomic_file"},
     "bench": {"training", "prepare", "data", "models", "compute", "distributed", "config", "errors"},
@@ -46,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "prepare",
             "bench",
             "verify",
+            "report",
             "evaluation",
             "data",
             "models",
@@ -62,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIGHT = [
     *("data.class_titles", "data.multi_labels", "evaluation.calibration", "evaluation.class_table"),
     *("evaluation.mistake_sheet", "evaluation.prediction_file", "evaluation.result_report"),
+    "report.run_record",
 ]
 """Modules that are of use without torch, with all that they import."""
 
