@@ -27,8 +27,14 @@ def environment() -> dict[str, Any]:
         },
         "host": socket.gethostname(),
         **_git_commit(),
-        "command": sys.argv,
+        "command": [_program(sys.argv[0]), *sys.argv[1:]],
     }
+
+
+def _program(path: str) -> str:
+    """Return by which name this tool was called; `python -m resnext_train` is resnext."""
+    name = Path(path).name
+    return "resnext" if name == "__main__.py" else name
 
 
 def _git_commit() -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from resnext_train.cli.main import Command, find_command, parser_of
+from resnext_train.cli.command_table import Command, find_command
+from resnext_train.cli.main import parser_of
 from resnext_train.config import find_recipe, load_recipe
 from resnext_train.distributed.stop_signals import SIGNALS_TO_HANDLE
 
