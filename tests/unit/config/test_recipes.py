@@ -39,7 +39,7 @@ RECIPES: dict[str, tuple[str, Net | tuple[int, ...] | None, str]] = {
     "imagenet/resnext101_2x40d.yaml": (PAPER, Net(R101, groups=2, width=40), "21.7"),
     "imagenet/resnext101_4x24d.yaml": (PAPER, Net(R101, groups=4, width=24), "21.4"),
     "imagenet/resnext101_8x14d.yaml": (PAPER, Net(R101, groups=8, width=14), "21.3"),
-    "imagenet/resnext101_32x4d.yaml": (PAPER, Net(R101, groups=32, width=4), "21.2"),
+    "imagenet/resnext101_32x4d.yaml": (PAPER, Net(R101, groups=32, width=4), "21.2 5.6"),
     # Tables 4 and 5
     "imagenet/resnet200.yaml": (PAPER, Net(R200), "21.7 5.8 20.1 4.8"),
     "imagenet/resnet101_1x100d.yaml": (PAPER, Net(R101, width=100), "21.3 5.7"),
@@ -68,16 +68,16 @@ RECIPES: dict[str, tuple[str, Net | tuple[int, ...] | None, str]] = {
     "imagenet/resnet101.yaml": (FB, Net(R101), "22.44 6.21"),
     "imagenet/resnet152.yaml": (FB, Net((3, 8, 36, 3)), "22.16 6.16"),
     "imagenet/preact_resnet200.yaml": (FB, Net(R200, preactivation=True), "21.66 5.79 20.1 4.8"),
-    # ResNet paper, Tables 2 and 3
+    # ResNet paper, Tables 2 to 4
     "imagenet/plain18.yaml": (RESNET, basic(2, 2, 2, 2, shortcut=""), "27.94"),
-    "imagenet/plain34.yaml": (RESNET, basic(3, 4, 6, 3, shortcut=""), "28.54"),
+    "imagenet/plain34.yaml": (RESNET, basic(3, 4, 6, 3, shortcut=""), "28.54 10.02"),
     "imagenet/resnet18_shortcut_a.yaml": (RESNET, basic(2, 2, 2, 2, shortcut="A"), "27.88"),
     "imagenet/resnet34_shortcut_a.yaml": (RESNET, basic(3, 4, 6, 3, shortcut="A"), "25.03 7.76"),
-    "imagenet/resnet34_shortcut_b.yaml": (RESNET, basic(3, 4, 6, 3, shortcut="B"), "24.52 7.46"),
-    "imagenet/resnet34_shortcut_c.yaml": (RESNET, basic(3, 4, 6, 3, shortcut="C"), "24.19 7.40"),
-    "imagenet/resnet50_shortcut_b.yaml": (RESNET, Net(R50), "22.85 6.71"),
-    "imagenet/resnet101_shortcut_b.yaml": (RESNET, Net(R101), "21.75 6.05"),
-    "imagenet/resnet152_shortcut_b.yaml": (RESNET, Net((3, 8, 36, 3)), "21.43 5.71"),
+    "imagenet/resnet34_shortcut_b.yaml": (RESNET, basic(3, 4, 6, 3, shortcut="B"), "24.52 7.46 21.84 5.71"),
+    "imagenet/resnet34_shortcut_c.yaml": (RESNET, basic(3, 4, 6, 3, shortcut="C"), "24.19 7.40 21.53 5.60"),
+    "imagenet/resnet50_shortcut_b.yaml": (RESNET, Net(R50), "22.85 6.71 20.74 5.25"),
+    "imagenet/resnet101_shortcut_b.yaml": (RESNET, Net(R101), "21.75 6.05 19.87 4.60"),
+    "imagenet/resnet152_shortcut_b.yaml": (RESNET, Net((3, 8, 36, 3)), "21.43 5.71 19.38 4.49"),
     # Table 6 and Figure 6
     "cifar/resnet20.yaml": (CIFAR, basic(3, 3, 3, shortcut="A"), "8.75"),
     "cifar/resnet32.yaml": (CIFAR, basic(5, 5, 5, shortcut="A"), "7.51"),
