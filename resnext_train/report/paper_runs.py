@@ -83,9 +83,7 @@ Changes = dict[str, tuple[Any, Any]]
 """By dotted key, the recipe's value and the run's; None: the key is absent or null."""
 
 
-def _nearest(
-    record: RunRecord, entries: Iterable[tuple[Entry, Mapping[str, Any]]]
-) -> tuple[Entry, Changes] | None:
+def _nearest(record: RunRecord, entries: Iterable[tuple[Entry, Mapping[str, Any]]]) -> tuple[Entry, Changes] | None:
     """Return the recipe with the run's network from which the run differs least, and in what; None: there is none."""
     recipe = RunValues(record).recipe
     if recipe is None:
@@ -134,6 +132,10 @@ def _why_unusable(record: RunRecord, entry: Entry) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 

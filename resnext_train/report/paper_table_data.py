@@ -203,15 +203,15 @@ RESNET_3 = PaperTable(
         Row(("ResNet-101",), "resnet101_shortcut_b", "21.75 / 6.05", TEN_CROP),
         Row(("ResNet-152",), "resnet152_shortcut_b", "21.43 / 5.71", TEN_CROP),
     ),
-    note="VGG-16, GoogLeNet and PReLU-net are other papers' networks; the shipped VGG and GoogLeNet have BN and others' "
-    "training.",
+    note="VGG-16, GoogLeNet and PReLU-net are other papers' networks; the shipped VGG-16 and GoogLeNet have BN and "
+    "another training.",
 )
 
 RESNET_4 = PaperTable(
     title="ResNet paper, Table 4: single models, ImageNet-1K",
     source=RESNET,
-    caption="Error in %, whole images and their mirror images at five scales averaged; of VGG and GoogLeNet "
-    "(ILSVRC'14) by their own protocols, of that VGG on the test set. ResNet-50, -101 and -152 have shortcuts B.",
+    caption="Error in %, of the ResNets whole images at five scales averaged, here with their mirror images; of others "
+    "by their own protocols, of VGG (ILSVRC'14) on the test set. ResNet-50, -101 and -152 have shortcuts B.",
     labels=("network",),
     measures=(TOP1, TOP5),
     rows=(
