@@ -85,14 +85,13 @@ Changes = dict[str, tuple[Any, Any]]
 
 def _nearest(record: RunRecord, entries: Iterable[tuple[Entry, Mapping[str, Any]]]) -> tuple[Entry, Changes] | None:
     """Return the recipe with the run's network from which the run differs least, and in what; None: there is none."""
-    recipe = RunValues(record).recipe
-    if recipe is None:
+    run = RunValues(record)
+    if run.recipe is None:
         return None
-    own = defining_values(recipe.to_dict())
+    own = defining_values(run.recipe.to_dict())
     found = [(entry, _changes(values, own)) for entry, values in entries]
     alike = [(entry, changes) for entry, changes in found if not _is_other_network(changes)]
-    classes = _classes(record)
-    return min(alike, key=lambda pair: (pair[0].classes != classes, len(pair[1])), default=None)
+    return min(alike, key=lambda pair: (pair[0].classes != run.classes, len(pair[1])), default=None)
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
@@ -104,20 +103,13 @@ def _is_other_network(changes: Changes) -> bool:
     return any(key.startswith("model.") and key != "model.weights" for key in changes)
 
 
-def _classes(record: RunRecord) -> int | None:
-    """Return the number of the run's classes; None in runs of earlier versions, unless the recipe states it."""
-    stated = mapping(record.values.get("model")).get("num_classes")
-    known = RunValues(record).whole("classes")
-    return whole(stated) if known is None else known
-
-
 def _why_other(record: RunRecord, entry: Entry, changes: Changes) -> str:
     """Return in what a run of this network is of another recipe or other classes, or ""."""
     if changes:
         shown = [f"{key} {_shown(before)} → {_shown(after)}" for key, (before, after) in changes.items()]
         more = [f"{len(shown) - _MOST_CHANGES} more"] if len(shown) > _MOST_CHANGES else []
         return ", ".join([*shown[:_MOST_CHANGES], *more])
-    classes = _classes(record)
+    classes = RunValues(record).classes  # None in runs of earlier versions
     return f"{classes:,} classes, not {entry.classes:,}" if classes not in (None, entry.classes) else ""
 
 

@@ -64,14 +64,14 @@ class PaperTable:
     """What is to be known of rows without a recipe."""
 
 
-TOP1, TOP5 = "top-1", "top-5"
+TOP1, TOP5 = "Top-1", "Top-5"
 RESNEXT, RESNET = "arXiv 1611.05431", "arXiv 1512.03385"
 
 TABLE_3 = PaperTable(
     title="ResNeXt paper, Table 3: cardinality and width at the same cost, ImageNet-1K",
     source=RESNEXT,
     caption="Error in % of a single 224×224 crop.",
-    labels=("network", "setting"),
+    labels=("Network", "Setting"),
     measures=(TOP1,),
     rows=(
         Row(("ResNet-50", "1×64d"), "resnet50_1x64d", "23.9"),
@@ -91,7 +91,7 @@ TABLE_4 = PaperTable(
     title="ResNeXt paper, Table 4: deeper, wider or more paths at twice the cost, ImageNet-1K",
     source=RESNEXT,
     caption="Error in % of a single 224×224 crop. ResNet-200 is the pre-activation network of fb.resnet.torch.",
-    labels=("network", "setting"),
+    labels=("Network", "Setting"),
     measures=(TOP1, TOP5),
     rows=(
         Row(("ResNet-101", "1×64d"), "resnet101_1x64d", "22.0 / 6.0"),
@@ -107,7 +107,7 @@ TABLE_5 = PaperTable(
     title="ResNeXt paper, Table 5: state-of-the-art models, ImageNet-1K",
     source=RESNEXT,
     caption="Error in % of a single crop. ResNet-200 is the pre-activation network of fb.resnet.torch.",
-    labels=("network", "crop"),
+    labels=("Network", "Crop"),
     measures=(TOP1, TOP5),
     rows=(
         Row(("ResNet-101", "224×224"), "resnet101_1x64d", "22.0 / 6.0"),
@@ -126,7 +126,7 @@ TABLE_6 = PaperTable(
     source=RESNEXT,
     caption="Error in % of a single 224×224 crop of ImageNet-1K's validation images, which are classified among all "
     "5000 classes (5K-way) or among ImageNet-1K's alone (1K-way).",
-    labels=("network", "setting", "classes"),
+    labels=("Network", "Setting", "Classes"),
     measures=(TOP1, TOP5),
     rows=(
         Row(("ResNet-50", "1×64d", "5K-way"), "imagenet5k/resnet50", "45.5 / 19.4"),
@@ -144,7 +144,7 @@ TABLE_7 = PaperTable(
     title="ResNeXt paper, Table 7: CIFAR",
     source=RESNEXT,
     caption="Test error in %, the mean of 10 runs.",
-    labels=("network", "parameters", "images"),
+    labels=("Network", "Parameters", "Images"),
     measures=(TOP1,),
     rows=(
         Row(("Wide ResNet", "36.5 M", "CIFAR-10"), None, "4.17"),
@@ -161,7 +161,7 @@ RESIDUAL = PaperTable(
     title="ResNeXt paper, section 5.1: with and without shortcuts, ImageNet-1K",
     source=RESNEXT,
     caption="Error in % of a single 224×224 crop.",
-    labels=("network", "setting", "shortcuts"),
+    labels=("Network", "Setting", "Shortcuts"),
     measures=(TOP1,),
     rows=(
         Row(("ResNet-50", "1×64d", "with"), "resnet50_1x64d", "23.9"),
@@ -175,7 +175,7 @@ RESNET_2 = PaperTable(
     title="ResNet paper, Table 2: plain and residual networks, ImageNet-1K",
     source=RESNET,
     caption="Error in %, 10 crops averaged. The residual networks have shortcuts A.",
-    labels=("layers", "network"),
+    labels=("Layers", "Network"),
     measures=(TOP1,),
     rows=(
         Row(("18", "plain"), "plain18", "27.94", TEN_CROP),
@@ -189,7 +189,7 @@ RESNET_3 = PaperTable(
     title="ResNet paper, Table 3: shortcuts and depth, ImageNet-1K",
     source=RESNET,
     caption="Error in %, 10 crops averaged. ResNet-50, -101 and -152 have shortcuts B.",
-    labels=("network",),
+    labels=("Network",),
     measures=(TOP1, TOP5),
     rows=(
         Row(("VGG-16",), None, "28.07 / 9.33"),
@@ -212,7 +212,7 @@ RESNET_4 = PaperTable(
     source=RESNET,
     caption="Error in %, of the ResNets whole images at five scales averaged, here with their mirror images; of others "
     "by their own protocols, of VGG (ILSVRC'14) on the test set. ResNet-50, -101 and -152 have shortcuts B.",
-    labels=("network",),
+    labels=("Network",),
     measures=(TOP1, TOP5),
     rows=(
         Row(("VGG (ILSVRC'14)",), None, "– / 8.43"),
@@ -233,7 +233,7 @@ RESNET_6 = PaperTable(
     title="ResNet paper, Table 6: CIFAR-10",
     source=RESNET,
     caption="Test error in %, of ResNet-110 the best of 5 runs, and their mean and standard deviation in brackets.",
-    labels=("network", "layers", "parameters"),
+    labels=("Network", "Layers", "Parameters"),
     measures=(TOP1,),
     rows=(
         Row(("Maxout", "", ""), None, "9.38"),

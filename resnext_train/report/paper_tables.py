@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from resnext_train.errors import InputError
+from resnext_train.report.number_texts import difference, spread
 from resnext_train.report.paper_commands import commands_for
 from resnext_train.report.paper_runs import CountedRuns, count_runs, result_under
 from resnext_train.report.paper_table_data import TABLES, TOP1, PaperTable, Row
@@ -76,7 +77,7 @@ class FilledTable:
     def columns(self) -> tuple[Column, ...]:
         """The columns but for the commands."""
         numbers = [f"{measure} {of}" for measure in self.table.measures for of in ("published", "runs", "difference")]
-        return (*map(Column, self.table.labels), *(Column(name, numeric=True) for name in [*numbers, "runs"]))
+        return (*map(Column, self.table.labels), *(Column(name, numeric=True) for name in [*numbers, "Runs"]))
 
     @property
     def lines(self) -> list[tuple[str, ...]]:
@@ -99,16 +100,25 @@ class FilledTable:
         published = f"Published: {self.table.source}. {self.table.caption} {self.table.note}".rstrip()
         return [published, runs, *others]
 
+    @property
+    def caption(self) -> str:
+        """What the numbers are, and how the runs were chosen."""
+        return " ".join(self.notes)
+
+    def without_commands(self) -> Table:
+        """Return the table without what is to be run, for where that stands below it."""
+        return Table(f"paper-table-{self.name}", self.table.title, self.caption, self.columns, tuple(self.lines))
+
     def as_table(self) -> Table:
-        """Return the table with its commands as the last column, and all else in the caption."""
-        left_out = [f"Left out: {'; '.join(self.left_out)}."] if self.left_out else []
-        return Table(
-            key=f"paper-table-{self.name}",
-            title=self.table.title,
-            caption=" ".join([*self.notes, *left_out]),
-            columns=(*self.columns, Column("to fill it")),
+        """Return the table with its commands as the last column, and the runs that are left out in the caption."""
+        table = self.without_commands()
+        left_out = f" Left out: {'; '.join(self.left_out)}." if self.left_out else ""
+        return replace(
+            table,
+            caption=table.caption + left_out,
+            columns=(*table.columns, Column("To fill it")),
             rows=tuple(
-                (*line, " && ".join(filled.commands)) for line, filled in zip(self.lines, self.rows, strict=True)
+                (*line, " && ".join(filled.commands)) for line, filled in zip(table.rows, self.rows, strict=True)
             ),
         )
 
@@ -154,20 +164,19 @@ def mean_text(errors: Sequence[float]) -> str:
     """
     if not errors:
         return NOTHING
-    spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-    return f"{statistics.fmean(errors):.2f}{spread}"
+    return spread(statistics.fmean(errors), statistics.stdev(errors) if len(errors) > 1 else None)
 
 
 def difference_text(errors: Sequence[float], published: str) -> str:
     """Return how far the mean of errors is above the published one, of several runs above their published mean.
 
-    >>> difference_text([6.5, 6.6], "6.43 (6.61±0.16)"), difference_text([22.25], "22.2"), difference_text([], "22.2")
-    ('-0.06', '+0.05', '–')
+    >>> difference_text([6.7, 6.8], "6.43 (6.61±0.16)"), difference_text([22.25], "22.2"), difference_text([], "22.2")
+    ('+0.14', '+0.05', '–')
     """
     number = re.search(r"\(([\d.]+)|^[\d.]+$", published)
     if not errors or number is None:
         return NOTHING
-    return f"{statistics.fmean(errors) - float(number[1] or number[0]):+.2f}"
+    return difference(statistics.fmean(errors) - float(number[1] or number[0]))
 
 
 def table_of(name: str, records: Sequence[RunRecord]) -> Table:

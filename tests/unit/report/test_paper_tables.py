@@ -54,8 +54,8 @@ def test_a_run_fills_its_cell_with_the_last_epochs_error(tmp_path: Path) -> None
     imagenet_run(tmp_path / "mine", 77.5)
     table = filled("3", tmp_path)
     assert row(table, "ResNeXt-50", "32×4d") == {
-        **{"network": "ResNeXt-50", "setting": "32×4d", "top-1 published": "22.2"},
-        **{"top-1 runs": "22.50", "top-1 difference": "+0.30", "runs": "1 of 1"},
+        **{"Network": "ResNeXt-50", "Setting": "32×4d", "Top-1 published": "22.2"},
+        **{"Top-1 runs": "22.50", "Top-1 difference": "+0.30", "Runs": "1 of 1"},
     }
     assert commands(table, "ResNeXt-50", "32×4d") == []
     others = [line for line in table.lines if line[:2] != ("ResNeXt-50", "32×4d")]
@@ -73,9 +73,9 @@ def test_seeds_have_mean_and_standard_deviation(tmp_path: Path) -> None:
         cifar_run(tmp_path / f"seed{seed}", count, seed)
     found = row(filled("7", tmp_path), "ResNeXt-29, 8×64d", "34.4 M", "CIFAR-10")
     errors = [3.70, 3.59, 3.78]
-    assert found["top-1 runs"] == f"3.69 ± {statistics.stdev(errors):.2f}" == "3.69 ± 0.10"
-    assert found["top-1 difference"] == "+0.04"
-    assert found["runs"] == "3 of 10"
+    assert found["Top-1 runs"] == f"3.69 ± {statistics.stdev(errors):.2f}" == "3.69 ± 0.10"
+    assert found["Top-1 difference"] == "+0.04"
+    assert found["Runs"] == "3 of 10"
 
 
 def test_ten_runs_make_the_papers_cell(tmp_path: Path) -> None:
@@ -89,15 +89,15 @@ def test_ten_runs_make_the_papers_cell(tmp_path: Path) -> None:
     for seed in range(4, 10):
         cifar_run(tmp_path / f"seed{seed}", 9600 + 2 * seed, seed)
     table = filled("7", tmp_path)
-    assert row(table, *cell)["runs"] == "10 of 10"
+    assert row(table, *cell)["Runs"] == "10 of 10"
     correct = [9600, 9601, 9602, 9603, 9608, 9610, 9612, 9614, 9616, 9618]
     error, spread = 100 - statistics.fmean(correct) / 100, statistics.stdev(correct) / 100
-    assert row(table, *cell)["top-1 runs"] == f"{error:.2f} ± {spread:.2f}" == "3.92 ± 0.07"
+    assert row(table, *cell)["Top-1 runs"] == f"{error:.2f} ± {spread:.2f}" == "3.92 ± 0.07"
     assert commands(table, *cell) == []
-    assert row(table, "ResNeXt-29, 8×64d", "34.4 M", "CIFAR-100")["runs"] == "0 of 10"
+    assert row(table, "ResNeXt-29, 8×64d", "34.4 M", "CIFAR-100")["Runs"] == "0 of 10"
     cifar_run(tmp_path / "again", 9000, 9)
     table = filled("7", tmp_path)
-    assert row(table, *cell)["runs"] == "10 of 10"
+    assert row(table, *cell)["Runs"] == "10 of 10"
     assert len(table.left_out) == 1
 
 
@@ -106,8 +106,8 @@ def test_a_mean_is_compared_with_the_published_mean(tmp_path: Path) -> None:
         folder = tmp_path / f"seed{seed}"
         write_run(folder, [93.5], recipe="cifar/resnet110", seed=seed, epochs=164, images=10_000, machine=MACHINE)
     found = row(filled("resnet-6", tmp_path), "ResNet", "110", "1.7 M")
-    assert found["top-1 published"] == "6.43 (6.61±0.16)"
-    assert (found["top-1 runs"], found["top-1 difference"], found["runs"]) == ("6.50 ± 0.00", "-0.11", "5 of 5")
+    assert found["Top-1 published"] == "6.43 (6.61±0.16)"
+    assert (found["Top-1 runs"], found["Top-1 difference"], found["Runs"]) == ("6.50 ± 0.00", "−0.11", "5 of 5")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_mean_is_compared_with_the_published_mean(tmp_path: Path) -> None:
 def test_runs_that_do_not_count_are_named_with_the_reason(tmp_path: Path, options: Mapping[str, Any], why: str) -> None:
     imagenet_run(tmp_path / "mine", 77.5, **options)
     table = filled("3", tmp_path)
-    assert row(table, "ResNeXt-50", "32×4d")["runs"] == "0 of 1"
+    assert row(table, "ResNeXt-50", "32×4d")["Runs"] == "0 of 1"
     assert table.left_out == (f"mine {why}",)
     assert table.others == 0
     assert f"Left out: mine {why}." in table.as_table().caption
@@ -136,7 +136,7 @@ def test_runs_that_do_not_count_are_named_with_the_reason(tmp_path: Path, option
 def test_where_and_how_a_recipe_is_computed_does_not_matter(tmp_path: Path) -> None:
     free = ["data.root=/mnt/imagenet", "train.precision=bf16", "eval.batch_size=7", "model.form=b", "log.every=3"]
     imagenet_run(tmp_path / "mine", 77.5, seed=4, overrides=free)
-    assert row(filled("3", tmp_path), "ResNeXt-50", "32×4d")["runs"] == "1 of 1"
+    assert row(filled("3", tmp_path), "ResNeXt-50", "32×4d")["Runs"] == "1 of 1"
 
 
 def test_runs_of_other_networks_are_counted(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_damaged_summary_is_no_result(tmp_path: Path) -> None:
     run = imagenet_run(tmp_path / "mine", 77.5)
     (run / "summary.json").write_text('{"last": {"count": 50000')
     table = filled("3", tmp_path)
-    assert row(table, "ResNeXt-50", "32×4d")["runs"] == "0 of 1"
+    assert row(table, "ResNeXt-50", "32×4d")["Runs"] == "0 of 1"
     assert table.left_out == ("mine (its summary.json has no evaluation)",)
 
 
@@ -174,7 +174,7 @@ EVALUATE = "resnext eval --ckpt {0}/checkpoints/last.pt eval.protocol=ten_crop -
 def test_another_protocol_than_trainings_is_an_evaluation_of_its_own(tmp_path: Path) -> None:
     run = imagenet_run(tmp_path / "mine", 70.0, recipe="resnet18_shortcut_a")
     table = filled("resnet-2", tmp_path)
-    assert row(table, *CELL)["runs"] == "0 of 1"
+    assert row(table, *CELL)["Runs"] == "0 of 1"
     assert commands(table, *CELL) == [EVALUATE.format(run)]
     assert commands(table, "18", "plain") == [
         "resnext train --config plain18 data.root=/path/to/imagenet",
@@ -182,8 +182,8 @@ def test_another_protocol_than_trainings_is_an_evaluation_of_its_own(tmp_path: P
     ]
     write_result(run, "evaluation_ten_crop", ["eval.protocol=ten_crop"], 36_000)
     table = filled("resnet-2", tmp_path)
-    assert row(table, *CELL)["top-1 runs"] == "28.00"
-    assert row(table, *CELL)["top-1 difference"] == "+0.12"
+    assert row(table, *CELL)["Top-1 runs"] == "28.00"
+    assert row(table, *CELL)["Top-1 difference"] == "+0.12"
     assert commands(table, *CELL) == []
 
 
@@ -208,7 +208,7 @@ def test_other_evaluations_do_not_fill_it(tmp_path: Path, overrides: list[str], 
     (run / "evaluation_damaged").mkdir()
     (run / "evaluation_damaged" / "result.json").write_text('{"count": ')
     table = filled("resnet-2", tmp_path)
-    assert row(table, *CELL)["runs"] == "0 of 1"
+    assert row(table, *CELL)["Runs"] == "0 of 1"
     assert commands(table, *CELL) == [EVALUATE.format(run)]
 
 
@@ -217,8 +217,8 @@ def test_one_run_fills_the_cells_of_several_crops(tmp_path: Path) -> None:
     write_result(run, "evaluation_at_320", ["eval.resize=320", "eval.crop=320"], 40_500)
     table = filled("5", tmp_path)
     found = [row(table, "ResNeXt-101, 64×4d", crop) for crop in ("224×224", "320×320")]
-    assert [(f["top-1 runs"], f["top-1 difference"]) for f in found] == [("20.50", "+0.10"), ("19.00", "-0.10")]
-    assert [(f["top-5 runs"], f["top-5 difference"]) for f in found] == [("15.50", "+10.20"), ("10.00", "+5.60")]
+    assert [(f["Top-1 runs"], f["Top-1 difference"]) for f in found] == [("20.50", "+0.10"), ("19.00", "−0.10")]
+    assert [(f["Top-5 runs"], f["Top-5 difference"]) for f in found] == [("15.50", "+10.20"), ("10.00", "+5.60")]
 
 
 def test_imagenet_5k_among_1k_classes(tmp_path: Path) -> None:
@@ -229,8 +229,8 @@ def test_imagenet_5k_among_1k_classes(tmp_path: Path) -> None:
     assert commands(filled("6", tmp_path), *cell) == [evaluate]
     write_result(run, "evaluation_1k_way", ["eval.classes=/data/imagenet/val"], 36_500)
     table = filled("6", tmp_path)
-    assert row(table, *cell)["top-1 runs"] == "27.00"
-    assert row(table, "ResNet-50", "1×64d", "5K-way")["top-1 runs"] == "46.00"
+    assert row(table, *cell)["Top-1 runs"] == "27.00"
+    assert row(table, "ResNet-50", "1×64d", "5K-way")["Top-1 runs"] == "46.00"
 
 
 def test_commands_leave_the_folders_of_other_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +282,7 @@ def test_the_table_for_files_has_the_commands_as_a_column(tmp_path: Path) -> Non
     assert "Table 3" in table.title
     assert "arXiv 1611.05431" in table.caption
     assert "last epoch" in table.caption
-    assert [column.name for column in table.columns[-2:]] == ["runs", "to fill it"]
+    assert [column.name for column in table.columns[-2:]] == ["Runs", "To fill it"]
     assert {len(line) for line in table.rows} == {len(table.columns)}
     assert table.rows[0][-1] == "resnext train --config resnet50_1x64d data.root=/path/to/imagenet"
     assert table.rows[4][-1] == ""
