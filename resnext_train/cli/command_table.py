@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from resnext_train.cli import bench_parsers, parsers, prepare_parsers, sweep_parser
 from resnext_train.cli.predict_parser import predict_arguments
+from resnext_train.cli.report_parser import report_arguments
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,14 @@ RESNEXT = Group(
             parsers.info_arguments,
             "requests:read_info",
             "info:info",
+            intermixed=True,
+            only_prints=True,
+        ),
+        "report": Command(
+            "show runs beside each other: results, seeds, tests, recipes",
+            report_arguments,
+            "report_requests:read_report",
+            "report:report",
             intermixed=True,
             only_prints=True,
         ),
