@@ -62,8 +62,9 @@ def test_commands_that_are_shown_have_the_options_that_are_shown() -> None:
         command = find_command(words[:count])
         assert isinstance(command, Command)
         args = parser_of("resnext", command).parse_intermixed_args(words[count:])
-        if getattr(args, "config", None):
-            assert find_recipe(args.config)
+        named = getattr(args, "config", None) or []
+        for config in [named] if isinstance(named, str) else named:
+            assert "=" in config or find_recipe(config)
 
 
 def test_torchrun_is_told_all_signals_that_stop_a_run() -> None:
