@@ -59,11 +59,19 @@ def test_all_combinations_with_the_first_seed_first(tmp_path: Path) -> None:
 
 
 def test_a_name_says_the_section_where_two_keys_end_alike(tmp_path: Path) -> None:
-    axes = [read_axis("augment.size=24,32"), read_axis("data.size=40")]
+    axes = [read_axis("augment.size=24,32"), read_axis("data.size=40,48")]
     assert names(plan_sweep(["smoke"], axes, (), [], tmp_path), tmp_path) == [
         "smoke-augment.size24-data.size40",
+        "smoke-augment.size24-data.size48",
         "smoke-augment.size32-data.size40",
+        "smoke-augment.size32-data.size48",
     ]
+
+
+def test_a_key_with_one_value_is_an_override(tmp_path: Path) -> None:
+    runs = plan_sweep(["smoke"], [read_axis("optimizer.lr=0.1,0.2"), read_axis("data.size=40")], (), [], tmp_path)
+    assert names(runs, tmp_path) == ["smoke-lr0.1", "smoke-lr0.2"]
+    assert all("data.size=40" in run.overrides for run in runs)
 
 
 def test_no_value_leads_out_of_the_folder(tmp_path: Path) -> None:
