@@ -111,8 +111,8 @@ def plan_sweep(
 ) -> list[PlannedRun]:
     """Return all runs of a sweep: each recipe with each value of every axis and each seed, a folder below `folder`.
 
-    A run is named by its recipe and what differs among the runs: `resnext50_32x4d-lr0.05-seed1`. No seeds: each recipe
-    has its own.
+    A run is named by its recipe and what differs among the runs: `resnext50_32x4d-lr0.05-seed1`. A key with one value
+    is an override. No seeds: each recipe has its own.
 
     Raises:
         InputError: there are too many; two have the same name; a recipe or a value has a mistake, or a folder holds a
@@ -122,7 +122,8 @@ def plan_sweep(
         raise InputError(f"--set: {twice} is there twice; give all its values once, as in {twice}=A,B")
     if seeds and any(axis.key == "train.seed" for axis in axes):
         raise InputError("--set train.seed: give the seeds by --seeds alone")
-    choices = [[(axis.key, value) for value in axis.values] for axis in axes]
+    overrides = [*overrides, *(f"{axis.key}={axis.values[0]}" for axis in axes if len(axis.values) == 1)]
+    choices = [[(axis.key, value) for value in axis.values] for axis in axes if len(axis.values) > 1]
     of_seeds = [[("train.seed", str(seed))] for seed in seeds] or [[]]
     _check_count(math.prod(map(len, (of_seeds, configs, *choices))))
     labels = _labels([axis.key for axis in axes])
