@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import IO
 
 import matplotlib
@@ -92,6 +93,22 @@ class Plot:
         """Points at the figure's lower end that the legend takes."""
         return _INCH * _ROW * self.legend.rows
 
+    @cached_property
+    def svg(self) -> bytes:
+        """The figure as SVG, the same bytes for the same numbers; its text stays text."""
+        buffer = io.BytesIO()
+        with plain_text():
+            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        return buffer.getvalue()
+
+    def write_svg(self, file: IO[bytes]) -> None:
+        file.write(self.svg)
+
+    def write_png(self, file: IO[bytes]) -> None:
+        """Write the figure as PNG of 936 pixels across."""
+        with plain_text():
+            self.figure.savefig(file, format="png", dpi=180, metadata={"Software": None})
+
 
 @contextmanager
 def plain_text() -> Generator[None]:
@@ -107,7 +124,9 @@ def plain_text() -> Generator[None]:
         "path.simplify": True,
     }
     with warnings.catch_warnings(), matplotlib.rc_context(settings):
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # of a name's script; the page has the reader's fonts
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing from"
+        )  # of a name's script; the page has the reader's fonts
         yield
 
 
@@ -193,20 +212,6 @@ def shortened(text: str, most: int) -> str:
     return f"{text[: most - end - 1].rstrip()}…{text[-end:].lstrip()}"
 
 
-def svg_of(figure: Figure) -> bytes:
-    """Return a figure as SVG, the same bytes for the same numbers; its text stays text."""
-    buffer = io.BytesIO()
-    with plain_text():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
-
-
-def write_png(figure: Figure, file: IO[bytes]) -> None:
-    """Write a figure as PNG of 936 pixels across."""
-    with plain_text():
-        figure.savefig(file, format="png", dpi=180, metadata={"Software": None})
-
-
 def run_id(number: int, kind: str = "") -> str:
     """Return the id of a run's curve in the SVG; the page makes it a class, by which it shows and hides the run."""
     return f"run-{number}-{kind}" if kind else f"run-{number}"
@@ -219,4 +224,6 @@ def markers_every(points: int) -> int:
 
 def label_runs(names: Sequence[str], styles: Sequence[RunStyle]) -> tuple[LegendRun, ...]:
     """Return the runs of a legend, in order."""
-    return tuple(LegendRun(i, printable(name), style) for i, (name, style) in enumerate(zip(names, styles, strict=True)))
+    return tuple(
+        LegendRun(i, printable(name), style) for i, (name, style) in enumerate(zip(names, styles, strict=True))
+    )

@@ -41,7 +41,9 @@ def class_plot(key: str, classes: Sequence[ClassResult]) -> Plot | None:
         axes.set_xticks(range(0, 101, 20))
         axes.grid(axis="x", color=LIGHT.grid, linewidth=0.8)
         _name_rows(axes, [result.title for result in shown])
-    which = "All classes" if len(shown) == len(classes) else f"The {len(shown)} least accurate of {len(classes):,} classes"
+    which = (
+        "All classes" if len(shown) == len(classes) else f"The {len(shown)} least accurate of {len(classes):,} classes"
+    )
     images = _range([result.count for result in shown])
     caption = f"{which}: accuracy in % with its 95 % interval (Wilson); {images} validation images each."
     return Plot(key, "Accuracy per class", caption, axes.figure)  # type: ignore[arg-type]
@@ -61,7 +63,9 @@ def confusion_plot(key: str, part: ConfusionPart) -> Plot:
     """Draw part of a confusion matrix: shares of the images of each class, the fuller the larger."""
     rows, columns = len(part.labels), len(part.predicted)
     with plain_text():
-        axes = new_axes("images of a class, %, by what they were taken for", Legend(), _HEAD + 0.4 + _CELL * rows, _LEFT, _HEAD)
+        axes = new_axes(
+            "images of a class, %, by what they were taken for", Legend(), _HEAD + 0.4 + _CELL * rows, _LEFT, _HEAD
+        )
         axes.spines["bottom"].set_visible(False)
         axes.set_xlim(-0.5, columns - 0.5)
         axes.set_ylim(rows - 0.5, -0.5)

@@ -95,7 +95,9 @@ def error_plot(runs: RunsDrawn) -> Plot | None:
             _draw(axes, thinned(curves.average, most), i, style, AVERAGE)
             _draw(axes, thinned(curves.validation, most), i, style, VALIDATION)
         clipped = _clip_errors(axes, shown)
-    dashed = "Dashed: on the augmented images of training, as the network was at each step. Solid: on validation images."
+    dashed = (
+        "Dashed: on the augmented images of training, as the network was at each step. Solid: on validation images."
+    )
     thin = " Thin: on validation images, with the average of the weights." if AVERAGE in kinds else ""
     return Plot("error", "Error", f"Top-1 error in % by epoch. {dashed}{thin}{clipped}", axes.figure, legend)  # type: ignore[arg-type]
 
@@ -186,7 +188,12 @@ def skipped_plot(runs: RunsDrawn) -> Plot | None:
 
 
 def _curves_plot(
-    runs: RunsDrawn, curves: Sequence[Curve], key: str, texts: tuple[str, str, str], from_zero: bool, steps: bool = False
+    runs: RunsDrawn,
+    curves: Sequence[Curve],
+    key: str,
+    texts: tuple[str, str, str],
+    from_zero: bool,
+    steps: bool = False,
 ) -> Plot | None:
     drawn = sum(len(curve) > 0 for curve in curves)
     if not drawn:

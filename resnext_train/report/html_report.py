@@ -67,19 +67,23 @@ def live_page(report: Report, version: str) -> str:
 def _render(report: Report, page: _Page) -> str:
     style = _environment().get_template("report.css").render(light=variables(LIGHT), dark=variables(DARK))
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
-    return _environment().get_template("report.html").render(
-        report=report,
-        summary=summary_sentences(report.records),
-        figures=page.figures,
-        details_left_out=len(report.records) - len(page.figures.details),
-        no_skipped=bool(report.records) and not any(skipped_steps(record) for record in report.records),
-        run_numbers={printable(record.name): i for i, record in enumerate(report.records)},
-        problems=[(record.name, problem) for record in report.records for problem in record.problems],
-        plots_folder=page.plots_folder,
-        version=page.version,
-        style=Markup(style),  # noqa: S704  files of this package
-        script=Markup(script),  # noqa: S704
-        policy=_policy(style, script, is_live=page.version is not None),
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            summary=summary_sentences(report.records),
+            figures=page.figures,
+            details_left_out=len(report.records) - len(page.figures.details),
+            no_skipped=bool(report.records) and not any(skipped_steps(record) for record in report.records),
+            run_numbers={printable(record.name): i for i, record in enumerate(report.records)},
+            problems=[(record.name, problem) for record in report.records for problem in record.problems],
+            plots_folder=page.plots_folder,
+            version=page.version,
+            style=Markup(style),
+            script=Markup(script),
+            policy=_policy(style, script, is_live=page.version is not None),
+        )
     )
 
 

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from markupsafe import Markup
 
-from resnext_train.report.canvas import LEGEND, Plot, svg_of
+from resnext_train.report.canvas import LEGEND, Plot
 from resnext_train.report.palette import LIGHT, variables
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
@@ -28,7 +28,7 @@ def inline_svg(plot: Plot) -> Markup:
     Its ids begin with the figure's key, so that several figures can stand in one page. A run's curves are
     `<g class="run" data-run="NUMBER">`. It has no style and no script, which a strict page refuses.
     """
-    root = ElementTree.fromstring(svg_of(plot.figure))
+    root = ElementTree.fromstring(plot.svg)
     _, _, width, height = (float(part) for part in root.attrib["viewBox"].split())
     for parent in list(root.iter()):
         for child in list(parent):
@@ -42,7 +42,7 @@ def inline_svg(plot: Plot) -> Markup:
     shown = height - plot.legend_height
     root.attrib |= {"class": "plot", "viewBox": f"0 0 {width:g} {shown:g}", "role": "img"}
     root.attrib["aria-labelledby"] = f"{plot.key}-caption"
-    return Markup(_compact(ElementTree.tostring(root, encoding="unicode")))  # noqa: S704  made by matplotlib
+    return Markup(_compact(ElementTree.tostring(root, encoding="unicode")))
 
 
 def _is_left_out(element: Element) -> bool:
@@ -93,5 +93,7 @@ def _declarations(style: str) -> Iterator[tuple[str, str]]:
 
 def _compact(text: str) -> str:
     """Return the SVG with a tenth of a point in paths, and without the line ends that matplotlib sets in."""
-    text = re.sub(r' d="[^"]*"', lambda match: _DECIMALS.sub(r"\1", match[0]).replace(" \n", " ").replace("\n", " "), text)
+    text = re.sub(
+        r' d="[^"]*"', lambda match: _DECIMALS.sub(r"\1", match[0]).replace(" \n", " ").replace("\n", " "), text
+    )
     return re.sub(r">\s+<", "><", text)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 from resnext_train.atomic_file import write_atomically
 from resnext_train.errors import InputError
-from resnext_train.report.canvas import Plot, svg_of, write_png
+from resnext_train.report.canvas import Plot
 from resnext_train.report.class_plots import class_plot, confusion_plot
 from resnext_train.report.class_results import read_classes, read_confusion
 from resnext_train.report.curve_plots import STEP_PLOTS, RunsDrawn, error_plot, skipped_plot, step_plot
@@ -80,11 +78,7 @@ def write_plots(folder: Path, plots: Iterable[Plot]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for plot in plots:
-            write_atomically(folder / f"{plot.key}.png", partial(write_png, plot.figure))
-            write_atomically(folder / f"{plot.key}.svg", partial(_write_svg, plot))
+            write_atomically(folder / f"{plot.key}.png", plot.write_png)
+            write_atomically(folder / f"{plot.key}.svg", plot.write_svg)
     except OSError as error:
         raise InputError(f"the plots cannot be written to {folder}: {error.strerror or error}") from error
-
-
-def _write_svg(plot: Plot, file: IO[bytes]) -> None:
-    file.write(svg_of(plot.figure))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,38 +67,38 @@ def number(value: Any) -> float | None:
         return None
 
 
+def numbers(values: Sequence[Any]) -> Values:
+    """Return the numbers that `number` returns, (n,), and NaN for None."""
+    if set(map(type, values)) <= {int, float}:  # of 50,000 lines in a few milliseconds
+        try:
+            found = np.array(values, np.float64)
+        except OverflowError:
+            pass
+        else:
+            found[~np.isfinite(found)] = np.nan
+            return found
+    return np.array([np.nan if (x := number(value)) is None else x for value in values], np.float64)
+
+
 def error_curves(record: RunRecord) -> ErrorCurves:
     """Return the errors of a run's epochs; those that were not evaluated have a training error alone."""
+    epochs = record.epochs
+    at = numbers([event.get("epoch") for event in epochs])
+    counts = numbers([event.get("val_count") for event in epochs])
+    counts[counts <= 0] = np.nan
+    correct = numbers([event.get("val_top1_correct") for event in epochs])
+    averages = [event.get("ema") for event in epochs]
+    average = numbers([value.get("top1") if isinstance(value, dict) else None for value in averages])
     return ErrorCurves(
-        train=_epoch_curve(record, lambda event: _error(event.get("train_top1"))),
-        validation=_epoch_curve(record, _validation_error),
-        average=_epoch_curve(record, lambda event: _average_error(event.get("ema"))),
+        train=_curve(at, 100 - numbers([event.get("train_top1") for event in epochs])),
+        validation=_curve(at, 100 - 100 * correct / counts),
+        average=_curve(at, 100 - average),
     )
-
-
-def _epoch_curve(record: RunRecord, value: Callable[[Event], float | None]) -> Curve:
-    return _curve((number(event.get("epoch")), value(event)) for event in record.epochs)
-
-
-def _error(accuracy: Any) -> float | None:
-    found = number(accuracy)
-    return None if found is None else 100 - found
-
-
-def _validation_error(event: Mapping[str, Any]) -> float | None:
-    count, correct = number(event.get("val_count")), number(event.get("val_top1_correct"))
-    return 100 - 100 * correct / count if count and correct is not None else None
-
-
-def _average_error(average: Any) -> float | None:
-    return _error(average.get("top1")) if isinstance(average, dict) else None
 
 
 def step_curve(record: RunRecord, key: str, scale: float = 1.0) -> Curve:
     """Return `scale` times what the step events have under `key`."""
-    place = _epochs_of_steps(record)
-    values = ((place(event), number(event.get(key))) for event in record.steps)
-    return _curve((x, None if y is None else scale * y) for x, y in values)
+    return _curve(_places(record, record.steps), scale * numbers([event.get(key) for event in record.steps]))
 
 
 def skipped_steps(record: RunRecord) -> list[Event]:
@@ -108,18 +108,20 @@ def skipped_steps(record: RunRecord) -> list[Event]:
 
 def skipped_curve(record: RunRecord) -> Curve:
     """Return how many steps were skipped so far, from the run's start to its last event."""
-    place = _epochs_of_steps(record)
-    at = sorted(x for event in skipped_steps(record) if (x := place(event)) is not None)
-    end = max((x for event in record.events if (x := place(event)) is not None), default=0.0)
-    return Curve(np.array([0.0, *at, max([end, *at])]), np.array([0.0, *range(1, len(at) + 1), float(len(at))]))
+    at = np.sort(_places(record, skipped_steps(record)))
+    at = at[np.isfinite(at)]
+    last = max(record.events, key=lambda event: event["step"], default=None)
+    ends = _places(record, [] if last is None else [last])
+    end = max([0.0, *at.tolist(), *ends[np.isfinite(ends)].tolist()])
+    return Curve(np.array([0.0, *at, end]), np.array([*range(len(at) + 1), len(at)], np.float64))
 
 
-def _epochs_of_steps(record: RunRecord) -> Callable[[Event], float | None]:
-    """Return what places an event on the axis of epochs: exactly, or at its epoch where no steps per epoch are known."""
+def _places(record: RunRecord, events: Sequence[Event]) -> Values:
+    """Return where events are on the axis of epochs: exactly, or at their epoch where no steps per epoch are known."""
     per_epoch = number(record.start.get("steps_per_epoch")) or _steps_per_epoch(record)
     if per_epoch is None or per_epoch <= 0:
-        return lambda event: number(event.get("epoch"))
-    return lambda event: None if (step := number(event.get("step"))) is None else step / per_epoch
+        return numbers([event.get("epoch") for event in events])
+    return numbers([event["step"] for event in events]) / per_epoch
 
 
 def _steps_per_epoch(record: RunRecord) -> float | None:
@@ -131,9 +133,10 @@ def _steps_per_epoch(record: RunRecord) -> float | None:
     return None
 
 
-def _curve(points: Any) -> Curve:
-    known = sorted((x, y) for x, y in points if x is not None and y is not None)
-    return Curve(np.array([x for x, _ in known], np.float64), np.array([y for _, y in known], np.float64))
+def _curve(x: Values, y: Values) -> Curve:
+    known = np.isfinite(x) & np.isfinite(y)
+    order = np.argsort(x[known], kind="stable")
+    return Curve(x[known][order], y[known][order])
 
 
 def thinned(curve: Curve, most: int) -> Curve:
