@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from resnext_train.cli.paper_table import show_paper_table
 from resnext_train.cli.report_requests import ReportRequest
 from resnext_train.report.report_content import Report, build_report
 from resnext_train.report.summary_csv import summary_csv
@@ -14,7 +15,10 @@ from resnext_train.run_dir.result_file import write_result
 
 
 def report(request: ReportRequest) -> None:
-    """Write the report, and print it or where it is."""
+    """Write the report or the paper's table, and print it or where it is."""
+    if request.table is not None:
+        show_paper_table(request, request.table)
+        return
     made = build_report(request.paths)
     written = [] if request.out is None else _write(made, request.out)
     if request.text:

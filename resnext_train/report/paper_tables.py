@@ -72,6 +72,8 @@ class FilledTable:
     """Runs of the table's networks that do not count: name and reason, a line each."""
     others: int
     """Runs of other networks."""
+    runs: tuple[RunRecord, ...]
+    """Those that count."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -96,7 +98,9 @@ class FilledTable:
             "Runs: mean and standard deviation of the errors after the last epoch, as the papers report them, not of "
             "the best one; a run counts that is done and of the recipe, of each seed once."
         )
-        others = [f"{self.others} runs are of other networks or recipes that cannot be read."] if self.others else []
+        others = (
+            [f"Runs of other networks, or with a recipe that cannot be read: {self.others}."] if self.others else []
+        )
         published = f"Published: {self.table.source}. {self.table.caption} {self.table.note}".rstrip()
         return [published, runs, *others]
 
@@ -135,7 +139,8 @@ def fill_table(name: str, records: Sequence[RunRecord]) -> FilledTable:
     taken = {record.folder.resolve() for record in records if record.folder not in unfinished}
     rows = tuple(_filled(row, table.measures, counted, taken) for row in table.rows)
     left_out = tuple(f"{run.record.name} ({run.why})" for run in counted.left_out)
-    return FilledTable(name, table, rows, left_out, counted.others)
+    runs = tuple(run for of_recipe in counted.of_recipe.values() for run in of_recipe)
+    return FilledTable(name, table, rows, left_out, counted.others, runs)
 
 
 def _filled(row: Row, measures: Sequence[str], counted: CountedRuns, taken: Collection[Path]) -> FilledRow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from helpers.commands import evaluate
 from helpers.run_folders import MACHINE, write_run
 from resnext_train.cli.command_table import Command, find_command
 from resnext_train.cli.main import parser_of
@@ -18,9 +20,10 @@ from resnext_train.cli.requests import read_eval, read_train
 from resnext_train.cli.sweep_requests import read_sweep
 from resnext_train.config import load_recipe
 from resnext_train.errors import InputError
-from resnext_train.report.paper_table_data import TABLES
+from resnext_train.report.paper_runs import result_under
+from resnext_train.report.paper_table_data import TABLES, TEN_CROP, Protocol
 from resnext_train.report.paper_tables import FilledTable, fill_table, recipes_of, table_of
-from resnext_train.report.run_record import read_runs
+from resnext_train.report.run_record import read_run, read_runs
 
 
 def imagenet_run(folder: Path, accuracy: float, recipe: str = "resnext50_32x4d", **options: Any) -> Path:
@@ -146,7 +149,7 @@ def test_runs_of_other_networks_are_counted(tmp_path: Path) -> None:
     (damaged / "recipe.yaml").write_text("train: {epochs: 1}")
     table = filled("3", tmp_path)
     assert (table.others, table.left_out) == (3, ())
-    assert "3 runs are of other networks" in table.as_table().caption
+    assert "other networks, or with a recipe that cannot be read: 3." in table.as_table().caption
 
 
 def test_a_damaged_summary_is_no_result(tmp_path: Path) -> None:
@@ -247,6 +250,41 @@ def test_commands_leave_the_folders_of_other_runs_alone(tmp_path: Path, monkeypa
     assert commands(filled("7", Path("runs")), "ResNeXt-29, 8×64d", "34.4 M", "CIFAR-10") == [
         "resnext sweep --config cifar/resnext29_8x64d --seeds 0:9 --out runs/paper data.root=/path/to/cifar"
     ]
+
+
+@pytest.mark.slow
+def test_what_eval_writes_is_recognised(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    recipe = str(run / "recipe.yaml")
+    record = read_run(run)
+    assert result_under(record, recipe, TEN_CROP) is None
+    checkpoint = str(run / "checkpoints" / "last.pt")
+    assert evaluate(["--ckpt", checkpoint, *TEN_CROP.overrides, "--out", str(run / "evaluation_ten_crop")]) == 0
+    written = json.loads((run / "evaluation_ten_crop" / "result.json").read_text())
+    assert (written["eval"]["protocol"], written["epoch"]) == ("ten_crop", 2)
+    found = result_under(record, recipe, TEN_CROP)
+    assert found is not None
+    assert (found.top1_correct, found.top5_correct, found.count) == (
+        written["top1_correct"],
+        written["top5_correct"],
+        37,
+    )
+
+
+@pytest.mark.slow
+def test_evaluations_among_some_classes_are_recognised(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    listed = tmp_path / "classes.txt"
+    listed.write_text("class_0000\nclass_0002\n")
+    among = Protocol("1k_way", (f"eval.classes={listed}",), 2)
+    checkpoint = str(run / "checkpoints" / "last.pt")
+    assert evaluate(["--ckpt", checkpoint, *among.overrides, "--out", str(run / "evaluation_1k_way")]) == 0
+    record, recipe = read_run(run), str(run / "recipe.yaml")
+    assert result_under(record, recipe, among) is not None
+    assert result_under(record, recipe, Protocol("1k_way", among.overrides, 3)) is None
+    assert result_under(record, recipe, TEN_CROP) is None
 
 
 READERS = {"train": read_train, "eval": read_eval, "sweep": read_sweep}
