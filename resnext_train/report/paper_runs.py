@@ -134,18 +134,24 @@ def _shown(value: Any) -> str:
 def result_under(record: RunRecord, recipe: str, protocol: Protocol) -> EvalResult | None:
     """Return what the final weights of a counted run reached under a protocol; None: they were not evaluated so.
 
-    Training's own evaluation is in summary.json. Others are in the folders evaluation* of the run, which `resnext eval
-    --out` writes: those of the weights after the last epoch, under the same views, among as many classes.
+    Training's own evaluation is in summary.json, others are `evaluations_under` the protocol.
     """
     last = _complete(record.last)
     if protocol == TRAINING or last is None:
         return last
+    found = evaluations_under(record, recipe, protocol).values()
+    return next((result for result in found if result.epoch == last.epoch), None)
+
+
+def evaluations_under(record: RunRecord, recipe: str, protocol: Protocol) -> dict[str, EvalResult]:
+    """Return, by the folder in the run's, the results of `resnext eval --out` under a protocol, of any epoch's weights.
+
+    They are of the same views and among as many classes.
+    """
     wanted = load_recipe(recipe, protocol.overrides).eval
-    for file in sorted(record.folder.glob(f"{EVALUATION}*/result.json")):
-        values = _read(file)
-        if _is_under(values, wanted, protocol.classes) and whole(values.get("epoch")) == last.epoch:
-            return _complete(values)
-    return None
+    values = {file.parent.name: _read(file) for file in sorted(record.folder.glob(f"{EVALUATION}*/result.json"))}
+    found = {name: _complete(of) for name, of in values.items() if _is_under(of, wanted, protocol.classes)}
+    return {name: result for name, result in found.items() if result is not None}
 
 
 def _complete(values: object) -> EvalResult | None:

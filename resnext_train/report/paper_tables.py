@@ -11,10 +11,10 @@ from pathlib import Path
 from resnext_train.errors import InputError
 from resnext_train.report.number_texts import difference, spread
 from resnext_train.report.paper_commands import commands_for
-from resnext_train.report.paper_runs import CountedRuns, count_runs, result_under
-from resnext_train.report.paper_table_data import TABLES, TOP1, PaperTable, Row
+from resnext_train.report.paper_runs import CountedRuns, count_runs, evaluations_under, result_under
+from resnext_train.report.paper_table_data import TABLES, TOP1, PaperTable, Protocol, Row
 from resnext_train.report.run_record import RunRecord
-from resnext_train.report.run_values import EvalResult
+from resnext_train.report.run_values import EvalResult, evaluation_of
 from resnext_train.report.table import Column, Table
 
 NOTHING = "–"
@@ -51,6 +51,8 @@ class FilledRow:
     """For each measure the errors of all runs in per cent; empty while there is none."""
     commands: tuple[str, ...]
     """What is to be run for the rest, in this order."""
+    left_out: tuple[str, ...] = ()
+    """Evaluations of other weights than the final ones, with that reason."""
 
     def cells(self) -> list[str]:
         """Return for each measure the published error, that of the runs and their difference; and the runs."""
@@ -69,7 +71,7 @@ class FilledTable:
     table: PaperTable
     rows: tuple[FilledRow, ...]
     left_out: tuple[str, ...]
-    """Runs of the table's networks that do not count: name and reason, a line each."""
+    """Runs of the table's networks, and evaluations, that do not count: name and reason, a line each."""
     others: int
     """Runs of other networks."""
     runs: tuple[RunRecord, ...]
@@ -138,9 +140,10 @@ def fill_table(name: str, records: Sequence[RunRecord]) -> FilledTable:
     unfinished = {run.record.folder for run in counted.left_out if run.is_unfinished}
     taken = {record.folder.resolve() for record in records if record.folder not in unfinished}
     rows = tuple(_filled(row, table.measures, counted, taken) for row in table.rows)
-    left_out = tuple(f"{run.record.name} ({run.why})" for run in counted.left_out)
+    left_out = [f"{run.record.name} ({run.why})" for run in counted.left_out]
+    left_out += [text for filled in rows for text in filled.left_out]
     runs = tuple(run for of_recipe in counted.of_recipe.values() for run in of_recipe)
-    return FilledTable(name, table, rows, left_out, counted.others, runs)
+    return FilledTable(name, table, rows, tuple(left_out), counted.others, runs)
 
 
 def _filled(row: Row, measures: Sequence[str], counted: CountedRuns, taken: Collection[Path]) -> FilledRow:
@@ -151,7 +154,17 @@ def _filled(row: Row, measures: Sequence[str], counted: CountedRuns, taken: Coll
     found = [result for _, result in results if result is not None]
     unevaluated = [run for run, result in results if result is None]
     errors = tuple(tuple(_error(result, measure) for result in found) for measure in measures)
-    return FilledRow(row, errors, commands_for(row, runs, unevaluated, taken))
+    left_out = [text for run in unevaluated for text in _of_other_weights(run, row.recipe, row.protocol)]
+    return FilledRow(row, errors, commands_for(row, runs, unevaluated, taken), tuple(left_out))
+
+
+def _of_other_weights(run: RunRecord, recipe: str, protocol: Protocol) -> list[str]:
+    last = evaluation_of(run.last)
+    return [
+        f"{run.name}/{folder} (weights {f'of epoch {result.epoch}' if result.epoch else 'of no known epoch'}, not of "
+        f"the last{f', {last.epoch}' if last else ''})"
+        for folder, result in evaluations_under(run, recipe, protocol).items()
+    ]
 
 
 def _error(result: EvalResult, measure: str) -> float:

@@ -6,7 +6,8 @@ import json
 import shlex
 import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,9 @@ def test_other_evaluations_do_not_fill_it(tmp_path: Path, overrides: list[str], 
     table = filled("resnet-2", tmp_path)
     assert row(table, *CELL)["Runs"] == "0 of 1"
     assert commands(table, *CELL) == [EVALUATE.format(run)]
+    of_others = {1: "mine/evaluation (weights of epoch 1, not of the last, 2)"}
+    of_others[0] = "mine/evaluation (weights of no known epoch, not of the last, 2)"
+    assert table.left_out == ((of_others[more["epoch"] or 0],) if "epoch" in more else ())
 
 
 def test_one_run_fills_the_cells_of_several_crops(tmp_path: Path) -> None:
@@ -287,7 +291,7 @@ def test_evaluations_among_some_classes_are_recognised(whole: Path, tmp_path: Pa
     assert result_under(record, recipe, TEN_CROP) is None
 
 
-READERS = {"train": read_train, "eval": read_eval, "sweep": read_sweep}
+READERS: dict[str, Callable[[Namespace], Any]] = {"train": read_train, "eval": read_eval, "sweep": read_sweep}
 
 
 @pytest.mark.parametrize("name", TABLES)
