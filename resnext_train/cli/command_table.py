@@ -117,6 +117,14 @@ RESNEXT = Group(
             "runs:runs",
             only_prints=True,
         ),
+        "report": Command(
+            "show runs beside each other: results, seeds, tests, recipes",
+            report_arguments,
+            "report_requests:read_report",
+            "report:report",
+            intermixed=True,
+            only_prints=True,
+        ),
         "eval": Command(
             "evaluate a checkpoint",
             parsers.eval_arguments,
