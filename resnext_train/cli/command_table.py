@@ -148,14 +148,6 @@ RESNEXT = Group(
             intermixed=True,
             only_prints=True,
         ),
-        "report": Command(
-            "show runs beside each other: results, seeds, tests, recipes",
-            report_arguments,
-            "report_requests:read_report",
-            "report:report",
-            intermixed=True,
-            only_prints=True,
-        ),
         "export": Command(
             "write weights for other programs",
             parsers.export_arguments,
