@@ -124,6 +124,8 @@ def _why_unusable(record: RunRecord, entry: Entry) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "unset"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_shown, value))}]"
     if isinstance(value, float):

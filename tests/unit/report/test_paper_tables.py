@@ -118,6 +118,7 @@ def test_a_mean_is_compared_with_the_published_mean(tmp_path: Path) -> None:
     ("options", "why"),
     [
         ({"epochs": 10}, "(train.epochs 100 → 10)"),
+        ({"overrides": ["optimizer.clip_norm=1.5"]}, "(optimizer.clip_norm unset → 1.5)"),
         (
             {"overrides": ["optimizer.lr=0.2", "schedule.milestones=[3,6]"]},
             "(optimizer.lr 0.1 → 0.2, schedule.milestones [30, 60, 90] → [3, 6])",
