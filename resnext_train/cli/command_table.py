@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from resnext_train.cli import bench_parsers, parsers, prepare_parsers, sweep_parser
 from resnext_train.cli.predict_parser import predict_arguments
+from resnext_train.cli.report_parser import report_arguments
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,14 @@ RESNEXT = Group(
             sweep_parser.runs_arguments,
             "sweep_requests:read_runs_request",
             "runs:runs",
+            only_prints=True,
+        ),
+        "report": Command(
+            "show runs beside each other: results, seeds, tests, recipes",
+            report_arguments,
+            "report_requests:read_report",
+            "report:report",
+            intermixed=True,
             only_prints=True,
         ),
         "eval": Command(

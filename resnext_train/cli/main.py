@@ -156,6 +156,7 @@ _SYNONYMS = {
     **dict.fromkeys(("evaluate", "test", "val", "validate"), "eval"),
     **dict.fromkeys(("fit", "run"), "train"),
     **dict.fromkeys(("classify", "infer", "inference"), "predict"),
+    **dict.fromkeys(("plot", "compare"), "report"),
     **dict.fromkeys(("list", "show", "models", "recipes"), "info"),
 }
 """What other tools call commands of ours."""

@@ -7,14 +7,16 @@ Paragraphs that begin with `Known deviations` are in its own header or in those 
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from resnext_train.config.data_sections import SyntheticData
 from resnext_train.config.recipe import Recipe
 from resnext_train.config.recipe_files import shipped_recipes
-from resnext_train.config.recipe_loader import differences, load_recipe_with_notes
+from resnext_train.config.recipe_loader import flattened, load_recipe_with_notes
 
 _CLASSES = {"ImageNet-1K": 1000, "ImageNet-5K": 5000, "CIFAR-100": 100, "CIFAR-10": 10}
 _STATED = re.compile(r"\((\d+) classes\)")
@@ -47,7 +49,7 @@ def catalogue() -> Iterator[Entry]:
     """Yield all shipped recipes by folder and name, ImageNet-1K first, named as for `--config`."""
     folder = shipped_recipes()
     paths = (p for p in folder.rglob("*.yaml") if not p.name.startswith("_"))
-    for path in sorted(paths, key=lambda p: (p.parent != folder / "imagenet", p.parent, _natural(p.name))):
+    for path in sorted(paths, key=lambda p: (p.parent != folder / "imagenet", p.parent, natural_key(p.name))):
         yield read_entry(str(path.relative_to(folder)).removeprefix("imagenet/"))
 
 
@@ -67,12 +69,23 @@ _FREE = re.compile(
 """Keys that say where and how a recipe is computed: it stays the same recipe with any of their values."""
 
 
+def defining_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, by dotted key, the values of a recipe that are not null and make it the recipe that it is.
+
+    `values` has its sections. Without where and how it is computed, and its seed: runs of one recipe have equal ones.
+    """
+    return {key: v for key, v in flattened(values).items() if v is not None and not _FREE.fullmatch(key)}
+
+
+@functools.cache  # a report asks for each of its runs
+def _shipped() -> tuple[tuple[Entry, dict[str, Any]], ...]:
+    return tuple((entry, defining_values(entry.recipe.to_dict())) for entry in catalogue())
+
+
 def find_entry(recipe: Recipe, classes: int) -> Entry | None:
     """Return the shipped recipe that `recipe`, trained on images of `classes` classes, is; None: an own one."""
-    for entry in catalogue():
-        if entry.classes == classes and all(_FREE.fullmatch(key) for key in differences(entry.recipe, recipe)):
-            return entry
-    return None
+    values = defining_values(recipe.to_dict())
+    return next((entry for entry, own in _shipped() if entry.classes == classes and own == values), None)
 
 
 def _result(header: dict[str, str]) -> str:
@@ -111,6 +124,6 @@ def _deviations(comment: Sequence[str]) -> list[str]:
     return [text for text in paragraphs if text.startswith("Known deviations")]
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural_key(name: str) -> list[tuple[int, str]]:
     """Return a key that sorts resnet50 before resnet101."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

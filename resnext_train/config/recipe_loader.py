@@ -121,12 +121,17 @@ def as_continued(recipe: Recipe, stored: Mapping[str, Any]) -> Recipe:
 
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     """Return the dotted keys whose values differ, with old and new value (None: key absent)."""
-    before, after = dict(_flatten(old.to_dict())), dict(_flatten(new.to_dict()))
+    before, after = flattened(old.to_dict()), flattened(new.to_dict())
     return {
         key: (before.get(key), after.get(key))
         for key in [*before, *(k for k in after if k not in before)]
         if before.get(key) != after.get(key)
     }
+
+
+def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a recipe's sections by dotted key, such as train.seed."""
+    return dict(_flatten(values))
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from resnext_train.data.class_titles import short_titles
-from resnext_train.errors import printable
 from resnext_train.evaluation.calibration import Calibration
 from resnext_train.evaluation.class_table import ClassRow, ClassTable
+from resnext_train.evaluation.text_table import text_table
 from resnext_train.evaluation.wilson import wilson_interval
 
 FEW_CLASSES = 12
@@ -17,8 +16,6 @@ FEW_CLASSES = 12
 
 _LISTED = 5
 """Of more, so many of the worst; and as many confusions."""
-
-_COLUMNS = 80
 
 _NAME = 15
 """Columns of a line's name, as of the other lines of `resnext eval`."""
@@ -76,7 +73,7 @@ def _class_lines(table: ClassTable, titles: Sequence[str]) -> list[str]:
     rows = table.worst(_listed(table))
     head = ("class" if len(table.classes) <= FEW_CLASSES else "worst classes", "accuracy", "95 % interval", "images")
     cells = [_class_cells(row, titles) for row in rows]
-    return _table((*head, "most often taken for"), cells, "<>>><") if rows else []
+    return ["", *text_table((*head, "most often taken for"), cells, "<>>><")] if rows else []
 
 
 def _class_cells(row: ClassRow, titles: Sequence[str]) -> tuple[str, ...]:
@@ -88,34 +85,4 @@ def _class_cells(row: ClassRow, titles: Sequence[str]) -> tuple[str, ...]:
 
 def _confusion_lines(table: ClassTable, titles: Sequence[str]) -> list[str]:
     cells = [(titles[c.label], titles[c.predicted], f"{c.count} of {c.of}") for c in table.confusions(_LISTED)]
-    return _table(("most confused", "taken for", "images"), cells, "<<>") if cells else []
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], sides: str) -> list[str]:
-    """Return lines of columns two spaces apart. Columns of text (<) share the room that those of numbers (>) leave."""
-    lines = [list(head), *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(_width(cell) for cell in column) for column in zip(*lines, strict=True)]
-    texts = [i for i, side in enumerate(sides) if side == "<"]
-    room = _COLUMNS - 2 * (len(widths) - 1) - sum(width for i, width in enumerate(widths) if i not in texts)
-    for left, i in zip(range(len(texts), 0, -1), sorted(texts, key=lambda i: widths[i]), strict=True):
-        widths[i] = min(widths[i], room // left)  # the narrowest first: others may have what it does not need
-        room -= widths[i]
-    padded = (
-        "  ".join(_padded(cell, width, side) for cell, width, side in zip(line, widths, sides, strict=True))
-        for line in lines
-    )
-    return ["", *(line.rstrip() for line in padded)]
-
-
-def _padded(cell: str, width: int, side: str) -> str:
-    if _width(cell) > width:
-        while _width(cell) > width - 3:
-            cell = cell[:-1]
-        cell = cell.rstrip() + "..."  # no ellipsis: not every console has one
-    space = " " * (width - _width(cell))
-    return cell + space if side == "<" else space + cell
-
-
-def _width(text: str) -> int:
-    """Return the columns of a terminal that text takes: two for East Asian letters, none for accents of their own."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return ["", *text_table(("most confused", "taken for", "images"), cells, "<<>")] if cells else []

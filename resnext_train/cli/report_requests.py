@@ -1,0 +1,66 @@
+"""What `resnext report` is asked for, read and checked."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnext_train.cli.requests import check_output
+from resnext_train.errors import InputError
+from resnext_train.regular_file import user_path
+from resnext_train.report.paper_tables import paper_table
+from resnext_train.report.run_record import find_runs
+
+_RUNS = "runs"
+"""The folder of all runs, where none is named."""
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """A report to make."""
+
+    paths: tuple[str, ...]
+    """Run folders, and folders that hold some."""
+    out: Path | None
+    """The page to write, beside which summary.csv is; None: nothing is written."""
+    text: bool
+    """Whether to print the report."""
+    table: str | None = None
+    """A paper's table to show instead, by its name; None: none."""
+
+
+def read_report(args: Namespace) -> ReportRequest:
+    """Check that there are runs, and that the report can be written."""
+    if args.table is not None:
+        return _read_table(args)
+    if not args.paths and not Path(_RUNS).is_dir():
+        raise InputError("name a run folder, or one that holds some, as in `resnext report runs/resnet20`")
+    paths = tuple(str(user_path(path)) for path in args.paths or [_RUNS])
+    find_runs(paths)
+    out = None if args.text and args.out is None else Path(args.out or _default_out(paths))
+    check_output("--out", None if out is None else str(out))
+    return ReportRequest(paths, out, args.text)
+
+
+def _read_table(args: Namespace) -> ReportRequest:
+    """Check the table's name and the file; there need not be a run, for the table says how to make them."""
+    paper_table(args.table)
+    paths = tuple(str(user_path(path)) for path in args.paths)
+    if paths:
+        find_runs(paths)
+    elif Path(_RUNS).is_dir():
+        with suppress(InputError):  # it holds none
+            find_runs([_RUNS])
+            paths = (_RUNS,)
+    out = None if args.out is None else Path(args.out)
+    if out is not None and out.suffix.lower() not in (".csv", ".html"):
+        raise InputError(f"--out: {out} should end in .csv or .html")
+    check_output("--out", args.out)
+    return ReportRequest(paths, out, args.text or out is None, args.table)
+
+
+def _default_out(paths: tuple[str, ...]) -> Path:
+    folder = Path(paths[0]) if len(paths) == 1 else Path()
+    return folder / "report.html"

@@ -1,0 +1,67 @@
+"""The figures of a page: inline, with their legends, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from resnext_train.report.canvas import Legend, Plot
+from resnext_train.report.curve_plots import RunsDrawn, runs_drawn
+from resnext_train.report.inline_svg import inline_svg
+from resnext_train.report.mistakes_picture import Picture
+from resnext_train.report.plots import curve_plots, run_details
+from resnext_train.report.run_record import RunRecord
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure of the page."""
+
+    key: str
+    title: str
+    caption: str
+    svg: Markup
+    legend: Legend
+
+
+@dataclass(frozen=True)
+class PageDetails:
+    """What the page shows of one run alone."""
+
+    number: int
+    name: str
+    figures: tuple[PageFigure, ...]
+    mistakes: Picture | None
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PageFigures:
+    """All figures of a page."""
+
+    runs: RunsDrawn
+    curves: tuple[PageFigure, ...]
+    details: tuple[PageDetails, ...]
+    plots: tuple[Plot, ...]
+    """The same figures, for files."""
+
+
+def draw_figures(records: Sequence[RunRecord]) -> PageFigures:
+    """Draw all that can be drawn of the runs."""
+    runs = runs_drawn(records)
+    curves, details = curve_plots(runs), run_details(records)
+    return PageFigures(
+        runs,
+        tuple(map(_figure, curves)),
+        tuple(
+            PageDetails(one.number, one.name, tuple(map(_figure, one.plots)), one.mistakes, one.problems)
+            for one in details
+        ),
+        (*curves, *(plot for one in details for plot in one.plots)),
+    )
+
+
+def _figure(plot: Plot) -> PageFigure:
+    return PageFigure(plot.key, plot.title, plot.caption, inline_svg(plot), plot.legend)

@@ -1,0 +1,84 @@
+"""All figures of a report, and their files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnext_train.atomic_file import write_atomically
+from resnext_train.errors import InputError
+from resnext_train.report.canvas import Plot
+from resnext_train.report.class_plots import class_plot, confusion_plot
+from resnext_train.report.class_results import read_classes, read_confusion
+from resnext_train.report.curve_plots import STEP_PLOTS, RunsDrawn, error_plot, skipped_plot, step_plot
+from resnext_train.report.mistakes_picture import Picture, read_mistakes
+from resnext_train.report.run_curves import by_accuracy
+from resnext_train.report.run_record import RunRecord
+
+ALL_DETAILED, BEST_DETAILED = 12, 4
+"""Up to so many runs are shown class by class; of more, the so many most accurate."""
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """What is shown of one run alone: its classes and mistakes."""
+
+    number: int
+    name: str
+    plots: tuple[Plot, ...]
+    mistakes: Picture | None
+    problems: tuple[str, ...]
+    """What could not be read, a sentence each."""
+
+
+def curve_plots(runs: RunsDrawn) -> list[Plot]:
+    """Return the figures of all runs together; what no run has logged is left out."""
+    steps = [step_plot(runs, plot) for plot in STEP_PLOTS]
+    return [plot for plot in (error_plot(runs), *steps, skipped_plot(runs)) if plot is not None]
+
+
+def run_details(records: Sequence[RunRecord]) -> list[RunDetails]:
+    """Return what is shown of single runs, by their order; see `ALL_DETAILED`. Runs without evaluation are left out."""
+    evaluated = [i for i in by_accuracy(records) if records[i].evaluation.is_dir()]
+    if len(records) > ALL_DETAILED:
+        evaluated = evaluated[:BEST_DETAILED]
+    found = [_details(i, records[i], len(evaluated)) for i in sorted(evaluated)]
+    return [details for details in found if details.plots or details.mistakes or details.problems]
+
+
+def _details(number: int, record: RunRecord, shown: int) -> RunDetails:
+    plots: list[Plot | None] = []
+    mistakes, problems = None, []
+    try:
+        classes = read_classes(record.evaluation)
+        plots.append(class_plot(f"classes-{number + 1}", classes))
+        part = read_confusion(record.evaluation, classes)
+        plots.append(part and confusion_plot(f"confusion-{number + 1}", part))
+    except FileNotFoundError:
+        pass  # the evaluation made no tables
+    except (OSError, ValueError) as error:
+        problems.append(f"{record.evaluation}: {error}")
+    try:
+        mistakes = read_mistakes(record.evaluation / "mistakes.png", shown)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        problems.append(f"{record.evaluation / 'mistakes.png'} cannot be shown: {error}")
+    drawn = tuple(plot for plot in plots if plot is not None)
+    return RunDetails(number, record.name, drawn, mistakes, tuple(problems))
+
+
+def write_plots(folder: Path, plots: Iterable[Plot]) -> None:
+    """Write each figure as KEY.png and KEY.svg into `folder`, which is made if it is not there.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for plot in plots:
+            write_atomically(folder / f"{plot.key}.png", plot.write_png)
+            write_atomically(folder / f"{plot.key}.svg", plot.write_svg)
+    except OSError as error:
+        raise InputError(f"the plots cannot be written to {folder}: {error.strerror or error}") from error
