@@ -1,9 +1,8 @@
-"""The curves of a run, as numbers that plots show: against epochs, thinned to a few hundred points. Imports no torch."""
+"""The curves of a run as numbers: against epochs, thinned to a few hundred points. Imports no torch."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnext_train.report.run_record import RunRecord
+from resnext_train.report.run_values import RunValues, number
 from resnext_train.run_dir.sink import Event
 
 Values = NDArray[np.float64]
@@ -43,32 +43,8 @@ class ErrorCurves:
         return self.train, self.validation, self.average
 
 
-@dataclass(frozen=True)
-class BestResult:
-    """A run's best evaluation, in counts."""
-
-    correct: int
-    count: int
-    epoch: int | None
-
-    @property
-    def accuracy(self) -> float:
-        """In per cent."""
-        return 100 * self.correct / self.count
-
-
-def number(value: Any) -> float | None:
-    """Return a finite number of a JSON file; None for anything else, as a damaged one may hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer of hundreds of digits
-        return None
-
-
 def numbers(values: Sequence[Any]) -> Values:
-    """Return the numbers that `number` returns, (n,), and NaN for None."""
+    """Return finite numbers, (n,), and NaN for anything else, as a damaged file may hold."""
     if set(map(type, values)) <= {int, float}:  # of 50,000 lines in a few milliseconds
         try:
             found = np.array(values, np.float64)
@@ -162,24 +138,6 @@ def points_for(curves: int) -> int:
     return max(60, min(300, 9000 // max(curves, 1)))
 
 
-def best_result(record: RunRecord) -> BestResult | None:
-    """Return the best evaluation by its counts; of a run without summary, that of the best logged epoch."""
-    best = record.best
-    found = _result(best, "top1_correct", "count") if isinstance(best, Mapping) else None
-    if found is not None:
-        return found
-    results = [_result(event, "val_top1_correct", "val_count") for event in record.epochs]
-    return max((r for r in results if r), key=lambda r: r.accuracy, default=None)
-
-
-def _result(values: Mapping[str, Any], correct: str, count: str) -> BestResult | None:
-    right, of, epoch = number(values.get(correct)), number(values.get(count)), number(values.get("epoch"))
-    if right is None or not of or not 0 <= right <= of:
-        return None
-    return BestResult(int(right), int(of), None if epoch is None else int(epoch))
-
-
-def by_accuracy(records: Sequence[RunRecord]) -> list[int]:
+def by_accuracy(runs: Sequence[RunValues]) -> list[int]:
     """Return the numbers of the runs, the most accurate first; those without an evaluation come last."""
-    best = [best_result(record) for record in records]
-    return sorted(range(len(records)), key=lambda i: (-(r.accuracy if (r := best[i]) else -1.0), i))
+    return sorted(range(len(runs)), key=lambda i: (-(best.accuracy if (best := runs[i].best) else -1.0), i))
