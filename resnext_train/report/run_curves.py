@@ -116,21 +116,18 @@ def _curve(x: Values, y: Values) -> Curve:
 
 
 def thinned(curve: Curve, most: int) -> Curve:
-    """Return a curve of at most `most` points, at least 3: its first, its last, and means of equally many between.
+    """Return a curve of at most `most` points, means of as many neighbours each, between the same ends.
 
-    The mean over the points between stays what it was where these divide evenly; a bin has one more than others else.
+    Where the bins cannot have equally many points, some have one more.
     """
     n = len(curve)
     if n <= most:
         return curve
-    ends = np.linspace(1, n - 1, most - 1).round().astype(int)
+    ends = np.linspace(0, n, most + 1).round().astype(int)
     counts = np.diff(ends)
-
-    def means(values: Values) -> Values:
-        inner = np.add.reduceat(values[: n - 1], ends[:-1]) / counts
-        return np.concatenate((values[:1], inner, values[-1:]))
-
-    return Curve(means(curve.x), means(curve.y))
+    x, y = (np.add.reduceat(values, ends[:-1]) / counts for values in (curve.x, curve.y))
+    x[0], x[-1] = curve.x[0], curve.x[-1]
+    return Curve(x, y)
 
 
 def points_for(curves: int) -> int:

@@ -7,7 +7,9 @@
   // Light and dark: as the system has it, until the reader chooses.
   const systemDark = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches);
-  const showTheme = () => byId("theme").setAttribute("aria-pressed", String(isDark()));
+  const showTheme = () => {
+    byId("theme").textContent = isDark() ? "Light colours" : "Dark colours";
+  };
   function initTheme() {
     const button = byId("theme");
     button.hidden = false;
@@ -170,5 +172,7 @@
 
   initTheme();
   initContent();
+  // Where the list is not beside the curves, it would stand before all results.
+  if (byId("picker") && matchMedia("(max-width: 1159px)").matches) byId("picker").open = false;
   if (root.dataset.version) setTimeout(watch, 3000);
 })();
