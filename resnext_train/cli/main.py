@@ -19,6 +19,7 @@ from resnext_train import __version__
 from resnext_train.cli import bench_parsers, parsers, prepare_parsers
 from resnext_train.cli.console_streams import UnwrittenOutputError, lose_what_stdout_does_not_take, open_console
 from resnext_train.cli.predict_parser import predict_arguments
+from resnext_train.cli.report_parser import report_arguments
 from resnext_train.cli.run_command import run_command
 from resnext_train.distributed.process_limits import allow_open_files, check_process_limits
 from resnext_train.distributed.rank import launcher_pid, this_rank
@@ -139,6 +140,14 @@ RESNEXT = Group(
             parsers.info_arguments,
             "requests:read_info",
             "info:info",
+            intermixed=True,
+            only_prints=True,
+        ),
+        "report": Command(
+            "show runs beside each other: results, seeds, tests, recipes",
+            report_arguments,
+            "report_requests:read_report",
+            "report:report",
             intermixed=True,
             only_prints=True,
         ),
@@ -310,6 +319,7 @@ _SYNONYMS = {
     **dict.fromkeys(("evaluate", "test", "val", "validate"), "eval"),
     **dict.fromkeys(("fit", "run"), "train"),
     **dict.fromkeys(("classify", "infer", "inference"), "predict"),
+    **dict.fromkeys(("plot", "compare"), "report"),
     **dict.fromkeys(("list", "show", "models", "recipes"), "info"),
 }
 """What other tools call commands of ours."""

@@ -29,7 +29,7 @@ from resnext_train.config.optimizer_sections import (
 )
 from resnext_train.config.process_count import check_micro_batches
 from resnext_train.config.recipe import CheckpointSection, LogSection, ModelSection, Recipe
-from resnext_train.config.recipe_catalogue import Entry, catalogue, defining_values, find_entry, read_entry
+from resnext_train.config.recipe_catalogue import Entry, catalogue, defining_values, find_entry, natural_key, read_entry
 from resnext_train.config.recipe_files import find_recipe, nearest_names, run_name, shipped_names, shipped_recipes
 from resnext_train.config.recipe_keys import all_keys, keys_meant, keys_named, suggested
 from resnext_train.config.recipe_loader import (

@@ -49,7 +49,7 @@ def catalogue() -> Iterator[Entry]:
     """Yield all shipped recipes by folder and name, ImageNet-1K first, named as for `--config`."""
     folder = shipped_recipes()
     paths = (p for p in folder.rglob("*.yaml") if not p.name.startswith("_"))
-    for path in sorted(paths, key=lambda p: (p.parent != folder / "imagenet", p.parent, _natural(p.name))):
+    for path in sorted(paths, key=lambda p: (p.parent != folder / "imagenet", p.parent, natural_key(p.name))):
         yield read_entry(str(path.relative_to(folder)).removeprefix("imagenet/"))
 
 
@@ -124,6 +124,6 @@ def _deviations(comment: Sequence[str]) -> list[str]:
     return [text for text in paragraphs if text.startswith("Known deviations")]
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural_key(name: str) -> list[tuple[int, str]]:
     """Return a key that sorts resnet50 before resnet101."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

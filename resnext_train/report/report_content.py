@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from resnext_train import __version__
+from resnext_train.config import natural_key
 from resnext_train.report.comparison_table import comparison_table
 from resnext_train.report.recipe_table import differences_table
 from resnext_train.report.run_record import RunRecord, read_runs
@@ -37,10 +38,15 @@ class Report:
 def build_report(paths: Iterable[str | Path]) -> Report:
     """Read the runs that `paths` are or hold, and make the tables of them.
 
+    Runs are in the order of their paths; those of one folder by name, seed2 before seed10.
+
     Raises:
         InputError: a path is no folder, or holds no run.
     """
-    records = tuple(read_runs(paths))
+    named = list(paths)
+    records = tuple(read_runs(named))
+    if len(named) == 1:
+        records = tuple(sorted(records, key=lambda record: natural_key(record.name)))
     runs = tuple(map(RunValues, records))
     groups = tuple(seed_groups(runs))
     title = f"Run {records[0].name}" if len(records) == 1 else f"{len(records)} runs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,8 +69,8 @@ def _name(members: Sequence[RunValues]) -> str:
     """Return what the runs' names begin with, or their recipe's name."""
     if len(members) == 1:
         return members[0].name
-    shared = os.path.commonprefix([run.name for run in members]).rstrip("/_-.= ")
-    shared = shared.removesuffix("seed").rstrip("/_-.= ")
+    shared = os.path.commonprefix([run.name for run in members])
+    shared = re.sub(r"[/_.=-]*(seed[/_.=-]*\d*)?$", "", shared)
     recipe = members[0].entry.name.removesuffix(".yaml") if members[0].entry else ""
     return shared or recipe or members[0].name
 
@@ -95,12 +96,12 @@ def seeds_table(groups: Sequence[SeedGroup]) -> Table | None:
 
 def _row(group: SeedGroup) -> tuple[str, ...]:
     counted, published = group.counted, group.runs[0].published
+    seeds = [str(seed) for seed in sorted(run.seed for run in counted if run.seed is not None)]
     error = published.error if published else None
-    mean = group.final.mean
-    compares = published and error is not None and not published.by_other_views and mean is not None
+    mean, by_other_views = group.final.mean, published is not None and published.by_other_views
     return (
-        *(group.name, str(len(counted)), ", ".join("" if run.seed is None else str(run.seed) for run in counted)),
+        *(group.name, str(len(counted)), ", ".join(seeds)),
         *(texts.spread(*group.final), texts.spread(*group.best), texts.percent(error)),
-        texts.difference(100 - mean - error) if compares and mean is not None and error is not None else "",
+        texts.difference(None if mean is None or error is None or by_other_views else 100 - mean - error),
         str(len(group.runs) - len(counted)),
     )

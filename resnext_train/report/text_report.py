@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -104,7 +105,7 @@ def _block(head: Sequence[str], row: Sequence[str], width: int) -> list[str]:
 def _wrapped(text: str, width: int) -> list[str]:
     """Return a text in lines of at most `width` columns, broken at spaces, and within words that are longer."""
     lines, line = [], ""
-    for word in printable(text).split(" "):
+    for word in re.split(r" (?=[^%±])", printable(text)):  # a number and its sign stay together
         joined = f"{line} {word}" if line else word
         if text_width(joined) <= width:
             line = joined

@@ -29,6 +29,10 @@ def info(argv: Sequence[str]) -> int:
     return main(["info", *argv])
 
 
+def report(argv: Sequence[str]) -> int:
+    return main(["report", *argv])
+
+
 def export(argv: Sequence[str]) -> int:
     return main(["export", *argv])
 

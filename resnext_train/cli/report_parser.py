@@ -1,0 +1,30 @@
+"""The arguments of `resnext report`, with their help. Imports no torch."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+
+def report_arguments(p: ArgumentParser) -> None:
+    p.description = (
+        "Show runs, finished or not, beside each other: accuracies with intervals and published results, means over "
+        "seeds, tests of differences, costs, and where the recipes differ."
+    )
+    p.epilog = (
+        "Beside the report, summary.csv has the numbers of each run for other programs. `resnext eval --ckpt RUN --out "
+        "RUN/evaluation` adds classes and single images to what is known of a run.\n\n"
+        "examples:\n  {prog} runs/resnet20\n  {prog} runs --out report.html\n  {prog} runs/a runs/b --text"
+    )
+    p.add_argument(
+        "paths",
+        nargs="*",
+        metavar="RUN|FOLDER",
+        help="run folders, and folders that hold some at any depth (default: runs)",
+    )
+    p.add_argument(
+        "--out",
+        "--output",
+        metavar="FILE",
+        help="the page to write (default: report.html in the folder if one is given, else here)",
+    )
+    p.add_argument("--text", action="store_true", help="print the report as text, and write nothing without --out")

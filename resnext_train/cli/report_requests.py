@@ -1,0 +1,43 @@
+"""What `resnext report` is asked for, read and checked."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnext_train.cli.requests import check_output
+from resnext_train.errors import InputError
+from resnext_train.regular_file import user_path
+from resnext_train.report.run_record import find_runs
+
+_RUNS = "runs"
+"""The folder of all runs, where none is named."""
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """A report to make."""
+
+    paths: tuple[str, ...]
+    """Run folders, and folders that hold some."""
+    out: Path | None
+    """The page to write, beside which summary.csv is; None: nothing is written."""
+    text: bool
+    """Whether to print the report."""
+
+
+def read_report(args: Namespace) -> ReportRequest:
+    """Check that there are runs, and that the report can be written."""
+    if not args.paths and not Path(_RUNS).is_dir():
+        raise InputError("name a run folder, or one that holds some, as in `resnext report runs/resnet20`")
+    paths = tuple(str(user_path(path)) for path in args.paths or [_RUNS])
+    find_runs(paths)
+    out = None if args.text and args.out is None else Path(args.out or _default_out(paths))
+    check_output("--out", None if out is None else str(out))
+    return ReportRequest(paths, out, args.text)
+
+
+def _default_out(paths: tuple[str, ...]) -> Path:
+    folder = Path(paths[0]) if len(paths) == 1 else Path()
+    return folder / "report.html"
