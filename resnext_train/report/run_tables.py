@@ -17,8 +17,8 @@ def results_table(runs: Sequence[RunValues]) -> Table:
     caption = (
         "Accuracy is top-1, in per cent of the validation images. The best is that of the evaluation with the most "
         "correct images among all of a run's: it was chosen on the images on which it is counted, and so is "
-        "optimistic. The final one was not chosen; of a run that has not finished, it is the last so far. Intervals are 95 % intervals by Wilson's method: they hold the "
-        "chance of the images, not that of the seed."
+        "optimistic. The final one was not chosen; of a run that has not finished, it is the last so far. Intervals "
+        "are 95 % intervals by Wilson's method: they hold the chance of the images, not that of the seed."
     )
     averaged = any(run.best and run.best.weights for run in runs)
     if averaged:
@@ -42,7 +42,7 @@ def results_table(runs: Sequence[RunValues]) -> Table:
         "Final: 95 % interval": (lambda run: _interval(run.final), True),
         "Final: correct": (lambda run: _correct(run.final), True),
         "Final: weights": (lambda run: _weights(run.final) if averaged else "", False),
-        "Published error": (lambda run: texts.percent(run.published and run.published.error), True),
+        "Published error": (lambda run: texts.percent(run.published.error if run.published else None), True),
         "Final error \N{MINUS SIGN} published": (lambda run: texts.difference(above_published(run, run.final)), True),
         "Best error \N{MINUS SIGN} published": (lambda run: texts.difference(above_published(run, run.best)), True),
     }
@@ -116,11 +116,11 @@ def _epochs(run: RunValues) -> str:
 
 
 def _accuracy(result: EvalResult | None) -> str:
-    return texts.percent(result and result.accuracy)
+    return texts.percent(result.accuracy if result else None)
 
 
 def _interval(result: EvalResult | None) -> str:
-    return texts.interval(result and result.interval)
+    return texts.interval(result.interval if result else None)
 
 
 def _correct(result: EvalResult | None) -> str:

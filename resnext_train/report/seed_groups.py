@@ -69,7 +69,7 @@ def _name(members: Sequence[RunValues]) -> str:
     """Return what the runs' names begin with, or their recipe's name."""
     if len(members) == 1:
         return members[0].name
-    shared = os.path.commonprefix([run.name for run in members])
+    shared = os.path.commonprefix([run.name for run in members])  # noqa: RUF071  of texts, no paths
     shared = re.sub(r"[/_.=-]*(seed[/_.=-]*\d*)?$", "", shared)
     recipe = members[0].entry.name.removesuffix(".yaml") if members[0].entry else ""
     return shared or recipe or members[0].name

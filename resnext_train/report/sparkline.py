@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 """Levels from low to high, for terminals in UTF-8."""
@@ -31,4 +32,4 @@ def _fitted(values: Sequence[float], columns: int) -> list[float]:
     if len(values) <= columns:
         return list(values)
     ends = [round(len(values) * i / columns) for i in range(columns + 1)]
-    return [statistics.fmean(values[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+    return [statistics.fmean(values[start:end]) for start, end in pairwise(ends)]
