@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resnext_train.checkpoint.checkpoint_path import checkpoint_path
-from resnext_train.config import Recipe, loaded_recipe, run_name
+from resnext_train.config import RUNS, Recipe, default_name, loaded_recipe
 from resnext_train.distributed.dist_context import connect
 from resnext_train.errors import InputError
 from resnext_train.inference.evaluate_networks import evaluate_networks
@@ -30,9 +30,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a network from a recipe, given by name, path, or itself, as `resnext train` does; return the summary.
 
-    `out` is the run folder; without, it is that of the command, runs/NAME. `resume` is auto, never or a path, as the
-    command's. In processes that torchrun started, all call it, and are the ranks of one run. The summary holds the
-    results of the last and the best evaluation, and what the run took, as summary.json does.
+    `out` is the run folder; without, it is that of the command, runs/NAME or runs/NAME-seedN. `resume` is auto, never
+    or a path, as the command's. In processes that torchrun started, all call it, and are the ranks of one run. The
+    summary holds the results of the last and the best evaluation, and what the run took, as summary.json does.
 
     >>> few = ["train.epochs=1", "train.max_steps=2", "data.val_images=20", "log.tensorboard=false"]
     >>> summary = train("smoke", out="runs/smoke", overrides=few)
@@ -48,7 +48,7 @@ def train(
     if out is None:
         if isinstance(recipe, Recipe):
             raise InputError("out: name a run folder for a recipe that is not in a file")
-        out = Path("runs") / run_name(os.fspath(recipe))
+        out = RUNS / default_name(os.fspath(recipe), loaded)
     request = train_request(loaded, RunDir(Path(out)), os.fspath(resume))
     with run.prepared(request) as setup:
         if setup.context.is_main:

@@ -31,8 +31,10 @@ def train_arguments(p: ArgumentParser) -> None:
         "--out",
         "--output",
         metavar="DIR",
-        help="run folder (default: runs/NAME; a shipped recipe's NAME has its folder in front, except imagenet/)",
+        help="run folder (default: runs/NAME; a shipped recipe's NAME has its folder in front, except imagenet/; where "
+        "the command line changes the seed, -seedN is behind it)",
     )
+    p.add_argument("--name", metavar="NAME", help="the run folder's name in runs/: the same as --out runs/NAME")
     p.add_argument(
         "--resume",
         nargs="?",

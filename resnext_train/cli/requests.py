@@ -14,17 +14,19 @@ from pathlib import Path
 from resnext_train.checkpoint.checkpoint_path import checkpoint_path, run_folder
 from resnext_train.checkpoint.resume import named_checkpoints
 from resnext_train.config import (
+    RUNS,
     LoadedRecipe,
     ModelSection,
     Recipe,
     check_micro_batches,
+    default_name,
     find_recipe,
+    is_run_name,
     load_recipe,
     load_recipe_with_notes,
     read_yaml,
     recipe_from_dict,
     recipe_from_dict_with_notes,
-    run_name,
 )
 from resnext_train.errors import InputError
 from resnext_train.inference.evaluation_request import OUTPUT_FILES, EvaluationRequest
@@ -45,12 +47,25 @@ def read_train(args: Namespace) -> TrainRequest:
     if args.config is None and resume not in ("auto", "never"):
         continued = run_folder(str(named_checkpoints(resume)[0].parent))
     loaded = _train_recipe(args.config, continued, overrides)
-    folder = continued if continued and not args.out else RunDir(Path(args.out or Path("runs") / run_name(args.config)))
+    folder = continued if continued and not (args.out or args.name) else _run_folder(args, loaded)
     check_procs(args.procs)
     if args.profile is not None and args.profile < 1:
         raise InputError(f"--profile {args.profile}: must be at least 1")
     request = train_request(loaded, folder, resume, args.procs, args.dry_run)
     return replace(request, profile=args.profile or 0)
+
+
+def _run_folder(args: Namespace, loaded: LoadedRecipe) -> RunDir:
+    """Return the folder that --out or --name gives, else runs/NAME, with the seed where the command line changes it."""
+    if args.out and args.name is not None:
+        raise InputError(f"--out {args.out} and --name {args.name}: give one; --name NAME is --out {RUNS}/NAME")
+    if args.out:
+        return RunDir(Path(args.out))
+    if args.name is None:
+        return RunDir(RUNS / default_name(args.config, loaded))
+    if not is_run_name(args.name):
+        raise InputError(f"--name {args.name!r}: must be a folder's name below {RUNS}/; give any other place by --out")
+    return RunDir(RUNS / args.name)
 
 
 def given_overrides(args: Namespace) -> list[str]:

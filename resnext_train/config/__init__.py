@@ -45,6 +45,7 @@ from resnext_train.config.recipe_loader import (
     recipe_from_dict_with_notes,
     recipe_schema,
 )
+from resnext_train.config.run_names import RUNS, default_name, is_run_name, name_part
 from resnext_train.config.train_sections import EmaSection, TrainSection
 from resnext_train.config.value_types import duration_in_steps
 from resnext_train.config.yaml_reader import read_yaml

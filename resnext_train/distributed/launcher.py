@@ -13,7 +13,6 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from resnext_train.distributed.environment import environment_set
+from resnext_train.distributed.own_command import own_command
 from resnext_train.distributed.rank import LAUNCHER, THREADS, threads_are_chosen
 from resnext_train.distributed.stop_signals import APART, handled_signals, signals_held_back
 from resnext_train.distributed.usable_cores import usable_cores
@@ -83,21 +83,12 @@ def _spec(arguments: Sequence[str], procs: int) -> WorkerSpec:
         local_world_size=procs,
         entrypoint=sys.executable,
         # torch fills in ${local_rank} and the like.
-        args=(*_safe_path(), "-m", "resnext_train", *(argument.replace("$", "$$") for argument in arguments)),
+        args=tuple(own_command([argument.replace("$", "$$") for argument in arguments])[1:]),
         rdzv_handler=get_rendezvous_handler(rendezvous),
         max_restarts=0,
         monitor_interval=0.1,
         local_addr="127.0.0.1",
     )
-
-
-def _safe_path() -> tuple[str, ...]:
-    """Return the option by which `python -m` does not import from the current folder first; `resnext` does not either.
-
-    Python 3.10 has none.
-    """
-    folders = {Path(folder).resolve() for folder in sys.path}
-    return ("-P",) if sys.version_info >= (3, 11) and Path().resolve() not in folders else ()
 
 
 class _Agent(LocalElasticAgent):

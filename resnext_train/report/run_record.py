@@ -83,6 +83,19 @@ class RunRecord:
         return self.summary.get("last")
 
     @property
+    def planned_epochs(self) -> int | None:
+        """The recipe's epochs."""
+        return (self.values.get("train") or {}).get("epochs")
+
+    @property
+    def logged_at(self) -> float | None:
+        """When the run last logged, in seconds since 1970; None where it never has."""
+        try:
+            return RunDir(self.folder).log.stat().st_mtime
+        except OSError:
+            return None
+
+    @property
     def seed(self) -> int | None:
         """The recipe's seed."""
         return (self.values.get("train") or {}).get("seed")

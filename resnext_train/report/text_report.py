@@ -30,7 +30,7 @@ def report_lines(report: Report, columns: int = 80, unicode: bool = True) -> lis
     """
     width = min(max(columns, 40), _WIDEST)
     made = f"{report.made_at:%Y-%m-%d %H:%M} UTC, resnext-train {report.version}"
-    lines = [*_wrapped(report.title, width), made]
+    lines = [*_wrapped(report.title, width), *_wrapped(made, width)]
     curves = curves_table(report.runs, width, BLOCKS if unicode else ASCII)
     for table in (*filter(None, [curves]), *report.tables):
         lines += ["", *table_lines(table if unicode else _in_ascii(table), width)]
@@ -94,6 +94,7 @@ def _stacked(head: Sequence[str]) -> list[list[str]]:
 
 def _block(head: Sequence[str], row: Sequence[str], width: int) -> list[str]:
     """Return the first cell of a row, and below it a line or more for each other cell."""
+    head = [_cut(name, width // 2) for name in head]  # of recipes it has the runs' names
     names = max(map(text_width, head)) + 2
     lines = _wrapped(row[0], width)
     for name, cell in zip(head[1:], row[1:], strict=True):
@@ -105,7 +106,7 @@ def _block(head: Sequence[str], row: Sequence[str], width: int) -> list[str]:
 def _wrapped(text: str, width: int) -> list[str]:
     """Return a text in lines of at most `width` columns, broken at spaces, and within words that are longer."""
     lines, line = [], ""
-    for word in re.split(r" (?=[^%±])", printable(text)):  # a number and its sign stay together
+    for word in re.split(r" (?=[^%±])", printable(text).strip()):  # a number and its sign stay together
         joined = f"{line} {word}" if line else word
         if text_width(joined) <= width:
             line = joined

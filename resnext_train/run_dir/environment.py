@@ -17,7 +17,7 @@ from resnext_train import __version__
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, host, git commit and command line, for the start event."""
+    """Return versions, host, git commit, whether its files were changed, and command line."""
     return {
         "versions": {
             "resnext_train": __version__,
@@ -26,19 +26,29 @@ def environment() -> dict[str, Any]:
             "torchvision": torchvision.__version__,
         },
         "host": socket.gethostname(),
-        "git_commit": _git_commit(),
-        "command": sys.argv,
+        **_git_commit(),
+        "command": [_program(sys.argv[0]), *sys.argv[1:]],
     }
 
 
-def _git_commit() -> str | None:
-    """Return the commit of the checkout that this package runs from; None where it is installed or git is absent."""
+def _program(path: str) -> str:
+    """Return by which name this tool was called; `python -m resnext_train` is resnext."""
+    name = Path(path).name
+    return "resnext" if name == "__main__.py" else name
+
+
+def _git_commit() -> dict[str, Any]:
+    """Return the commit of the checkout that this package runs from; null where it is installed or git is absent."""
     package = Path(__file__).resolve().parent.parent
     if not (package.parent / ".git").exists():
-        return None
+        return {"git_commit": None}
     try:
-        command = ["git", "-C", os.fspath(package), "rev-parse", "HEAD"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+        commit = _git(package, "rev-parse", "HEAD")
+        return {"git_commit": commit, "git_changed": bool(_git(package, "status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+        return {"git_commit": None}
+
+
+def _git(place: Path, *arguments: str) -> str:
+    command = ["git", "-C", os.fspath(place), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()

@@ -6,7 +6,7 @@
     tensorboard/     curves
     trace.json.gz    of --profile
     checkpoints/     last.pt, previous.pt, best.pt, epoch_NNNN.pt
-    summary.json     best and last evaluation, epochs, steps, seconds, images/s
+    summary.json     best and last evaluation, epochs, steps, seconds, images/s; what the run was made with and on
     state.json       {"status": "running" | "done" | "preempted" | "failed", "step": ...}
 
 Epochs are counted from 1. A step is a finished optimizer step; in state.json of a running run, the step of last.pt.

@@ -22,13 +22,13 @@ from resnext_train.distributed.flag_sync import StepFlags
 from resnext_train.distributed.stop_signals import StopRequested, StopSignals
 from resnext_train.errors import InputError, Preempted
 from resnext_train.run_dir.console import print_warning
-from resnext_train.run_dir.environment import environment
 from resnext_train.run_dir.run_logger import RunLogger, open_sinks
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.run_dir.sink import LogEnd
 from resnext_train.training.build_step import build_train_step
 from resnext_train.training.health import check_equal_weights, log_skipped, weights_digest
 from resnext_train.training.progress import Progress, TorchRng
+from resnext_train.training.run_facts import run_facts
 from resnext_train.training.saved_run import SavedRun
 from resnext_train.training.setup import Setup
 from resnext_train.training.step_event import StepEvents
@@ -61,6 +61,7 @@ class Trainer:
         self.schedule = setup.schedule()
         self.progress = Progress()
         self._recording, self._is_recorded = Lock(), False
+        self._facts = run_facts(setup) if context.is_main else {}
         self._parts = {
             **self.train_step.stateful_parts(),
             "schedule": self.schedule,
@@ -85,7 +86,7 @@ class Trainer:
         self.check_room()
         self.context.run_on_main(lambda: self._prepare_folder(saved))
         origin = {"continued_from": str(saved.path.resolve())} if saved else {}
-        self.log.write("start", step=self.progress.step, **origin, **environment(), **self.setup.effective())
+        self.log.write("start", step=self.progress.step, **origin, **{**self._facts, **self.setup.effective()})
 
     def check_room(self) -> None:
         """Check that the disk has room for the checkpoints; raises InputError if not."""
@@ -260,7 +261,7 @@ class Trainer:
         self.checkpointer.settle(self.context.gather)
         self._check_health()
         self._end_lap()  # the checkpoint holds all of the run's time
-        self.checkpointer.save(self.state_dict(), self.summary(), is_best, epoch)
+        self.checkpointer.save(self.state_dict(), {**self.summary(), **self._facts}, is_best, epoch)
         self._end_lap()  # a save does not count in the images/s of the steps after it
 
     def _wait_saved(self) -> None:
@@ -269,7 +270,7 @@ class Trainer:
             raise self.checkpointer.fault(self.progress.step)
 
     def summary(self) -> dict[str, Any]:
-        """Return the content of summary.json."""
+        """Return what the run has reached: summary.json without what the run was made with."""
         progress, plan, seconds = self.progress, self.setup.plan, self.progress.seconds
         return {
             "best": self.checkpointer.best,
@@ -288,7 +289,7 @@ class Trainer:
         summary, step = self.summary(), self.progress.step
         self.log.write("end", step=step, weights_sha256=weights_digest(self._model), **summary)
         if self.context.is_main:
-            self.folder.write_summary(summary)
+            self.folder.write_summary({**summary, **self._facts})
             self.folder.write_state("done", step)
         return summary
 

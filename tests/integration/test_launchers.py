@@ -318,3 +318,31 @@ def test_a_slurm_job_is_signalled_in_time_and_may_be_requeued() -> None:
     lines = (SCRIPTS / "slurm.sh").read_text().splitlines()
     options = {line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")}
     assert {"--signal=TERM@300", "--requeue", "--open-mode=append", "--ntasks-per-node=1"} <= options
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(75, True), (1, False), (0, False)])
+def test_a_task_of_a_slurm_array_runs_its_line_and_goes_back_once_saved(
+    tmp_path: Path, code: int, requeued: bool
+) -> None:
+    program(tmp_path / "scontrol", SCONTROL)
+    program(tmp_path / "srun", SRUN)
+    lines = tmp_path / "runs.txt"
+    lines.write_text("resnext train --config a\nresnext train --config b 'data.root=/a b'\n")
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "CODE": str(code)}
+    env |= {"SLURM_JOB_ID": "43", "SLURM_ARRAY_TASK_ID": "2", "SCRIPT": ""}
+    command = ["bash", str(SCRIPTS / "slurm_array.sh"), str(lines)]
+    done = subprocess.run(command, env={**os.environ, **env}, check=False, capture_output=True, text=True)
+    assert done.returncode == (0 if requeued else code), done.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[0] == (
+        "srun --nodes=1 --ntasks=1 --cpu-bind=none bash -c exec resnext train --config b 'data.root=/a b'"
+    )
+    assert calls[1:] == (["requeue 43"] if requeued else [])
+
+
+def test_a_slurm_array_longer_than_the_sweep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs.txt").write_text("resnext train --config a\n")
+    env = {**os.environ, "SLURM_JOB_ID": "43", "SLURM_ARRAY_TASK_ID": "2"}
+    command = ["bash", str(SCRIPTS / "slurm_array.sh"), str(tmp_path / "runs.txt")]
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+    assert (done.returncode, "--array=1-1" in done.stderr) == (2, True)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from resnext_train.cli.main import Command, find_command, parser_of
+from resnext_train.cli.command_table import Command, find_command
+from resnext_train.cli.main import parser_of
 from resnext_train.config import find_recipe, load_recipe
 from resnext_train.distributed.stop_signals import SIGNALS_TO_HANDLE
 
@@ -56,13 +57,14 @@ def test_commands_that_are_shown_have_the_options_that_are_shown() -> None:
     lines = shown(r"^(?: {4}|# .*: +)(resnext .*)")
     assert len(lines) > 120
     for line in dict.fromkeys(lines):
-        words = shlex.split(line, comments=True)[1:]
+        words = shlex.split(line.partition(" | ")[0], comments=True)[1:]
         count = 2 if words[0] in ("prepare", "bench") else 1
         command = find_command(words[:count])
         assert isinstance(command, Command)
         args = parser_of("resnext", command).parse_intermixed_args(words[count:])
-        if getattr(args, "config", None):
-            assert find_recipe(args.config)
+        named = getattr(args, "config", None) or []
+        for config in [named] if isinstance(named, str) else named:
+            assert "=" in config or find_recipe(config)
 
 
 def test_torchrun_is_told_all_signals_that_stop_a_run() -> None:

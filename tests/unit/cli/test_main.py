@@ -11,7 +11,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 import resnext_train
 from resnext_train.cli import main as cli
-from resnext_train.cli.main import Command, Group, find_command, main, parser_of
+from resnext_train.cli.command_table import Command, Group, find_command
+from resnext_train.cli.main import main, parser_of
 from resnext_train.cli.run_command import run_command
 from resnext_train.distributed.rank import Rank
 

@@ -30,7 +30,14 @@ def cifar_run(folder: Path, accuracies: tuple[float, ...], seed: int = 0, **more
     """A run of the shipped resnet20, cut short or not."""
     epochs = load_recipe("cifar/resnet20").train.epochs
     return write_run(
-        folder, accuracies, recipe="cifar/resnet20", seed=seed, epochs=int(epochs), images=10_000, machine=MACHINE, **more
+        folder,
+        accuracies,
+        recipe="cifar/resnet20",
+        seed=seed,
+        epochs=int(epochs),
+        images=10_000,
+        machine=MACHINE,
+        **more,
     )
 
 

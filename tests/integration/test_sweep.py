@@ -1,0 +1,63 @@
+"""A sweep in real processes, killed twice: what is done stays, what was cut off continues, to the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.runs import SMALL, environment, equal_runs, module, run_module, state_of, wait_for_step
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
+
+OVERRIDES = [*SMALL, "train.epochs=6", "log.every=1", "checkpoint.every_steps=1"]
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    arguments = ["sweep", "--config", "smoke", *OVERRIDES, "--seeds", "0:2", "--out", str(folder)]
+    return subprocess.Popen(module(*arguments), env=environment(), stdout=subprocess.PIPE, text=True)
+
+
+def child_of(pid: int) -> int:
+    """The training process of a sweep."""
+    (child,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return child
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((run / "evaluation" / "result.json").read_text())
+    return result
+
+
+def test_a_sweep_that_is_killed_twice_ends_as_if_it_were_not(tmp_path: Path) -> None:
+    first, second, alone = tmp_path / "smoke-seed0", tmp_path / "smoke-seed1", tmp_path / "alone"
+    sweep = start(tmp_path)
+    wait_for_step(first, 3, lambda: sweep.poll() is not None)
+    sweep.kill()
+    sweep.communicate(timeout=120)  # until the run, which writes there as well, has noticed
+    assert state_of(first)["status"] == "preempted"
+
+    sweep = start(tmp_path)
+    wait_for_step(first, state_of(first)["step"] + 2, lambda: sweep.poll() is not None)
+    os.kill(child_of(sweep.pid), signal.SIGKILL)
+    output, _ = sweep.communicate(timeout=120)
+    assert (sweep.returncode, state_of(second)["status"]) == (1, "done")
+    assert "SIGKILL" in output
+    assert not (first / "evaluation").exists()
+
+    trained = (second / "checkpoints" / "last.pt").stat().st_mtime_ns
+    sweep = start(tmp_path)
+    output, _ = sweep.communicate(timeout=120)
+    assert (sweep.returncode, state_of(first)["status"]) == (0, "done")
+    assert (second / "checkpoints" / "last.pt").stat().st_mtime_ns == trained
+    run_module("train", "--config", "smoke", *OVERRIDES, "train.seed=0", "--out", str(alone))
+    assert equal_runs(first, alone)
+    for run in (first, second):
+        last = json.loads((run / "summary.json").read_text())["last"]
+        assert [result_of(run)[key] for key in ("count", "top1_correct")] == [37, last["top1_correct"]]
