@@ -12,8 +12,10 @@ def report_arguments(p: ArgumentParser) -> None:
     )
     p.epilog = (
         "Beside the report, summary.csv has the numbers of each run for other programs. `resnext eval --ckpt RUN --out "
-        "RUN/evaluation` adds classes and single images to what is known of a run.\n\n"
-        "examples:\n  {prog} runs/resnet20\n  {prog} runs --out report.html\n  {prog} runs/a runs/b --text"
+        "RUN/evaluation` adds classes and single images to what is known of a run. The page needs no network; its plots "
+        "are beside it as PNG and SVG.\n\n"
+        "examples:\n  {prog} runs/resnet20\n  {prog} runs --out report.html\n  {prog} runs/a runs/b --text\n"
+        "  {prog} runs --watch"
     )
     p.add_argument(
         "paths",
@@ -28,3 +30,15 @@ def report_arguments(p: ArgumentParser) -> None:
         help="the page to write (default: report.html in the folder if one is given, else here)",
     )
     p.add_argument("--text", action="store_true", help="print the report as text, and write nothing without --out")
+    p.add_argument(
+        "--watch",
+        action="store_true",
+        help="write nothing, but serve the page to browsers on this machine; it follows its runs until Ctrl-C",
+    )
+    p.add_argument(
+        "--port",
+        type=int,
+        default=8123,
+        metavar="N",
+        help="for --watch: the port, or where that is taken the next free one (default: 8123)",
+    )

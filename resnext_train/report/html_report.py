@@ -18,7 +18,7 @@ from resnext_train.report.palette import DARK, LIGHT, variables
 from resnext_train.report.report_content import Report
 from resnext_train.report.run_curves import by_accuracy, skipped_steps
 from resnext_train.report.run_values import RunValues
-from resnext_train.run_dir.result_file import write_result
+from resnext_train.run_dir.result_file import is_stream, write_result
 
 if TYPE_CHECKING:
     from resnext_train.report.page_figures import PageFigures
@@ -42,8 +42,8 @@ class _Page:
     """What the page that `--watch` serves is known by; None for a file."""
 
 
-def write_html(out: Path, report: Report) -> None:
-    """Write the page to `out`, and its plots as PNG and SVG to NAME_plots beside it.
+def write_html(out: Path, report: Report) -> list[Path]:
+    """Write the page to `out`, and its plots as PNG and SVG to the folder NAME_plots beside it; return that, if any.
 
     Raises:
         InputError: they cannot be written.
@@ -52,11 +52,12 @@ def write_html(out: Path, report: Report) -> None:
     from resnext_train.report.plots import write_plots
 
     figures = draw_figures(_runs(report))
-    folder = out.with_name(f"{out.stem}_{PLOTS}")
-    text = _render(report, _Page(figures, folder.name, None))
-    if figures.plots:
+    folders = [out.with_name(f"{out.stem}_{PLOTS}")] if figures.plots and not is_stream(str(out)) else []
+    for folder in folders:
         write_plots(folder, figures.plots)
+    text = _render(report, _Page(figures, folders[0].name if folders else None, None))
     write_result(out, "--out", lambda file: file.write(text.encode()))
+    return folders
 
 
 def live_page(report: Report, version: str) -> str:
