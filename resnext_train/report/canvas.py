@@ -105,9 +105,6 @@ class Plot:
             self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         return buffer.getvalue()
 
-    def write_svg(self, file: IO[bytes]) -> None:
-        file.write(self.svg)
-
     def write_png(self, file: IO[bytes]) -> None:
         """Write the figure as PNG of 936 pixels across."""
         with plain_text():

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnext_train.atomic_file import write_atomically
 from resnext_train.errors import InputError
 from resnext_train.report.canvas import Plot
 from resnext_train.report.class_plots import class_plot, confusion_plot
@@ -78,7 +77,9 @@ def write_plots(folder: Path, plots: Iterable[Plot]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for plot in plots:
-            write_atomically(folder / f"{plot.key}.png", plot.write_png)
-            write_atomically(folder / f"{plot.key}.svg", plot.write_svg)
+            # Not by atomic_file: to wait for the disk 60 times takes longer than to draw, and a report is soon made again.
+            with (folder / f"{plot.key}.png").open("wb") as file:
+                plot.write_png(file)
+            (folder / f"{plot.key}.svg").write_bytes(plot.svg)
     except OSError as error:
         raise InputError(f"the plots cannot be written to {folder}: {error.strerror or error}") from error
