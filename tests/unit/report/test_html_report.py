@@ -9,6 +9,7 @@ import re
 import shutil
 from datetime import datetime, timezone
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -111,7 +112,7 @@ def test_its_headings_are_in_order(page: str) -> None:
     levels = [int(tag[1]) for tag, _ in Page(page).elements if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1
     assert levels[0] == 1
-    assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b <= a + 1 for a, b in pairwise(levels))
 
 
 def test_each_figure_has_a_caption(page: str) -> None:
