@@ -37,7 +37,7 @@ def open_browser() -> Iterator[Browser]:
 def open_page(browser: Browser, address: str, width: int, scheme: Scheme = "light") -> Iterator[Page]:
     """The page at `address` in a window of so many pixels; nothing may be complained of while it is open."""
     context = browser.new_context(viewport={"width": width, "height": 850}, color_scheme=scheme)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     complaints: list[str] = []
     page = context.new_page()
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))

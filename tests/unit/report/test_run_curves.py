@@ -99,7 +99,7 @@ def test_more_curves_have_fewer_points_each() -> None:
     assert points_for(1000) == 60
 
 
-@pytest.mark.parametrize("value", ["a text", None, True, [1], 10**400, float("nan"), float("inf")], ids=repr)
+@pytest.mark.parametrize("value", ["a text", None, True, [1], 10**400, 1e300, float("nan"), float("inf")], ids=repr)
 def test_what_is_no_number_is_left_out(tmp_path: Path, value: object) -> None:
     events: list[dict[str, Any]] = [
         {"event": "step", "step": 1, "epoch": 1, "lr": value},
@@ -112,8 +112,9 @@ def test_what_is_no_number_is_left_out(tmp_path: Path, value: object) -> None:
     assert [len(curve) for curve in error_curves(run).all()] == [0, 0, 0]
 
 
-def test_no_images_have_no_error(tmp_path: Path) -> None:
-    event = {"event": "epoch", "step": 4, "epoch": 2, "val_count": 0, "val_top1_correct": 0}
+@pytest.mark.parametrize(("count", "correct"), [(0, 0), (5, 6), (5, -1), (-5, -3), (1e-300, 1)])
+def test_what_is_no_share_of_images_has_no_error(tmp_path: Path, count: float, correct: float) -> None:
+    event = {"event": "epoch", "step": 4, "epoch": 2, "val_count": count, "val_top1_correct": correct}
     assert len(error_curves(logged(tmp_path / "run", event)).validation) == 0
 
 
