@@ -14,9 +14,10 @@ def report_arguments(p: ArgumentParser) -> None:
     )
     p.epilog = (
         "Beside the report, summary.csv has the numbers of each run for other programs. `resnext eval --ckpt RUN --out "
-        "RUN/evaluation` adds classes and single images to what is known of a run.\n\n"
+        "RUN/evaluation` adds classes and single images to what is known of a run. The page needs no network; its plots "
+        "are beside it as PNG and SVG.\n\n"
         "examples:\n  {prog} runs/resnet20\n  {prog} runs --out report.html\n  {prog} runs/a runs/b --text\n"
-        "  {prog} --table 3 runs --out table3.csv"
+        "  {prog} runs --watch\n  {prog} --table 3 runs --out table3.csv"
     )
     p.add_argument(
         "paths",
@@ -39,6 +40,18 @@ def report_arguments(p: ArgumentParser) -> None:
         help=f"print a paper's table instead, with the results of the runs beside the published ones, and the commands "
         f"that fill the rest; --out writes it as .csv or .html. ResNeXt paper and its section 5.1: "
         f"{_names('ResNeXt')}; ResNet paper: {_names('ResNet')}",
+    )
+    p.add_argument(
+        "--watch",
+        action="store_true",
+        help="write nothing, but serve the page to browsers on this machine; it follows its runs until Ctrl-C",
+    )
+    p.add_argument(
+        "--port",
+        type=int,
+        default=8123,
+        metavar="N",
+        help="for --watch: the port, or where that is taken the next free one (default: 8123)",
     )
 
 

@@ -16,6 +16,8 @@ from resnext_train.report.run_record import find_runs
 _RUNS = "runs"
 """The folder of all runs, where none is named."""
 
+_MOST_PORT = 65535
+
 
 @dataclass(frozen=True)
 class ReportRequest:
@@ -27,6 +29,8 @@ class ReportRequest:
     """The page to write, beside which summary.csv is; None: nothing is written."""
     text: bool
     """Whether to print the report."""
+    port: int | None = None
+    """Where to serve the report; None: not at all."""
     table: str | None = None
     """A paper's table to show instead, by its name; None: none."""
 
@@ -39,6 +43,12 @@ def read_report(args: Namespace) -> ReportRequest:
         raise InputError("name a run folder, or one that holds some, as in `resnext report runs/resnet20`")
     paths = tuple(str(user_path(path)) for path in args.paths or [_RUNS])
     find_runs(paths)
+    if args.watch and (args.text or args.out is not None):
+        raise InputError("--watch serves the page and writes nothing; leave out --text and --out")
+    if not 0 <= args.port <= _MOST_PORT:
+        raise InputError(f"--port {args.port}: must be from 0 to {_MOST_PORT}")
+    if args.watch:
+        return ReportRequest(paths, None, False, port=args.port)
     out = None if args.text and args.out is None else Path(args.out or _default_out(paths))
     check_output("--out", None if out is None else str(out))
     return ReportRequest(paths, out, args.text)
@@ -58,7 +68,7 @@ def _read_table(args: Namespace) -> ReportRequest:
     if out is not None and out.suffix.lower() not in (".csv", ".html"):
         raise InputError(f"--out: {out} should end in .csv or .html")
     check_output("--out", args.out)
-    return ReportRequest(paths, out, args.text or out is None, args.table)
+    return ReportRequest(paths, out, args.text or out is None, table=args.table)
 
 
 def _default_out(paths: tuple[str, ...]) -> Path:

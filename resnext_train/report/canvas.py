@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO
+from typing import IO, Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ WIDTH = 5.2
 
 _INCH = 72.0
 _TEXT, _SMALL = 9.5, 8.5
-_LEFT, _RIGHT, _TOP, _BOTTOM = 0.62, 0.14, 0.36, 0.52
+_LEFT, _RIGHT, _TOP, _BOTTOM = 0.62, 0.14, 0.36, 0.48
 """Inches around the axes."""
 _ROW = 0.2
 """Inches of a row of the legend."""
@@ -33,7 +33,7 @@ _ROW = 0.2
 LEGEND = "legend"
 """The id of all that the page leaves out, since it has a legend of its own below the figure."""
 
-DASHED = (0, (3.2, 1.6))
+LineStyle = Literal["-"] | tuple[float, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class LineKind:
     text: str
     dashed: bool = False
     thin: bool = False
+
+    @property
+    def style(self) -> LineStyle:
+        return (0, (3.2, 1.6)) if self.dashed else "-"
 
 
 TRAIN = LineKind("train", "training", dashed=True)
@@ -101,9 +105,6 @@ class Plot:
             self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         return buffer.getvalue()
 
-    def write_svg(self, file: IO[bytes]) -> None:
-        file.write(self.svg)
-
     def write_png(self, file: IO[bytes]) -> None:
         """Write the figure as PNG of 936 pixels across."""
         with plain_text():
@@ -113,7 +114,7 @@ class Plot:
 @contextmanager
 def plain_text() -> Generator[None]:
     """Draw all text as it is, whatever matplotlib's settings are: names of runs and classes may hold dollar signs."""
-    settings = {
+    settings: dict[Any, Any] = {  # whose keys matplotlib types one by one
         "text.parse_math": False,
         "text.usetex": False,
         "font.family": ["sans-serif"],
@@ -124,9 +125,7 @@ def plain_text() -> Generator[None]:
         "path.simplify": True,
     }
     with warnings.catch_warnings(), matplotlib.rc_context(settings):
-        warnings.filterwarnings(
-            "ignore", "Glyph .* missing from"
-        )  # of a name's script; the page has the reader's fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # of other scripts
         yield
 
 
@@ -144,7 +143,7 @@ def new_axes(title: str, legend: Legend, height: float = 3.2, left: float = _LEF
     axes.spines["bottom"].set_linewidth(0.8)
     axes.tick_params(length=0, pad=5, labelsize=_TEXT, labelcolor=LIGHT.muted, colors=LIGHT.muted)
     axes.set_axisbelow(True)
-    figure.text(0.08 / WIDTH, 1 - 0.1 / total, title, color=LIGHT.ink, size=_TEXT, va="top", weight="bold")
+    figure.text(0.08 / WIDTH, 1 - 0.1 / total, title, color=LIGHT.muted, size=_TEXT, va="top")
     _draw_legend(figure, legend, total)
     return axes
 
@@ -188,8 +187,10 @@ def _draw_legend(figure: Figure, legend: Legend, total: float) -> None:
 
 def _line(figure: Figure, left: float, y: float, color: str, kind: LineKind, marker: str) -> None:
     x = [left / WIDTH, (left + 0.14) / WIDTH, (left + 0.28) / WIDTH]
-    style, width = DASHED if kind.dashed else "-", 0.8 if kind.thin else 1.7
-    line = Line2D(x, [y] * 3, color=color, linewidth=width, linestyle=style, marker=marker, markersize=4, markevery=[1])
+    width = 0.8 if kind.thin else 1.7
+    line = Line2D(
+        x, [y] * 3, color=color, linewidth=width, linestyle=kind.style, marker=marker, markersize=4, markevery=[1]
+    )
     figure.add_artist(_in_legend(line))
 
 
@@ -210,6 +211,13 @@ def shortened(text: str, most: int) -> str:
         return text
     end = most // 3
     return f"{text[: most - end - 1].rstrip()}…{text[-end:].lstrip()}"
+
+
+def figure_of(axes: Axes) -> Figure:
+    """Return the figure that `axes` are part of."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    return figure
 
 
 def run_id(number: int, kind: str = "") -> str:

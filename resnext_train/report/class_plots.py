@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 
 from resnext_train.evaluation.wilson import wilson_interval
-from resnext_train.report.canvas import Legend, Plot, new_axes, plain_text, shortened
+from resnext_train.report.canvas import Legend, Plot, figure_of, new_axes, plain_text, shortened
 from resnext_train.report.class_results import ClassResult, ConfusionPart
 from resnext_train.report.palette import LIGHT
 
@@ -22,6 +22,8 @@ _NAME = 24
 """Characters of a class's name."""
 _LEFT, _HEAD = 1.62, 1.3
 """Inches for the names of classes, left and below."""
+_FULLEST = 0.42
+"""Opacity that a full cell has more than an empty one: text is legible on it, on light and on dark."""
 
 
 def class_plot(key: str, classes: Sequence[ClassResult]) -> Plot | None:
@@ -46,7 +48,7 @@ def class_plot(key: str, classes: Sequence[ClassResult]) -> Plot | None:
     )
     images = _range([result.count for result in shown])
     caption = f"{which}: accuracy in % with its 95 % interval (Wilson); {images} validation images each."
-    return Plot(key, "Accuracy per class", caption, axes.figure)  # type: ignore[arg-type]
+    return Plot(key, "Accuracy per class", caption, figure_of(axes))
 
 
 def _range(counts: Sequence[int]) -> str:
@@ -77,18 +79,21 @@ def confusion_plot(key: str, part: ConfusionPart) -> Plot:
         names = [shortened(name, _NAME - 4) for name in part.predicted]
         axes.set_xticklabels(names, color=LIGHT.ink, rotation=42, ha="right", rotation_mode="anchor")
         axes.tick_params(axis="x", pad=3)
-    own = "Framed: the right class."
-    caption = f"Rows: the images of a class; columns: what they were taken for, in % of the row. {own} The number is left out below 0.5 %."
-    return Plot(key, "What the least accurate classes are taken for", caption, axes.figure)  # type: ignore[arg-type]
+    caption = (
+        "Rows: the images of a class; columns: what they were taken for, in % of the row. Framed: the right class. "
+        "Shares below 0.5 % have no number."
+    )
+    return Plot(key, "What the least accurate classes are taken for", caption, figure_of(axes))
 
 
 def _cell(axes: Axes, place: tuple[int, int], share: float, is_own: bool) -> None:
     x, y = place
     box = (x - 0.46, y - 0.44)
     if share > 0:
-        axes.add_patch(Rectangle(box, 0.92, 0.88, facecolor=LIGHT.heat, alpha=0.06 + 0.0094 * share, linewidth=0))
+        axes.add_patch(
+            Rectangle(box, 0.92, 0.88, facecolor=LIGHT.heat, alpha=0.05 + _FULLEST * share / 100, linewidth=0)
+        )
     if is_own:
         axes.add_patch(Rectangle(box, 0.92, 0.88, fill=False, edgecolor=LIGHT.heat, linewidth=1.2))
     if share >= 0.5:
-        color = LIGHT.surface if share > 55 else LIGHT.ink
-        axes.text(x, y, f"{share:.0f}", ha="center", va="center_baseline", color=color, size=8.5)
+        axes.text(x, y, f"{share:.0f}", ha="center", va="center_baseline", color=LIGHT.ink, size=8.5)

@@ -131,7 +131,7 @@ def _part(
 
 
 def _counts(path: Path, wanted: set[str]) -> dict[str, dict[str, int]]:
-    """Return the counts that are not 0 by label and prediction, of the `wanted` labels, from either form of the file."""
+    """Return the counts that are not 0, by label and prediction, of the `wanted` labels; the file has either form."""
     lines = csv.reader(_text(path))
     head = next(lines, [])
     if not head or head[0] != "label":

@@ -1,8 +1,8 @@
-"""Figures of curves against epochs: errors as in Figure 5 of the ResNeXt paper, learning rate, speed, waiting, memory."""
+"""Figures of curves against epochs: errors as in Figure 5 of the ResNeXt paper, and what the steps logged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,13 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from resnext_train.report.canvas import (
     AVERAGE,
-    DASHED,
     TRAIN,
     VALIDATION,
     Legend,
     LineKind,
     Plot,
     epoch_axes,
+    figure_of,
     label_runs,
     markers_every,
     plain_text,
@@ -26,7 +26,6 @@ from resnext_train.report.canvas import (
 from resnext_train.report.palette import LIGHT, MOST_SERIES, RunStyle, run_styles
 from resnext_train.report.run_curves import (
     Curve,
-    best_result,
     by_accuracy,
     error_curves,
     points_for,
@@ -35,7 +34,7 @@ from resnext_train.report.run_curves import (
     step_curve,
     thinned,
 )
-from resnext_train.report.run_record import RunRecord
+from resnext_train.report.run_values import RunValues
 
 _FEW_EPOCHS = 5
 """Runs of so few epochs are shown whole: their first errors are most of what there is."""
@@ -48,7 +47,7 @@ _LOG_RATIO = 20
 class RunsDrawn:
     """The runs of a report and how each is drawn."""
 
-    records: tuple[RunRecord, ...]
+    runs: tuple[RunValues, ...]
     styles: tuple[RunStyle, ...]
     legend: Legend
 
@@ -56,23 +55,23 @@ class RunsDrawn:
         return Legend(tuple(kinds), self.legend.runs, self.legend.scale, self.legend.scale_ends)
 
 
-def runs_drawn(records: Sequence[RunRecord]) -> RunsDrawn:
+def runs_drawn(runs: Sequence[RunValues]) -> RunsDrawn:
     """Give each run a style, and all of them a legend; a single run needs none."""
-    order = by_accuracy(records)
-    styles = run_styles(len(records), order)
+    order = by_accuracy(runs)
+    styles = run_styles(len(runs), order)
     legend = Legend()
-    if len(records) > MOST_SERIES:
-        known = [result.accuracy for i in order if (result := best_result(records[i]))]
+    if len(runs) > MOST_SERIES:
+        known = [best.accuracy for i in order if (best := runs[i].best)]
         ends = (f"{known[-1]:.1f} %", f"{known[0]:.1f} % best accuracy") if known else ("no run", "was evaluated")
         legend = Legend(scale=LIGHT.ranks, scale_ends=ends)
-    elif len(records) > 1:
-        legend = Legend(runs=label_runs([record.name for record in records], styles))
-    return RunsDrawn(tuple(records), tuple(styles), legend)
+    elif len(runs) > 1:
+        legend = Legend(runs=label_runs([run.name for run in runs], styles))
+    return RunsDrawn(tuple(runs), tuple(styles), legend)
 
 
 def error_plot(runs: RunsDrawn) -> Plot | None:
     """Draw top-1 errors against epochs: dashed on training images, solid on validation images. None without epochs."""
-    all_curves = [error_curves(record) for record in runs.records]
+    all_curves = [error_curves(run.record) for run in runs.runs]
     shown = [curve for curves in all_curves for curve in curves.all() if len(curve)]
     if not shown:
         return None
@@ -90,7 +89,7 @@ def error_plot(runs: RunsDrawn) -> Plot | None:
         axes = epoch_axes("top-1 error, %", legend)
         for i in _best_last(runs):
             curves, style = all_curves[i], runs.styles[i]
-            faint = 0.35 if len(runs.records) > MOST_SERIES else 0.85
+            faint = 0.35 if len(runs.runs) > MOST_SERIES else 0.85
             _draw(axes, thinned(curves.train, most), i, style, TRAIN, faint)
             _draw(axes, thinned(curves.average, most), i, style, AVERAGE)
             _draw(axes, thinned(curves.validation, most), i, style, VALIDATION)
@@ -99,12 +98,12 @@ def error_plot(runs: RunsDrawn) -> Plot | None:
         "Dashed: on the augmented images of training, as the network was at each step. Solid: on validation images."
     )
     thin = " Thin: on validation images, with the average of the weights." if AVERAGE in kinds else ""
-    return Plot("error", "Error", f"Top-1 error in % by epoch. {dashed}{thin}{clipped}", axes.figure, legend)  # type: ignore[arg-type]
+    return Plot("error", "Error", f"Top-1 error in % by epoch. {dashed}{thin}{clipped}", figure_of(axes), legend)
 
 
 def _best_last(runs: RunsDrawn) -> Iterable[int]:
     """Return the numbers of the runs in the order in which to draw them: the most accurate lies on top."""
-    return reversed(by_accuracy(runs.records))
+    return reversed(by_accuracy(runs.runs))
 
 
 def _clip_errors(axes: Axes, curves: Sequence[Curve]) -> str:
@@ -113,7 +112,9 @@ def _clip_errors(axes: Axes, curves: Sequence[Curve]) -> str:
     low, high, limit = float(values.min()), float(values.max()), error_limit(curves)
     floor = max(0.0, 5 * np.floor((low - 1) / 5))
     axes.set_ylim(floor, min(100.0, high + 0.03 * (high - floor) + 0.5) if limit is None else limit)
-    return "" if limit is None else f" The axis ends at {limit:g} %: earlier errors, up to {high:.0f} %, are above it."
+    return (
+        "" if limit is None else f" The axis ends at {limit:g} %; errors above it, up to {high:.0f} %, are not shown."
+    )
 
 
 def error_limit(curves: Sequence[Curve]) -> float | None:
@@ -166,7 +167,7 @@ STEP_PLOTS = (
         "peak memory, GB",
         "memory_mb",
         1e-3,
-        "Peak memory of the first process so far, in 10⁹ bytes: on a GPU of its tensors, on a CPU all that is resident.",
+        "Peak memory of the first process so far, in 10⁹ bytes: of its tensors on a GPU, all of it on a CPU.",
     ),
 )
 """The figures of step events, in order; a further one is an entry here."""
@@ -174,15 +175,15 @@ STEP_PLOTS = (
 
 def step_plot(runs: RunsDrawn, plot: StepPlot) -> Plot | None:
     """Draw one value of the step events of all runs; None where no run has it."""
-    curves = [step_curve(record, plot.event_key, plot.scale) for record in runs.records]
+    curves = [step_curve(run.record, plot.event_key, plot.scale) for run in runs.runs]
     return _curves_plot(runs, curves, plot.key, (plot.title, plot.unit, plot.caption), plot.from_zero)
 
 
 def skipped_plot(runs: RunsDrawn) -> Plot | None:
     """Draw how many steps each run has skipped so far; None where none was."""
-    if not any(skipped_steps(record) for record in runs.records):
+    if not any(skipped_steps(run.record) for run in runs.runs):
         return None
-    curves = [skipped_curve(record) for record in runs.records]
+    curves = [skipped_curve(run.record) for run in runs.runs]
     caption = "Steps so far that changed nothing, because their loss or gradient was not finite."
     return _curves_plot(runs, curves, "skipped", ("Skipped steps", "skipped steps", caption), True, steps=True)
 
@@ -211,7 +212,7 @@ def _curves_plot(
         elif _spans_decades(values):
             _log_axis(axes, values)
             caption += " The axis is logarithmic."
-    return Plot(key, title, caption, axes.figure, runs.legend)  # type: ignore[arg-type]
+    return Plot(key, title, caption, figure_of(axes), runs.legend)
 
 
 def _spans_decades(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
@@ -244,13 +245,12 @@ def _draw(
         return
     marker = style.marker if kind is VALIDATION else ""
     width = style.width if kind is VALIDATION else 0.8 if kind.thin else 0.8 * style.width
-    draw: Callable[..., list[object]] = axes.plot
-    draw(
+    axes.plot(
         curve.x,
         curve.y,
         color=style.color,
         linewidth=width,
-        linestyle=DASHED if kind.dashed else "-",
+        linestyle=kind.style,
         marker=marker or ("o" if len(curve) == 1 else ""),
         markersize=4 if marker else 5,
         markevery=markers_every(len(curve)),

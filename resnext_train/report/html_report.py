@@ -14,17 +14,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from resnext_train.errors import printable
-from resnext_train.evaluation.wilson import wilson_interval
 from resnext_train.report.palette import DARK, LIGHT, variables
 from resnext_train.report.report_content import Report
-from resnext_train.report.run_curves import best_result, by_accuracy, skipped_steps
-from resnext_train.report.run_record import RunRecord
-from resnext_train.run_dir.result_file import write_result
+from resnext_train.report.run_curves import by_accuracy, skipped_steps
+from resnext_train.report.run_values import RunValues
+from resnext_train.run_dir.result_file import is_stream, write_result
 
 if TYPE_CHECKING:
     from resnext_train.report.page_figures import PageFigures
 
 _TEMPLATES = Path(__file__).with_name("page")
+
+_LATER = ("published", "runs", "differences", "problems")
+"""Keys of the tables that stand behind the curves."""
 
 PLOTS = "plots"
 """The folder of plots beside NAME.html is NAME_plots."""
@@ -40,8 +42,8 @@ class _Page:
     """What the page that `--watch` serves is known by; None for a file."""
 
 
-def write_html(out: Path, report: Report) -> None:
-    """Write the page to `out`, and its plots as PNG and SVG to NAME_plots beside it.
+def write_html(out: Path, report: Report) -> list[Path]:
+    """Write the page to `out`, and its plots as PNG and SVG to the folder NAME_plots beside it; return that, if any.
 
     Raises:
         InputError: they cannot be written.
@@ -49,35 +51,43 @@ def write_html(out: Path, report: Report) -> None:
     from resnext_train.report.page_figures import draw_figures  # matplotlib takes half a second, which text needs not
     from resnext_train.report.plots import write_plots
 
-    figures = draw_figures(report.records)
-    folder = out.with_name(f"{out.stem}_{PLOTS}")
-    text = _render(report, _Page(figures, folder.name, None))
-    if figures.plots:
+    figures = draw_figures(_runs(report))
+    folders = [out.with_name(f"{out.stem}_{PLOTS}")] if figures.plots and not is_stream(str(out)) else []
+    for folder in folders:
         write_plots(folder, figures.plots)
+    text = _render(report, _Page(figures, folders[0].name if folders else None, None))
     write_result(out, "--out", lambda file: file.write(text.encode()))
+    return folders
 
 
 def live_page(report: Report, version: str) -> str:
     """Return the page that `--watch` serves, which asks its server for newer versions than `version`."""
     from resnext_train.report.page_figures import draw_figures
 
-    return _render(report, _Page(draw_figures(report.records), None, version))
+    return _render(report, _Page(draw_figures(_runs(report)), None, version))
+
+
+def _runs(report: Report) -> tuple[RunValues, ...]:
+    return report.runs or tuple(map(RunValues, report.records))
 
 
 def _render(report: Report, page: _Page) -> str:
     style = _environment().get_template("report.css").render(light=variables(LIGHT), dark=variables(DARK))
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    runs = _runs(report)
+    order = by_accuracy(runs) if page.figures.has_ranks else range(len(runs))
     return (
         _environment()
         .get_template("report.html")
         .render(
             report=report,
-            summary=summary_sentences(report.records),
+            summary=summary_sentences(runs),
             figures=page.figures,
-            details_left_out=len(report.records) - len(page.figures.details),
-            no_skipped=bool(report.records) and not any(skipped_steps(record) for record in report.records),
-            run_numbers={printable(record.name): i for i, record in enumerate(report.records)},
-            problems=[(record.name, problem) for record in report.records for problem in record.problems],
+            later=[table for table in report.tables if table.key in _LATER],
+            sooner=[table for table in report.tables if table.key not in _LATER],
+            picks=[(i, runs[i].name) for i in order],
+            no_skipped=not any(skipped_steps(run.record) for run in runs),
+            run_numbers={printable(run.name): i for i, run in enumerate(runs)},
             plots_folder=page.plots_folder,
             version=page.version,
             style=Markup(style),
@@ -125,22 +135,19 @@ def _policy(style: str, script: str, is_live: bool) -> str:
     return "; ".join(f"{name} {source}" for name, source in parts.items())
 
 
-def summary_sentences(records: Sequence[RunRecord]) -> list[str]:
+def summary_sentences(runs: Sequence[RunValues]) -> list[str]:
     """Return what a reader wants to know first: how many runs, how they are, and the best accuracy."""
-    states = _counted([record.status for record in records])
-    count = f"{len(records)} runs" if len(records) != 1 else "One run"
-    sentences = [f"{count}: {states}." if states else f"{count}."]
-    order = by_accuracy(records)
-    best = best_result(records[order[0]]) if order else None
-    if best is None:
-        return [*sentences, "None was evaluated yet."]
-    low, high = wilson_interval(best.correct, best.count)
-    run = f"{records[order[0]].name} reached" if len(records) > 1 else "Its best evaluation has"
-    when = "" if best.epoch is None else f" after epoch {best.epoch}"
-    interval = f"95 % interval {low:.2f} to {high:.2f} %"
-    images = f"{best.correct:,} of {best.count:,} images"
-    lead = "Best of them, " if len(records) > 1 else ""
-    return [*sentences, f"{lead}{run} {best.accuracy:.2f} % top-1 accuracy{when} ({images}; {interval})."]
+    states = _counted([run.status for run in runs])
+    sentences = [f"{len(runs)} runs: {states}." if len(runs) != 1 else f"The run is {states}."]
+    best = max((run for run in runs if run.best), key=lambda run: run.best.accuracy if run.best else 0.0, default=None)
+    if best is None or best.best is None:
+        return [*sentences, "Nothing was evaluated yet."]
+    result = best.best
+    low, high = result.interval
+    of = f"The best accuracy is {result.accuracy:.2f} % top-1, 95 % interval {low:.2f} to {high:.2f} %"
+    by = f", by {best.name}" if len(runs) > 1 else ""
+    when = "" if result.epoch is None else f" after epoch {result.epoch}"
+    return [*sentences, f"{of}{by}{when} ({result.top1_correct:,} of {result.count:,} images)."]
 
 
 def _counted(states: Sequence[str]) -> str:

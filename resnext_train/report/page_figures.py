@@ -11,8 +11,8 @@ from resnext_train.report.canvas import Legend, Plot
 from resnext_train.report.curve_plots import RunsDrawn, runs_drawn
 from resnext_train.report.inline_svg import inline_svg
 from resnext_train.report.mistakes_picture import Picture
-from resnext_train.report.plots import curve_plots, run_details
-from resnext_train.report.run_record import RunRecord
+from resnext_train.report.plots import ALL_DETAILED, curve_plots, run_details
+from resnext_train.report.run_values import RunValues
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,23 @@ class PageFigures:
     plots: tuple[Plot, ...]
     """The same figures, for files."""
 
+    @property
+    def details_cut(self) -> bool:
+        """Whether only the most accurate runs have details."""
+        return len(self.runs.runs) > ALL_DETAILED
 
-def draw_figures(records: Sequence[RunRecord]) -> PageFigures:
+    @property
+    def has_ranks(self) -> bool:
+        """Whether colors show the runs' accuracy."""
+        return bool(self.runs.legend.scale)
+
+
+def draw_figures(runs: Sequence[RunValues]) -> PageFigures:
     """Draw all that can be drawn of the runs."""
-    runs = runs_drawn(records)
-    curves, details = curve_plots(runs), run_details(records)
+    drawn = runs_drawn(runs)
+    curves, details = curve_plots(drawn), run_details(runs)
     return PageFigures(
-        runs,
+        drawn,
         tuple(map(_figure, curves)),
         tuple(
             PageDetails(one.number, one.name, tuple(map(_figure, one.plots)), one.mistakes, one.problems)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnext_train.atomic_file import write_atomically
 from resnext_train.errors import InputError
 from resnext_train.report.canvas import Plot
 from resnext_train.report.class_plots import class_plot, confusion_plot
@@ -14,7 +13,7 @@ from resnext_train.report.class_results import read_classes, read_confusion
 from resnext_train.report.curve_plots import STEP_PLOTS, RunsDrawn, error_plot, skipped_plot, step_plot
 from resnext_train.report.mistakes_picture import Picture, read_mistakes
 from resnext_train.report.run_curves import by_accuracy
-from resnext_train.report.run_record import RunRecord
+from resnext_train.report.run_values import RunValues
 
 ALL_DETAILED, BEST_DETAILED = 12, 4
 """Up to so many runs are shown class by class; of more, the so many most accurate."""
@@ -38,35 +37,35 @@ def curve_plots(runs: RunsDrawn) -> list[Plot]:
     return [plot for plot in (error_plot(runs), *steps, skipped_plot(runs)) if plot is not None]
 
 
-def run_details(records: Sequence[RunRecord]) -> list[RunDetails]:
+def run_details(runs: Sequence[RunValues]) -> list[RunDetails]:
     """Return what is shown of single runs, by their order; see `ALL_DETAILED`. Runs without evaluation are left out."""
-    evaluated = [i for i in by_accuracy(records) if records[i].evaluation.is_dir()]
-    if len(records) > ALL_DETAILED:
+    evaluated = [i for i in by_accuracy(runs) if runs[i].record.evaluation.is_dir()]
+    if len(runs) > ALL_DETAILED:
         evaluated = evaluated[:BEST_DETAILED]
-    found = [_details(i, records[i], len(evaluated)) for i in sorted(evaluated)]
+    found = [_details(i, runs[i], len(evaluated)) for i in sorted(evaluated)]
     return [details for details in found if details.plots or details.mistakes or details.problems]
 
 
-def _details(number: int, record: RunRecord, shown: int) -> RunDetails:
+def _details(number: int, run: RunValues, shown: int) -> RunDetails:
     plots: list[Plot | None] = []
-    mistakes, problems = None, []
+    mistakes, problems, folder = None, [], run.record.evaluation
     try:
-        classes = read_classes(record.evaluation)
+        classes = read_classes(folder)
         plots.append(class_plot(f"classes-{number + 1}", classes))
-        part = read_confusion(record.evaluation, classes)
-        plots.append(part and confusion_plot(f"confusion-{number + 1}", part))
+        part = read_confusion(folder, classes)
+        plots.append(confusion_plot(f"confusion-{number + 1}", part) if part else None)
     except FileNotFoundError:
         pass  # the evaluation made no tables
     except (OSError, ValueError) as error:
-        problems.append(f"{record.evaluation}: {error}")
+        problems.append(f"{folder}: {error}")
     try:
-        mistakes = read_mistakes(record.evaluation / "mistakes.png", shown)
+        mistakes = read_mistakes(folder / "mistakes.png", shown)
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
-        problems.append(f"{record.evaluation / 'mistakes.png'} cannot be shown: {error}")
+        problems.append(f"{folder / 'mistakes.png'} cannot be shown: {error}")
     drawn = tuple(plot for plot in plots if plot is not None)
-    return RunDetails(number, record.name, drawn, mistakes, tuple(problems))
+    return RunDetails(number, run.name, drawn, mistakes, tuple(problems))
 
 
 def write_plots(folder: Path, plots: Iterable[Plot]) -> None:
@@ -78,7 +77,9 @@ def write_plots(folder: Path, plots: Iterable[Plot]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for plot in plots:
-            write_atomically(folder / f"{plot.key}.png", plot.write_png)
-            write_atomically(folder / f"{plot.key}.svg", plot.write_svg)
+            # Not by atomic_file: to wait for the disk 60 times takes longer than to draw, and a report is soon made again.
+            with (folder / f"{plot.key}.png").open("wb") as file:
+                plot.write_png(file)
+            (folder / f"{plot.key}.svg").write_bytes(plot.svg)
     except OSError as error:
         raise InputError(f"the plots cannot be written to {folder}: {error.strerror or error}") from error

@@ -1,9 +1,9 @@
-"""The curves of a run, as numbers that plots show: against epochs, thinned to a few hundred points. Imports no torch."""
+"""The curves of a run as numbers: against epochs, thinned to a few hundred points. Imports no torch."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnext_train.report.run_record import RunRecord
+from resnext_train.report.run_values import RunValues, number
 from resnext_train.run_dir.sink import Event
 
 Values = NDArray[np.float64]
@@ -43,41 +44,20 @@ class ErrorCurves:
         return self.train, self.validation, self.average
 
 
-@dataclass(frozen=True)
-class BestResult:
-    """A run's best evaluation, in counts."""
-
-    correct: int
-    count: int
-    epoch: int | None
-
-    @property
-    def accuracy(self) -> float:
-        """In per cent."""
-        return 100 * self.correct / self.count
-
-
-def number(value: Any) -> float | None:
-    """Return a finite number of a JSON file; None for anything else, as a damaged one may hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer of hundreds of digits
-        return None
+_LARGEST = 1e15
+"""Numbers that are not smaller come from damaged files, and no axis could show them."""
 
 
 def numbers(values: Sequence[Any]) -> Values:
-    """Return the numbers that `number` returns, (n,), and NaN for None."""
+    """Return numbers, (n,), and NaN for anything else, as a damaged file may hold."""
+    found: Values | None = None
     if set(map(type, values)) <= {int, float}:  # of 50,000 lines in a few milliseconds
-        try:
+        with suppress(OverflowError):
             found = np.array(values, np.float64)
-        except OverflowError:
-            pass
-        else:
-            found[~np.isfinite(found)] = np.nan
-            return found
-    return np.array([np.nan if (x := number(value)) is None else x for value in values], np.float64)
+    if found is None:
+        found = np.array([np.nan if (x := number(value)) is None else x for value in values], np.float64)
+    found[~(np.abs(found) < _LARGEST)] = np.nan
+    return found
 
 
 def error_curves(record: RunRecord) -> ErrorCurves:
@@ -85,15 +65,20 @@ def error_curves(record: RunRecord) -> ErrorCurves:
     epochs = record.epochs
     at = numbers([event.get("epoch") for event in epochs])
     counts = numbers([event.get("val_count") for event in epochs])
-    counts[counts <= 0] = np.nan
+    counts[~(counts >= 1)] = np.nan
     correct = numbers([event.get("val_top1_correct") for event in epochs])
     averages = [event.get("ema") for event in epochs]
     average = numbers([value.get("top1") if isinstance(value, dict) else None for value in averages])
     return ErrorCurves(
-        train=_curve(at, 100 - numbers([event.get("train_top1") for event in epochs])),
-        validation=_curve(at, 100 - 100 * correct / counts),
-        average=_curve(at, 100 - average),
+        train=_curve(at, _errors(numbers([event.get("train_top1") for event in epochs]))),
+        validation=_curve(at, _errors(100 * correct / counts)),
+        average=_curve(at, _errors(average)),
     )
+
+
+def _errors(accuracies: Values) -> Values:
+    """Return the errors of accuracies, in per cent; NaN for what is none."""
+    return np.where((accuracies >= 0) & (accuracies <= 100), 100 - accuracies, np.nan)
 
 
 def step_curve(record: RunRecord, key: str, scale: float = 1.0) -> Curve:
@@ -119,7 +104,7 @@ def skipped_curve(record: RunRecord) -> Curve:
 def _places(record: RunRecord, events: Sequence[Event]) -> Values:
     """Return where events are on the axis of epochs: exactly, or at their epoch where no steps per epoch are known."""
     per_epoch = number(record.start.get("steps_per_epoch")) or _steps_per_epoch(record)
-    if per_epoch is None or per_epoch <= 0:
+    if per_epoch is None or per_epoch < 1:
         return numbers([event.get("epoch") for event in events])
     return numbers([event["step"] for event in events]) / per_epoch
 
@@ -140,21 +125,18 @@ def _curve(x: Values, y: Values) -> Curve:
 
 
 def thinned(curve: Curve, most: int) -> Curve:
-    """Return a curve of at most `most` points, at least 3: its first, its last, and means of equally many between.
+    """Return a curve of at most `most` points, means of as many neighbours each, between the same ends.
 
-    The mean over the points between stays what it was where these divide evenly; a bin has one more than others else.
+    Where the bins cannot have equally many points, some have one more.
     """
     n = len(curve)
     if n <= most:
         return curve
-    ends = np.linspace(1, n - 1, most - 1).round().astype(int)
+    ends = np.linspace(0, n, most + 1).round().astype(int)
     counts = np.diff(ends)
-
-    def means(values: Values) -> Values:
-        inner = np.add.reduceat(values[: n - 1], ends[:-1]) / counts
-        return np.concatenate((values[:1], inner, values[-1:]))
-
-    return Curve(means(curve.x), means(curve.y))
+    x, y = (np.add.reduceat(values, ends[:-1]) / counts for values in (curve.x, curve.y))
+    x[0], x[-1] = curve.x[0], curve.x[-1]
+    return Curve(x, y)
 
 
 def points_for(curves: int) -> int:
@@ -162,24 +144,6 @@ def points_for(curves: int) -> int:
     return max(60, min(300, 9000 // max(curves, 1)))
 
 
-def best_result(record: RunRecord) -> BestResult | None:
-    """Return the best evaluation by its counts; of a run without summary, that of the best logged epoch."""
-    best = record.best
-    found = _result(best, "top1_correct", "count") if isinstance(best, Mapping) else None
-    if found is not None:
-        return found
-    results = [_result(event, "val_top1_correct", "val_count") for event in record.epochs]
-    return max((r for r in results if r), key=lambda r: r.accuracy, default=None)
-
-
-def _result(values: Mapping[str, Any], correct: str, count: str) -> BestResult | None:
-    right, of, epoch = number(values.get(correct)), number(values.get(count)), number(values.get("epoch"))
-    if right is None or not of or not 0 <= right <= of:
-        return None
-    return BestResult(int(right), int(of), None if epoch is None else int(epoch))
-
-
-def by_accuracy(records: Sequence[RunRecord]) -> list[int]:
+def by_accuracy(runs: Sequence[RunValues]) -> list[int]:
     """Return the numbers of the runs, the most accurate first; those without an evaluation come last."""
-    best = [best_result(record) for record in records]
-    return sorted(range(len(records)), key=lambda i: (-(r.accuracy if (r := best[i]) else -1.0), i))
+    return sorted(range(len(runs)), key=lambda i: (-(best.accuracy if (best := runs[i].best) else -1.0), i))

@@ -7,7 +7,9 @@
   // Light and dark: as the system has it, until the reader chooses.
   const systemDark = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches);
-  const showTheme = () => byId("theme").setAttribute("aria-pressed", String(isDark()));
+  const showTheme = () => {
+    byId("theme").textContent = isDark() ? "Light colours" : "Dark colours";
+  };
   function initTheme() {
     const button = byId("theme");
     button.hidden = false;
@@ -67,12 +69,14 @@
 
   // Tables that a click on a column's head sorts: numbers by their value, what is no number last.
   const sorted = new Map();
+  const SECONDS = { d: 86400, h: 3600, min: 60, s: 1 };
+  const FACTORS = { k: 1e3, M: 1e6, G: 1e9, T: 1e12 };
   function valueOf(text) {
-    const clean = text.replace(/[\s\u202f,](?=\d{3}(?!\d))/g, "").trim();
-    const clock = clean.match(/^(\d+):(\d\d)(?::(\d\d))?$/);
-    if (clock) return clock[3] ? clock[1] * 3600 + clock[2] * 60 + +clock[3] : clock[1] * 60 + +clock[2];
-    const found = clean.match(/^[^\d+\-\u2212.]*([+\-\u2212]?(?:\d+\.?\d*|\.\d+)(?:[eE][+\-]?\d+)?)/);
-    return found ? Number(found[1].replace("\u2212", "-")) : NaN;
+    const clean = text.replaceAll("\u2212", "-").replace(/(\d),(?=\d{3})/g, "$1");
+    const times = [...clean.matchAll(/(\d+) (d|h|min|s)\b/g)];
+    if (times.length) return times.reduce((sum, [, n, unit]) => sum + n * SECONDS[unit], 0);
+    const found = clean.match(/([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(?: ([kMGT])\b)?/i);
+    return found ? Number(found[1]) * (FACTORS[found[2]] ?? 1) : NaN;
   }
   function sortTable(table, column, isDescending) {
     const heads = [...table.tHead.rows[0].cells];
@@ -168,5 +172,7 @@
 
   initTheme();
   initContent();
+  // Where the list is not beside the curves, it would stand before all results.
+  if (byId("picker") && matchMedia("(max-width: 1159px)").matches) byId("picker").open = false;
   if (root.dataset.version) setTimeout(watch, 3000);
 })();
