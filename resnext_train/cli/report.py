@@ -21,7 +21,7 @@ def report(request: ReportRequest) -> None:
     if request.port is not None:
         serve(request.paths, request.port)
         return
-    made = build_report(request.paths)
+    made = build_report(request.paths, request.pictures)
     written = [] if request.out is None else write_report(made, request.out)
     if request.text:
         columns = shutil.get_terminal_size().columns

@@ -14,8 +14,8 @@ def report_arguments(p: ArgumentParser) -> None:
     )
     p.epilog = (
         "Beside the report, summary.csv has the numbers of each run for other programs. `resnext eval --ckpt RUN --out "
-        "RUN/evaluation` adds classes and single images to what is known of a run. The page needs no network; its plots "
-        "are beside it as PNG and SVG.\n\n"
+        "RUN/evaluation` adds classes and single images to what is known of a run. The page needs no network; its "
+        "plots are beside it as PNG and SVG.\n\n"
         "examples:\n  {prog} runs/resnet20\n  {prog} runs --out report.html\n  {prog} runs/a runs/b --text\n"
         "  {prog} runs --watch\n  {prog} --table 3 runs --out table3.csv"
     )
@@ -32,6 +32,9 @@ def report_arguments(p: ArgumentParser) -> None:
         help="the page to write (default: report.html in the folder if one is given, else here)",
     )
     p.add_argument("--text", action="store_true", help="print the report as text, and write nothing without --out")
+    p.add_argument(
+        "--no-pictures", action="store_true", help="show no image of the data on the page, as where it is published"
+    )
     p.add_argument(
         "--table",
         nargs="?",

@@ -31,6 +31,8 @@ class ReportRequest:
     """Whether to print the report."""
     port: int | None = None
     """Where to serve the report; None: not at all."""
+    pictures: bool = True
+    """Whether the page shows images of the data."""
     table: str | None = None
     """A paper's table to show instead, by its name; None: none."""
 
@@ -51,7 +53,9 @@ def read_report(args: Namespace) -> ReportRequest:
         return ReportRequest(paths, None, False, port=args.port)
     out = None if args.text and args.out is None else Path(args.out or _default_out(paths))
     check_output("--out", None if out is None else str(out))
-    return ReportRequest(paths, out, args.text)
+    if out is not None and out.suffix.lower() == ".csv":
+        raise InputError(f"--out: {out} is the page, beside which summary.csv is written; name a .html file")
+    return ReportRequest(paths, out, args.text, pictures=not args.no_pictures)
 
 
 def _read_table(args: Namespace) -> ReportRequest:

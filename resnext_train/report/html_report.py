@@ -51,7 +51,7 @@ def write_html(out: Path, report: Report) -> list[Path]:
     from resnext_train.report.page_figures import draw_figures  # matplotlib takes half a second, which text needs not
     from resnext_train.report.plots import write_plots
 
-    figures = draw_figures(_runs(report))
+    figures = draw_figures(_runs(report), report.pictures)
     folders = [out.with_name(f"{out.stem}_{PLOTS}")] if figures.plots and not is_stream(str(out)) else []
     for folder in folders:
         write_plots(folder, figures.plots)

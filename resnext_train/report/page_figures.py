@@ -58,10 +58,10 @@ class PageFigures:
         return bool(self.runs.legend.scale)
 
 
-def draw_figures(runs: Sequence[RunValues]) -> PageFigures:
-    """Draw all that can be drawn of the runs."""
+def draw_figures(runs: Sequence[RunValues], pictures: bool = True) -> PageFigures:
+    """Draw all that can be drawn of the runs; without `pictures`, no image of their data is shown."""
     drawn = runs_drawn(runs)
-    curves, details = curve_plots(drawn), run_details(runs)
+    curves, details = curve_plots(drawn), run_details(runs, pictures)
     return PageFigures(
         drawn,
         tuple(map(_figure, curves)),

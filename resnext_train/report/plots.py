@@ -37,16 +37,20 @@ def curve_plots(runs: RunsDrawn) -> list[Plot]:
     return [plot for plot in (error_plot(runs), *steps, skipped_plot(runs)) if plot is not None]
 
 
-def run_details(runs: Sequence[RunValues]) -> list[RunDetails]:
-    """Return what is shown of single runs, by their order; see `ALL_DETAILED`. Runs without evaluation are left out."""
+def run_details(runs: Sequence[RunValues], pictures: bool) -> list[RunDetails]:
+    """Return what is shown of single runs, by their order; see `ALL_DETAILED`. Runs without evaluation are left out.
+
+    Without `pictures`, no image of the data is shown.
+    """
     evaluated = [i for i in by_accuracy(runs) if runs[i].record.evaluation.is_dir()]
     if len(runs) > ALL_DETAILED:
         evaluated = evaluated[:BEST_DETAILED]
-    found = [_details(i, runs[i], len(evaluated)) for i in sorted(evaluated)]
+    found = [_details(i, runs[i], len(evaluated) if pictures else 0) for i in sorted(evaluated)]
     return [details for details in found if details.plots or details.mistakes or details.problems]
 
 
-def _details(number: int, run: RunValues, shown: int) -> RunDetails:
+def _details(number: int, run: RunValues, pictures: int) -> RunDetails:
+    """Return what is shown of a run whose mistakes are one of so many pictures in a page; 0: they are not shown."""
     plots: list[Plot | None] = []
     mistakes, problems, folder = None, [], run.record.evaluation
     try:
@@ -59,7 +63,7 @@ def _details(number: int, run: RunValues, shown: int) -> RunDetails:
     except (OSError, ValueError) as error:
         problems.append(f"{folder}: {error}")
     try:
-        mistakes = read_mistakes(folder / "mistakes.png", shown)
+        mistakes = read_mistakes(folder / "mistakes.png", pictures) if pictures else None
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
@@ -77,7 +81,7 @@ def write_plots(folder: Path, plots: Iterable[Plot]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for plot in plots:
-            # Not by atomic_file: to wait for the disk 60 times takes longer than to draw, and a report is soon made again.
+            # Not by atomic_file: to wait for the disk 60 times takes longer than to draw; a report is soon made again.
             with (folder / f"{plot.key}.png").open("wb") as file:
                 plot.write_png(file)
             (folder / f"{plot.key}.svg").write_bytes(plot.svg)

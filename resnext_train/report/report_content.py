@@ -33,10 +33,12 @@ class Report:
     """The numbers of the records, in their order."""
     groups: tuple[SeedGroup, ...] = field(default=(), repr=False)
     """The runs by recipe."""
+    pictures: bool = True
+    """Whether images of the data are shown."""
 
 
-def build_report(paths: Iterable[str | Path]) -> Report:
-    """Read the runs that `paths` are or hold, and make the tables of them.
+def build_report(paths: Iterable[str | Path], pictures: bool = True) -> Report:
+    """Read the runs that `paths` are or hold, and make the tables of them; without `pictures`, no image is shown.
 
     Runs are in the order of their paths; those of one folder by name, seed2 before seed10.
 
@@ -51,7 +53,7 @@ def build_report(paths: Iterable[str | Path]) -> Report:
     groups = tuple(seed_groups(runs))
     title = f"Run {records[0].name}" if len(records) == 1 else f"{len(records)} runs"
     made_at = datetime.now(timezone.utc)
-    return Report(title, records, tuple(_tables(runs, groups)), made_at, __version__, runs, groups)
+    return Report(title, records, tuple(_tables(runs, groups)), made_at, __version__, runs, groups, pictures)
 
 
 def _tables(runs: Sequence[RunValues], groups: Sequence[SeedGroup]) -> list[Table]:

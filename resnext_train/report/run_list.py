@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from resnext_train.report.run_record import RunRecord, read_runs
+from resnext_train.report.run_record import read_runs
+from resnext_train.report.run_values import RunValues
 
 _HEAD = ("run", "state", "epoch", "best accuracy", "at", "logged")
 
@@ -17,7 +18,7 @@ def run_list(folders: Sequence[str], now: float | None = None) -> list[str]:
         InputError: a folder is not there, or holds no run.
     """
     moment = time.time() if now is None else now
-    rows = [_HEAD, *(_row(record, moment) for record in read_runs(folders))]
+    rows = [_HEAD, *(_row(RunValues(record), moment) for record in read_runs(folders))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     left = (True, True, False, False, False, False)
     return [
@@ -29,17 +30,15 @@ def run_list(folders: Sequence[str], now: float | None = None) -> list[str]:
     ]
 
 
-def _row(record: RunRecord, now: float) -> tuple[str, ...]:
-    best = record.best
-    epochs = record.planned_epochs
-    done = record.epochs[-1]["epoch"] if record.epochs else 0
+def _row(run: RunValues, now: float) -> tuple[str, ...]:
+    best, planned, logged = run.best, run.epochs_planned, run.record.logged_at
     return (
-        record.name,
-        record.status,
-        f"{done}/{epochs}" if epochs else str(done),
-        f"{best['top1']:.2f} %" if best else "–",
-        f"epoch {best['epoch']}" if best else "–",
-        "–" if record.logged_at is None else f"{age(now - record.logged_at)} ago",
+        run.name,
+        run.status,
+        str(run.epochs_finished) if planned is None else f"{run.epochs_finished}/{planned}",
+        "–" if best is None else f"{best.accuracy:.2f} %",
+        "–" if best is None or best.epoch is None else f"epoch {best.epoch}",
+        "–" if logged is None else f"{age(now - logged)} ago",
     )
 
 

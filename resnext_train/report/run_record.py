@@ -73,19 +73,17 @@ class RunRecord:
         return tuple(event for event in self.events if event["event"] == "step")
 
     @property
-    def best(self) -> Mapping[str, Any] | None:
-        """The best evaluation: epoch, count, top1, top1_correct, top5, top5_correct; and `ema` with the same keys."""
-        return self.summary.get("best")
-
-    @property
     def last(self) -> Mapping[str, Any] | None:
-        """The last evaluation, likewise."""
-        return self.summary.get("last")
+        """The last evaluation: epoch, count, top1, top1_correct, top5, top5_correct; and `ema` with the same keys."""
+        last = self.summary.get("last")
+        return last if isinstance(last, Mapping) else None
 
     @property
-    def planned_epochs(self) -> int | None:
-        """The recipe's epochs."""
-        return (self.values.get("train") or {}).get("epochs")
+    def seed(self) -> int | None:
+        """The recipe's seed."""
+        train = self.values.get("train")
+        seed = train.get("seed") if isinstance(train, Mapping) else None
+        return seed if isinstance(seed, int) else None
 
     @property
     def logged_at(self) -> float | None:
@@ -94,11 +92,6 @@ class RunRecord:
             return RunDir(self.folder).log.stat().st_mtime
         except OSError:
             return None
-
-    @property
-    def seed(self) -> int | None:
-        """The recipe's seed."""
-        return (self.values.get("train") or {}).get("seed")
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Path]:

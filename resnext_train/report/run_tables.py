@@ -15,10 +15,10 @@ Cell = Callable[[RunValues], str]
 def results_table(runs: Sequence[RunValues]) -> Table:
     """Return accuracies with their counts and intervals, beside what was published."""
     caption = (
-        "Accuracy is top-1, in per cent of the validation images. The best is that of the evaluation with the most "
-        "correct images among all of a run's: it was chosen on the images on which it is counted, and so is "
-        "optimistic. The final one was not chosen; of a run that has not finished, it is the last so far. Intervals "
-        "are 95 % intervals by Wilson's method: they hold the chance of the images, not that of the seed."
+        "Accuracy is top-1, in per cent of the validation images. The final one is that of the last evaluation; of a "
+        "run that has not finished, of the last so far. Intervals are its 95 % intervals by Wilson's method: they hold "
+        "the chance of the images, not that of the seed. The best is that of the evaluation with the most correct "
+        "images among all of a run's: it was chosen on the images on which it is counted, and so is optimistic."
     )
     averaged = any(run.best and run.best.weights for run in runs)
     if averaged:
@@ -33,15 +33,14 @@ def results_table(runs: Sequence[RunValues]) -> Table:
     columns: dict[str, tuple[Cell, bool]] = {
         "Status": (lambda run: run.status, False),
         "Epochs": (_epochs, True),
+        "Final accuracy": (lambda run: _accuracy(run.final), True),
+        "95 % interval": (lambda run: _interval(run.final), True),
+        "Correct": (lambda run: _correct(run.final), True),
+        "Final weights": (lambda run: _weights(run.final) if averaged else "", False),
         "Best accuracy": (lambda run: _accuracy(run.best), True),
-        "Best: 95 % interval": (lambda run: _interval(run.best), True),
         "Best: correct": (lambda run: _correct(run.best), True),
         "Best: epoch": (lambda run: "" if run.best is None or run.best.epoch is None else str(run.best.epoch), True),
         "Best: weights": (lambda run: _weights(run.best) if averaged else "", False),
-        "Final accuracy": (lambda run: _accuracy(run.final), True),
-        "Final: 95 % interval": (lambda run: _interval(run.final), True),
-        "Final: correct": (lambda run: _correct(run.final), True),
-        "Final: weights": (lambda run: _weights(run.final) if averaged else "", False),
         "Published error": (lambda run: texts.percent(run.published.error if run.published else None), True),
         "Final error \N{MINUS SIGN} published": (lambda run: texts.difference(above_published(run, run.final)), True),
         "Best error \N{MINUS SIGN} published": (lambda run: texts.difference(above_published(run, run.best)), True),

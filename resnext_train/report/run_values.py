@@ -122,7 +122,7 @@ class RunValues:
 
     @property
     def seed(self) -> int | None:
-        return whole(mapping(self.record.values.get("train")).get("seed"))
+        return self.record.seed
 
     @property
     def epochs_finished(self) -> int:

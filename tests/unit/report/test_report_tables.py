@@ -42,7 +42,7 @@ def test_results_beside_the_published_error(tmp_path: Path) -> None:
     assert row["Best: epoch"] == "2"
     assert row["Final accuracy"] == "91.00"
     interval = binomtest(9100, 10_000).proportion_ci(method="wilson")
-    assert row["Final: 95 % interval"] == f"{100 * interval.low:.2f} to {100 * interval.high:.2f}"
+    assert row["95 % interval"] == f"{100 * interval.low:.2f} to {100 * interval.high:.2f}"
     assert row["Published error"] == "8.75"
     assert row["Final error − published"] == "+0.25"
     assert row["Best error − published"] == "−0.75"
