@@ -60,8 +60,9 @@ def comparison_table(runs: Sequence[RunValues]) -> Table | None:
     if not pairs:
         return None
     columns = (
-        *(Column("First"), Column("Second"), Column("Both right", numeric=True), Column("Only first", numeric=True)),
-        *(Column("Only second", numeric=True), Column("Both wrong", numeric=True)),
+        *(Column("First"), Column("Second"), Column("Both right", numeric=True, optional=True)),
+        *(Column("Only first", numeric=True), Column("Only second", numeric=True)),
+        Column("Both wrong", numeric=True, optional=True),
         *(Column("p", numeric=True), Column("p (Holm)", numeric=True)),
     )
     corrected = holm([pair.p for pair in pairs])

@@ -11,6 +11,9 @@ from resnext_train.report.table import Column, Table
 
 Cell = Callable[[RunValues], str]
 
+_OPTIONAL = {"Status", "Best: correct", "Best: epoch", "Parameters", "Multiply-adds", "Host", "Device", "Processes"}
+"""Columns that text leaves out where there is no room."""
+
 
 def results_table(runs: Sequence[RunValues]) -> Table:
     """Return accuracies with their counts and intervals, beside what was published."""
@@ -134,7 +137,7 @@ def _table(
     key: str, title: str, caption: str, columns: dict[str, tuple[Cell, bool]], runs: Sequence[RunValues]
 ) -> Table:
     rows = tuple((run.name, *(cell(run) for cell, _ in columns.values())) for run in runs)
-    heads = (Column("Run"), *(Column(name, numeric) for name, (_, numeric) in columns.items()))
+    heads = (Column("Run"), *(Column(name, numeric, name in _OPTIONAL) for name, (_, numeric) in columns.items()))
     return without_empty_columns(Table(key, title, caption, heads, rows))
 
 

@@ -12,6 +12,8 @@ class Column:
     name: str
     numeric: bool = False
     """Whether its cells are aligned to the right."""
+    optional: bool = False
+    """Whether text leaves it out where there is no room for all."""
 
 
 @dataclass(frozen=True)

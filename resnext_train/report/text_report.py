@@ -77,17 +77,41 @@ def _cut(name: str, width: int) -> str:
 
 
 def table_lines(table: Table, width: int) -> list[str]:
-    """Return title, caption and rows: as a table where it fits, else as a block of lines for each row."""
-    rows = [tuple(printable(cell) or "–" for cell in row) for row in table.rows]
+    """Return title, caption and rows: as a table where it fits, else as a block of lines for each row.
+
+    A table fits without its optional columns, too.
+    """
+    title = [table.title, "-" * text_width(table.title), *_wrapped(table.caption, width), ""]
+    lines = _fitting(table, width) or _fitting(_essential(table), width)
+    if lines is not None:
+        return [*title, *lines]
+    head = [column.name for column in table.columns]
+    return [*title, *(line for row in table.rows for line in _block(head, _shown(row), width))][
+        : None if table.rows else -1
+    ]
+
+
+def _shown(row: Sequence[str]) -> tuple[str, ...]:
+    return tuple(printable(cell) or "–" for cell in row)
+
+
+def _essential(table: Table) -> Table:
+    """Return a table without its optional columns."""
+    kept = [i for i, column in enumerate(table.columns) if not column.optional]
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[i] for i in kept), rows=rows)
+
+
+def _fitting(table: Table, width: int) -> list[str] | None:
+    """Return a table with its head in one line or in several; None where it is wider than `width`."""
+    rows = [_shown(row) for row in table.rows]
     head = [column.name for column in table.columns]
     sides = "".join(">" if column.numeric else "<" for column in table.columns)
-    title = [table.title, "-" * text_width(table.title), *_wrapped(table.caption, width), ""]
-    if table_width(head, rows) <= width:
-        return [*title, *text_table(head, rows, sides, width)]
-    heads = _stacked(head)
-    if table_width(heads[0], [*heads[1:], *rows]) <= width:
-        return [*title, *text_table(heads[0], [*heads[1:], *rows], sides, width)]
-    return [*title, *(line for row in rows for line in _block(head, row, width))][: None if rows else -1]
+    for heads in ([head], _stacked(head)):
+        lines = [*heads[1:], *rows]
+        if table_width(heads[0], lines) <= width:
+            return list(text_table(heads[0], lines, sides, width))
+    return None
 
 
 def _stacked(head: Sequence[str]) -> list[list[str]]:
@@ -128,7 +152,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def table_in_ascii(table: Table) -> Table:
     """Return a table whose texts are ASCII."""
-    columns = tuple(Column(in_ascii(column.name), column.numeric) for column in table.columns)
+    columns = tuple(replace(column, name=in_ascii(column.name)) for column in table.columns)
     rows = tuple(tuple(in_ascii(cell or "–") for cell in row) for row in table.rows)
     return replace(table, title=in_ascii(table.title), caption=in_ascii(table.caption), columns=columns, rows=rows)
 
