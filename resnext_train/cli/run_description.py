@@ -72,7 +72,7 @@ def _fidelity(setup: Setup) -> dict[str, str]:
     reference = reference_of(setup.recipe)
     if reference is None:
         return {}
-    return {"fidelity": f"{counted_deviations(setup.deviations())} from {reference.title}; --dry-run lists them"}
+    return {"fidelity": f"{counted_deviations(setup.deviations(), reference)}; --dry-run lists them"}
 
 
 def _computing(setup: Setup) -> str:

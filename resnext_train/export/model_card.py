@@ -111,7 +111,7 @@ def _deviations(recipe: Recipe) -> str:
     found = deviations(recipe)
     items = [f"- {deviation.label}: {deviation_sentence(deviation)}" for deviation in found]
     end = ":\n\n" if found else "."
-    text = f"{counted_deviations(found)} from {reference.title}{end}"
+    text = f"{counted_deviations(found, reference)}{end}"
     return text[0].upper() + text[1:] + "\n".join(items)
 
 

@@ -52,15 +52,24 @@ def deviations(recipe: Recipe, facts: RunFacts | None = None) -> list[Deviation]
     reference = reference_of(recipe)
     if reference is None:
         return []
-    ours, theirs = _our_values(recipe, facts or NO_FACTS, reference), reference.values
-    images = (facts and facts.images) or reference.images
-    per_epoch = math.ceil(images / recipe.train.batch_size) if images else None
+    facts = facts or NO_FACTS
+    ours, theirs = _our_values(recipe, facts, reference), reference.values
+    epochs = _steps_per_epoch(facts.images or reference.images, ours), _steps_per_epoch(reference.images, theirs)
     return [
         _deviation(key, ours, reference)
         for key in _ORDER
         if key in ours and key in theirs
-        if _matters(key, ours, theirs) and not _same(ours[key], theirs[key], per_epoch)
+        if _matters(key, ours, theirs) and not _same(ours[key], theirs[key], epochs)
     ]
+
+
+_Epochs = tuple[int | None, int | None]
+"""Steps of an epoch here and there, where they are known."""
+
+
+def _steps_per_epoch(images: int | None, values: Values) -> int | None:
+    batch = values.get("train.batch_size")
+    return math.ceil(images / batch) if images and isinstance(batch, int) else None
 
 
 _ORDER = (*all_keys(), *(f"{CODE}.{name}" for name in CODE_POINTS))
@@ -150,11 +159,17 @@ def _mix(ours: Values, theirs: Values) -> bool:
 
 
 def _resizes(ours: Values, theirs: Values) -> bool:
-    return ours["augment.crop"] != "pad" or ours["eval.resize"] != ours["eval.crop"]
+    """Return whether images are resized at all, on both sides: those of CIFAR are not."""
+    return all(side.get("augment.crop") != "pad" or _has_margin(side) for side in (ours, theirs))
+
+
+def _has_margin(side: Values) -> bool:
+    """Return whether the evaluation crop is smaller than the resized image."""
+    return side.get("eval.resize") != side.get("eval.crop") or side.get("eval.crop_ratio", 1) != 1
 
 
 def _eval_margin(ours: Values, theirs: Values) -> bool:
-    return ours["eval.resize"] != ours["eval.crop"] and ours["eval.protocol"] not in ("multi_scale", "full")
+    return all(_has_margin(side) and side.get("eval.protocol") not in ("multi_scale", "full") for side in (ours, theirs))
 
 
 def _own_network(ours: Values, theirs: Values) -> bool:
@@ -163,8 +178,8 @@ def _own_network(ours: Values, theirs: Values) -> bool:
 
 def _changes_within_epochs(ours: Values, theirs: Values) -> bool:
     """Return whether the learning rate is a curve, on both sides the same."""
-    is_curve = ours.get("schedule.name") in ("cosine", "linear") or bool(ours.get("schedule.warmup"))
-    return is_curve and _equal("schedule.name")(ours, theirs)
+    curved = _ours("schedule.name", "cosine")(ours, theirs) or _ours("schedule.name", "linear")(ours, theirs)
+    return _equal("schedule.name")(ours, theirs) and (curved or _both("schedule.warmup")(ours, theirs))
 
 
 def _several_steps(ours: Values, theirs: Values) -> bool:
@@ -208,7 +223,9 @@ _MATTERS: dict[str, Callable[[Values, Values], bool]] = {
     "code.lr_changes": _changes_within_epochs,
     "code.cosine_start": _cosine,
     "code.last_epochs": _all(_equal("schedule.name"), _ours("schedule.name", "cosine")),
-    "code.last_batch_filled": _all(_equal("train.batch_size"), _ours("train.last_batch", "keep")),
+    "code.last_batch_filled": _all(
+        _equal("train.batch_size", "train.last_batch"), _ours("train.last_batch", "keep")
+    ),
     "code.ema_steps": _all(_both("ema.decay"), _several_steps),
     "code.loss_scale": _all(_ours("code.precision", "fp16"), _equal("code.precision")),
     "code.eval_order": _eval_margin,
@@ -237,25 +254,26 @@ def _matters(key: str, ours: Values, theirs: Values) -> bool:
     return key not in _MATTERS or _MATTERS[key](ours, theirs)
 
 
-def _same(ours: Value, theirs: Value, per_epoch: int | None = None) -> bool:
+def _same(ours: Value, theirs: Value, epochs: _Epochs = (None, None)) -> bool:
     """Return whether two values mean the same; durations in epochs and in steps may differ by 0.5 %."""
     if isinstance(ours, list) and isinstance(theirs, list):
-        return len(ours) == len(theirs) and all(_same(o, t, per_epoch) for o, t in zip(ours, theirs, strict=True))
+        return len(ours) == len(theirs) and all(_same(o, t, epochs) for o, t in zip(ours, theirs, strict=True))
     if isinstance(ours, bool) or isinstance(theirs, bool):
         return ours is theirs
     if isinstance(ours, (int, float)) and isinstance(theirs, (int, float)):
         return math.isclose(ours, theirs, rel_tol=1e-5)
     if is_duration(ours) and is_duration(theirs):
-        return _same_duration(ours, theirs, per_epoch)
+        return _same_duration(ours, theirs, epochs)
     return ours == theirs
 
 
-def _same_duration(ours: Any, theirs: Any, per_epoch: int | None) -> bool:
+def _same_duration(ours: Any, theirs: Any, epochs: _Epochs) -> bool:
     (ours, unit), (theirs, their_unit) = amount_and_unit(ours), amount_and_unit(theirs)
-    if unit == their_unit or per_epoch is None:
-        return unit == their_unit and math.isclose(ours, theirs, rel_tol=1e-5)
-    steps = [amount * per_epoch if of == "epochs" else amount for amount, of in ((ours, unit), (theirs, their_unit))]
-    return math.isclose(*steps, rel_tol=5e-3)
+    if unit == their_unit:
+        return math.isclose(ours, theirs, rel_tol=1e-5)
+    per_epoch = epochs[0] if unit == "steps" else epochs[1]
+    steps, whole = (ours, theirs) if unit == "steps" else (theirs, ours)
+    return per_epoch is not None and math.isclose(steps, whole * per_epoch, rel_tol=5e-3)
 
 
 def _described(key: str, values: Values) -> str:

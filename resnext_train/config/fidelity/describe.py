@@ -16,7 +16,7 @@ _LABEL = 26
 def deviation_lines(found: Sequence[Deviation], reference: Reference) -> list[str]:
     """Return a title, each deviation with both values and the source of theirs, and what no comparison computes."""
     indent = " " * (_LABEL + 2)
-    lines = [f"{title(found, reference)}{':' if found else ''}"]
+    lines = [f"deviations from {reference.title} ({len(found) or 'none known'}){':' if found else ''}"]
     for deviation in found:
         label = f"  {deviation.label}"
         if len(label) > len(indent) - 2:
@@ -31,17 +31,12 @@ def deviation_lines(found: Sequence[Deviation], reference: Reference) -> list[st
     return lines
 
 
-def title(found: Sequence[Deviation], reference: Reference) -> str:
-    """Return how many deviations there are, and from what: for lists, and for the one line of a run."""
-    return f"{counted(found)} from {reference.title} (train.reference: {reference.name})"
-
-
-def counted(found: Sequence[Deviation]) -> str:
-    """Return the number of deviations in words."""
-    return f"{len(found) or 'no'} known deviation{'' if len(found) == 1 else 's'}"
+def counted(found: Sequence[Deviation], reference: Reference) -> str:
+    """Return how many deviations there are, and from what."""
+    return f"{len(found) or 'no known'} deviation{'' if len(found) == 1 else 's'} from {reference.title}"
 
 
 def sentence(deviation: Deviation) -> str:
-    """Return both values, what is known of the difference, and the source of theirs."""
+    """Return both values, the source of theirs, and what is known of the difference."""
     effect = f"; {deviation.effect}" if deviation.effect else ""
-    return f"here {deviation.ours}, there {deviation.theirs}{effect} ({deviation.source})"
+    return f"here: {deviation.ours}; there: {deviation.theirs} ({deviation.source}){effect}"

@@ -108,14 +108,14 @@ def find_reference(name: str) -> Reference:
     for layer in layers:
         _state(stated, _statements(layer))
     title, about, images = (_last(layers, key) for key in ("title", "about", "images"))
-    notes = tuple(note for layer in layers for note in layer.get("notes", ()))
+    notes = _last(layers, "notes")
     return Reference(
         name,
         title or (below.title if below else ""),
         about or (below.about if below else ""),
         images or (below.images if below else None),
         stated,
-        notes or (below.notes if below else ()),
+        (below.notes if below else ()) if notes is None else tuple(notes),
     )
 
 
