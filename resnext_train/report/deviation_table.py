@@ -57,5 +57,5 @@ def _text(entry: Mapping[str, Any], key: str) -> str:
 def _caption(runs: Sequence[RunRecord]) -> str:
     references = [reference for run in runs if run.recipe and (reference := reference_of(run.recipe))]
     titles = list(dict.fromkeys(reference.title for reference in references))
-    several = "; empty where a run does as there" if len(runs) > 1 else ""
+    several = "; empty where a run has no such deviation" if len(runs) > 1 else ""
     return f"Points in which training departs from {' and '.join(titles)}, compared point by point{several}."

@@ -85,9 +85,8 @@ class Setup:
 
     def deviations(self) -> list[Deviation]:
         """Return the points in which this run departs from the paper or code that its recipe names."""
-        storage, tf32 = self.splits.train.storage, choices(self.context.device).get("tf32", False)
-        facts = RunFacts(self.precision.name, storage.kind, storage.text, len(self.splits.train), bool(tf32))
-        return deviations(self.recipe, facts)
+        kind, text = self.splits.train.storage
+        return deviations(self.recipe, RunFacts(self.precision.name, kind, text, len(self.splits.train)))
 
     def effective(self) -> dict[str, Any]:
         """Return the recipe's effective values on this machine, for the start event."""

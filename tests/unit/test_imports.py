@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIGHT = [
     *("data.class_titles", "data.multi_labels", "evaluation.calibration", "evaluation.class_table"),
     *("evaluation.mistake_sheet", "evaluation.prediction_file", "evaluation.result_report"),
-    "report.run_record",
+    *("config.fidelity.describe", "report.deviation_table", "report.run_record"),
 ]
 """Modules that are of use without torch, with all that they import."""
 

@@ -35,8 +35,6 @@ class RunFacts:
     """The same in words."""
     images: int | None = None
     """Training images."""
-    tf32: bool = False
-    """Whether products of fp32 matrices are rounded to TF32."""
 
 
 NO_FACTS = RunFacts()
@@ -64,8 +62,6 @@ def _images(recipe: Recipe, facts: RunFacts) -> Value:
 
 def _precision(recipe: Recipe, facts: RunFacts) -> Value:
     known = facts.precision or recipe.train.precision
-    if known == "fp32" and facts.tf32:
-        return "fp32, products in TF32"
     return "auto: bf16, or else fp16, on GPUs" if known == "auto" else known
 
 
