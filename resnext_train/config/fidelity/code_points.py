@@ -14,8 +14,8 @@ from typing import Literal
 from resnext_train.config.fidelity.references import Value
 from resnext_train.config.fixed_choices import (
     ANTIALIAS,
-    CLASSIFIER_BIAS,
     ATTEMPTS,
+    CLASSIFIER_BIAS,
     GRAY,
     LIGHTING_EIGENVALUES,
     LIGHTING_EIGENVECTORS,
@@ -77,7 +77,9 @@ def _bottleneck_stride(recipe: Recipe, facts: RunFacts) -> Value:
 def has_bottlenecks(recipe: Recipe) -> bool:
     """Return whether the network is a ResNet of three-layer blocks: one of 50 and more layers on ImageNet."""
     named = re.match(r"(?:preact_)?resne(x?)t(\d+)", recipe.model.arch)
-    return bool(named) and (named[1] == "x" or (recipe.model.depth or int(named[2])) in (50, 101, 152, 200))
+    if named is None:
+        return False
+    return named[1] == "x" or (recipe.model.depth or int(named[2])) in (50, 101, 152, 200)
 
 
 CODE_POINTS: dict[str, CodePoint] = {

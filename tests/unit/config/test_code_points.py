@@ -26,7 +26,7 @@ from resnext_train.data.transforms.crop_transforms import (
     sample_box,
     sample_log_box,
 )
-from resnext_train.data.transforms.random_draws import ATTEMPTS, BOX_DRAWS, NO_DRAWS, ColorDraws, CropDraws
+from resnext_train.data.transforms.random_draws import BOX_DRAWS, NO_DRAWS, ColorDraws, CropDraws
 from resnext_train.models.build_model import build_model
 from resnext_train.training.lr_schedule import build_schedule
 from resnext_train.training.optimizer import build_optimizer
@@ -56,7 +56,7 @@ def test_resizes_are_antialiased_and_in_whole_levels() -> None:
     steep = torch.zeros(3, 8, 8, dtype=torch.uint8)
     steep[..., 4:] = 255
     kernel = AreaTransform(16, "bicubic", 0.0, (1.0, 1.0), (1.0, 1.0)).crop(steep, NO_DRAWS)
-    assert (kernel.min(), kernel.max()) == (0, 255), "where a cubic kernel overshoots by a tenth"
+    assert (kernel.min().item(), kernel.max().item()) == (0, 255), "where a cubic kernel overshoots by a tenth"
 
 
 def test_resizes_align_the_edges_of_both_images() -> None:
@@ -68,7 +68,8 @@ def test_resizes_align_the_edges_of_both_images() -> None:
 
 def test_boxes_that_do_not_fit() -> None:
     """A box of all the area and aspect 2 or 1/2 does not fit a square or a thin image."""
-    assert ATTEMPTS == ours("crop_attempts") == 10
+    assert ours("crop_attempts") == 10
+    assert BOX_DRAWS == 10 * 5, "area, aspect, swap, row and column of each"
     draws = np.full(BOX_DRAWS, 0.999)
     assert sample_box(draws, 40, 100, (1.0, 1.0), (1.0, 1.0)) == (0, 30, 40, 40), ours("crop_fallback")
     assert ours("crop_fallback").startswith("the largest square")
@@ -110,7 +111,7 @@ def test_colours_are_multiplied_in_any_order_and_not_clamped() -> None:
 
 
 def test_gray_and_lighting_are_the_numbers_that_are_compared() -> None:
-    """A fully desaturated red, green or blue is its weight; a normal draw of 1 shifts by eigenvector times eigenvalue."""
+    """A desaturated red, green or blue is its weight; a normal draw of 1 shifts by eigenvector times eigenvalue."""
     gray = ColorTransform(0.0, 0.0, 1.0, 0.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     draws = ColorDraws(np.zeros(1), np.array([[0.5, 0.5, 0.0]]), np.zeros((1, 2)), np.zeros((1, 2)))
     maps = gray.draw_maps(draws)
@@ -145,9 +146,11 @@ def test_networks_start_as_compared() -> None:
     assert fc.weight.abs().max().item() == pytest.approx(bound, rel=1e-2)
     assert fc.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=1e-2)
     assert ours("bottleneck_stride") == "3×3"
-    strides = [network.get_parameter("layer2.0.conv1.weight").shape[2:], network.get_submodule("layer2.0.conv2")]
-    assert strides[0] == (1, 1)
-    assert strides[1].stride == (2, 2)
+    first, second = (network.get_submodule(f"layer2.0.conv{n}") for n in (1, 2))
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(second, nn.Conv2d)
+    assert (first.kernel_size, first.stride) == ((1, 1), (1, 1))
+    assert (second.kernel_size, second.stride) == ((3, 3), (2, 2))
     assert ours("bottleneck_stride", "resnet18") is None
 
 

@@ -6,6 +6,7 @@ ResNeXt, torch/image and cunn, sections 3.4 and 4 of the ResNet paper, pycls, to
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from resnext_train.config import (
     reference_of,
     shipped_recipes,
 )
-from resnext_train.config.fidelity import compare
+from resnext_train.config.fidelity import relevance
 from resnext_train.config.fidelity.code_points import CODE_POINTS
 from resnext_train.config.fidelity.references import CODE, find_reference, reference_names
 from resnext_train.errors import InputError
@@ -179,6 +180,15 @@ NEEDS = {
 }
 
 
+COMPARED = ["resnext50_32x4d", "resnet34_shortcut_b", "cifar/resnet20", "pycls/resnext50_32x4d", "rsb/resnet50_a2"]
+COMPARED += ["torchvision/resnet50"]
+
+
+@functools.cache
+def points_of(name: str) -> frozenset[str]:
+    return frozenset(points(load_recipe(name)))
+
+
 def stated_keys(name: str) -> list[str]:
     """Return the keys of a recipe that its reference states, those that already differ left out."""
     recipe = load_recipe(name)
@@ -188,15 +198,10 @@ def stated_keys(name: str) -> list[str]:
     left_out = {"augment.growth"}  # which goes with start_size
     if not recipe.erase.probability:
         left_out |= {"erase.value", "erase.count", "erase.area", "erase.aspect"}
-    return sorted((known & reference.stated.keys()) - points(recipe) - left_out)
+    return sorted((known & reference.stated.keys()) - points_of(name) - left_out)
 
 
-CHANGES = [
-    (name, key)
-    for name in ("resnext50_32x4d", "resnet34_shortcut_b", "cifar/resnet20", "pycls/resnext50_32x4d")
-    + ("rsb/resnet50_a2", "torchvision/resnet50")
-    for key in stated_keys(name)
-]
+CHANGES = [(name, key) for name in COMPARED for key in stated_keys(name)]
 
 
 def changed(name: str, key: str) -> Recipe:
@@ -214,8 +219,7 @@ def changed(name: str, key: str) -> Recipe:
 
 @pytest.mark.parametrize(("name", "key"), CHANGES)
 def test_one_other_value_is_one_more_deviation(name: str, key: str) -> None:
-    before = points(load_recipe(name))
-    assert points(changed(name, key)) - before == {key}
+    assert points(changed(name, key)) - points_of(name) == {key}
 
 
 def test_every_key_is_compared_or_of_no_matter() -> None:
@@ -241,7 +245,7 @@ def test_references_state_known_points_with_a_source(name: str) -> None:
     assert reference.title
     assert reference.about
     assert reference.images
-    assert compare._MATTERS.keys() <= known
+    assert relevance._MATTERS.keys() <= known
 
 
 def test_every_recipe_of_something_published_names_its_source() -> None:
@@ -255,7 +259,9 @@ def test_no_header_lists_deviations_by_hand() -> None:
     for path in shipped_recipes().rglob("*.yaml"):
         text = path.read_text()
         assert "nown deviation" not in text, path
-        shown = re.search(r"^# Where (?:it departs|these recipes depart) from that: resnext info --config (\S+)$", text, re.M)
+        shown = re.search(
+            r"^# Where (?:it departs|these recipes depart) from that: resnext info --config (\S+)$", text, re.M
+        )
         if path.name.startswith("_") and path.name != "_styles.yaml":
             assert shown, path
         if shown:
@@ -331,3 +337,18 @@ def test_lines_fit_a_terminal_and_say_all() -> None:
         assert " ".join([deviation.label, "here:", deviation.ours + ";", "there:", deviation.theirs]) in text
         assert f"({deviation.source})" in text
     assert deviation_lines([], replace(reference, notes=()))[0] == "deviations from pycls's baselines (none known)"
+
+
+def test_the_page_lists_the_points_of_each_source() -> None:
+    """docs/recipes.md names, for each source, the points of all recipes that are compared with it."""
+    page = (Path(__file__).parents[3] / "docs/recipes.md").read_text()
+    rows = re.findall(
+        r"^\| (.+) \| (.+) \|$", page.partition("| Compared with | Points |\n|---|---|\n")[2], re.MULTILINE
+    )
+    told = {title: labels.split(", ") for titles, labels in rows for title in titles.split("; ")}
+    shared: dict[str, list[str]] = {}
+    for entry in catalogue():
+        if reference := reference_of(entry.recipe):
+            labels = [deviation.label for deviation in deviations(entry.recipe)]
+            shared[reference.title] = [x for x in shared.get(reference.title, labels) if x in labels]
+    assert {title: told.get(title) for title in shared} == shared
