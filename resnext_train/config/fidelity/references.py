@@ -8,6 +8,7 @@ A file has
     images   training images of its data, by which steps are counted
     stated   groups of statements with one `source`: recipe sections with the values that would train in the same way,
              and `code` with those of points that no recipe key says (code_points.py); `effect`, if known
+    silent   what `base` states and this source leaves open
     notes    remarks that no comparison can compute
     variants by name: the same keys, for what differs between the source's recipes; `extends` names a variant that holds
              where this one states nothing. rsb/a2 is variant a2 of rsb.yaml
@@ -106,6 +107,8 @@ def find_reference(name: str) -> Reference:
     layers = [content, *_variant(content["variants"], variant)] if variant else [content]
     stated = dict(below.stated) if below else {}
     for layer in layers:
+        for key in layer.get("silent", ()):
+            stated.pop(key)
         _state(stated, _statements(layer))
     title, about, images = (_last(layers, key) for key in ("title", "about", "images"))
     notes = _last(layers, "notes")
