@@ -1,7 +1,7 @@
 """What our code does in points that no recipe key says, for a comparison with references. Imports no torch.
 
-Each value is a constant that the code itself takes, or words whose truth `tests/unit/config/test_code_points.py` shows
-on the code's behaviour.
+Each value is a constant that the code itself takes, or words. `tests/unit/config/test_code_points.py` shows on the
+code's behaviour that they are true; of mixes, averages, BN statistics and RMSProp the tests of these parts do.
 """
 
 from __future__ import annotations
