@@ -15,7 +15,7 @@ from resnext_train.run_dir.run_paths import RunDir, epoch_of
 
 _MAY_CHANGE = (
     *("data.root", "data.workers", "data.on_bad_image", "data.titles", "eval.also", "log.", "checkpoint."),
-    *("train.max_skipped", "train.patience"),
+    *("train.max_skipped", "train.patience", "train.reference"),
 )
 """Keys, or beginnings of keys, that do not change what a resumed run computes from readable images."""
 
@@ -30,8 +30,8 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
        command continues.
     2. never: where the folder already holds a run: nothing is overwritten.
     3. auto: where the folder holds a run of another recipe, except for what may change (data.root, data.workers,
-       data.on_bad_image, data.titles, eval.also, log.*, checkpoint.*, train.max_skipped, train.patience); or where a
-       run has saved, but its recipe.yaml, or both last.pt and previous.pt, are gone.
+       data.on_bad_image, data.titles, eval.also, log.*, checkpoint.*, train.max_skipped, train.patience,
+       train.reference); or where a run has saved, but its recipe.yaml, or both last.pt and previous.pt, are gone.
     4. a new run from model.weights that are no file.
 
     Raises:

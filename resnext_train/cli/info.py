@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from resnext_train.cli.requests import InfoRequest
 from resnext_train.cli.run_command import announce
-from resnext_train.config import ModelSection, catalogue, read_entry
+from resnext_train.config import (
+    Entry,
+    ModelSection,
+    catalogue,
+    deviation_lines,
+    deviations,
+    read_entry,
+    reference_of,
+)
 from resnext_train.errors import InputError, MissingLibraryError
 from resnext_train.models.architecture import (
     Architecture,
@@ -54,6 +62,19 @@ def _describe(request: InfoRequest, section: ModelSection) -> None:
     for known in named:
         if known.result and known.recipe.eval.crop == size and known.classes == classes:
             announce(f"{known.name}: {known.reproduces} {known.result}")
+    if entry:
+        _list_deviations(entry)
+
+
+def _list_deviations(entry: Entry) -> None:
+    """Print where a recipe departs from the paper or code that it names."""
+    reference = reference_of(entry.recipe)
+    announce()
+    if reference is None:
+        announce("the recipe names no paper or code to be compared with (train.reference)")
+        return
+    for line in deviation_lines(deviations(entry.recipe), reference):
+        announce(line)
 
 
 def _classes(architecture: Architecture | None) -> int:

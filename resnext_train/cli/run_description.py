@@ -14,7 +14,9 @@ from resnext_train.config import (
     ScaleAugment,
     SgdSection,
     TimmRandAugment,
+    counted_deviations,
     duration_in_steps,
+    reference_of,
 )
 from resnext_train.data.build_loaders import normalisation_text
 from resnext_train.data.decode.jpeg_decoder import decoder_names
@@ -60,8 +62,17 @@ def run_description(setup: Setup, folder: RunDir) -> dict[str, str]:
         "learning rate": _lr_table(setup),
         **_loss(recipe),
         **({"average": _average(setup)} if recipe.ema.decay is not None else {}),
+        **_fidelity(setup),
         "run folder": str(folder.path),
     }
+
+
+def _fidelity(setup: Setup) -> dict[str, str]:
+    """Count the deviations from the paper or code that the recipe names."""
+    reference = reference_of(setup.recipe)
+    if reference is None:
+        return {}
+    return {"fidelity": f"{counted_deviations(setup.deviations(), reference)}; --dry-run lists them"}
 
 
 def _computing(setup: Setup) -> str:

@@ -6,6 +6,7 @@ import torch
 
 from resnext_train.cli.run_command import announce, warn
 from resnext_train.cli.run_description import counted, run_description
+from resnext_train.config import deviation_lines, reference_of
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.run_dir.step_profiler import WARM_UP_STEPS
 from resnext_train.training import run
@@ -26,11 +27,21 @@ def train(request: TrainRequest) -> None:
                 warn(warning)
         if request.dry_run:
             run.check(setup, request.folder, request.resume)
+            for line in _deviations(setup):
+                announce(line)
             announce("dry run: nothing was trained or written")
             return
         summary = run.train(setup, request.folder, request.resume, request.profile)
     if setup.context.is_main:
         _report(summary, request.folder)
+
+
+def _deviations(setup: Setup) -> list[str]:
+    """List where the run departs from the paper or code that its recipe names."""
+    reference = reference_of(setup.recipe)
+    if reference is None:
+        return ["the recipe names no paper or code to be compared with (train.reference)"]
+    return deviation_lines(setup.deviations(), reference)
 
 
 def _suggest_procs(setup: Setup) -> None:

@@ -14,6 +14,11 @@ from resnext_train.config.augment_sections import (
     TrivialAugmentWide,
 )
 from resnext_train.config.data_sections import DataSection, EvalSection, FolderData, SyntheticData
+from resnext_train.config.fidelity.code_points import RunFacts
+from resnext_train.config.fidelity.compare import Deviation, deviations, reference_of
+from resnext_train.config.fidelity.describe import counted as counted_deviations
+from resnext_train.config.fidelity.describe import deviation_lines
+from resnext_train.config.fidelity.describe import sentence as deviation_sentence
 from resnext_train.config.optimizer_sections import (
     AdamwSection,
     CosineSchedule,

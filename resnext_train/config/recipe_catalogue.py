@@ -1,8 +1,7 @@
 """List the shipped recipes with network, data set and published result. Imports no torch.
 
 A recipe's header comment holds the title with the data set, `Reproduces:`, and `Published error:`, `Published
-accuracy:` or `Expected:`.
-Paragraphs that begin with `Known deviations` are in its own header or in those of its bases.
+accuracy:` or `Expected:`. Where it departs from its source is computed (fidelity/compare.py).
 """
 
 from __future__ import annotations
@@ -33,8 +32,6 @@ class Entry:
     reproduces: str
     result: str
     """The published error or accuracy, or the expected result, with what each number is."""
-    deviations: str = ""
-    """The known deviations from the paper or its code, as paragraphs."""
 
     @property
     def classes(self) -> int | None:
@@ -56,15 +53,13 @@ def catalogue() -> Iterator[Entry]:
 def read_entry(name: str) -> Entry:
     """Return a shipped or own recipe with its header; raises InputError like `load_recipe`."""
     loaded = load_recipe_with_notes(name)
-    comments = [list(_comment(layer.text)) for layer in loaded.layers]
-    header = _header(comments[-1])
-    deviations = "\n\n".join(text for comment in comments for text in _deviations(comment))
-    return Entry(name, loaded.recipe, header["title"], header.get("Reproduces", ""), _result(header), deviations)
+    header = _header(list(_comment(loaded.layers[-1].text)))
+    return Entry(name, loaded.recipe, header["title"], header.get("Reproduces", ""), _result(header))
 
 
 _FREE = re.compile(
     r"data\.(root|workers|on_bad_image)|model\.(num_classes|form)|checkpoint\..*|log\..*|eval\.(every_epochs|batch_size)|"
-    r"train\.(precision|compile|layout|checkpoint_activations|deterministic|bucket_mb|max_skipped|patience|seed)"
+    r"train\.(precision|compile|layout|checkpoint_activations|deterministic|bucket_mb|max_skipped|patience|reference|seed)"
 )
 """Keys that say where and how a recipe is computed: it stays the same recipe with any of their values."""
 
@@ -116,12 +111,6 @@ def _comment(text: str) -> Iterator[str]:
         if not line.startswith("#"):
             return
         yield line.removeprefix("#").strip()
-
-
-def _deviations(comment: Sequence[str]) -> list[str]:
-    """Return the paragraphs on known deviations of a file's first comment, given by line."""
-    paragraphs = [" ".join(text.split()) for text in "\n".join(comment).split("\n\n")]
-    return [text for text in paragraphs if text.startswith("Known deviations")]
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from resnext_train.config.fidelity.references import check_reference
 from resnext_train.config.value_types import BatchSize, Duration, Minutes, Natural, Positive, Section, Seed
 
 
@@ -72,6 +73,9 @@ class TrainSection(Section):
     """Minutes that processes wait for another one before they end the run."""
     seed: Seed = 0
     """Seed of the initial weights, the order of images and their augmentation."""
+    reference: Annotated[str | None, AfterValidator(check_reference)] = None
+    """The paper or code that this recipe is compared with, such as resnext_torch or rsb/a2: `resnext info --config`
+    and `--dry-run` list where it departs from that. Changes nothing of the training. null: none."""
 
     @model_validator(mode="after")
     def _micro_batches(self) -> TrainSection:

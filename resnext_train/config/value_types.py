@@ -50,6 +50,12 @@ PositiveDuration = Annotated[Duration, AfterValidator(_check_above_zero)]
 """A duration above zero."""
 
 
+def is_duration(value: object) -> bool:
+    """Return whether a value is a number of epochs, or a text that states a duration."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number or (isinstance(value, str) and _DURATION.fullmatch(value) is not None)
+
+
 def amount_and_unit(duration: float | str) -> tuple[float, Literal["epochs", "steps"]]:
     """Return a duration as a number of epochs or of steps."""
     if not isinstance(duration, str):

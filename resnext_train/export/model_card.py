@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from resnext_train.config import Entry, find_entry
+from resnext_train.config import (
+    Entry,
+    Recipe,
+    counted_deviations,
+    deviation_sentence,
+    deviations,
+    find_entry,
+    reference_of,
+)
 from resnext_train.export.exported_network import ExportedNetwork
 from resnext_train.models.complexity import measure
 from resnext_train.models.timm_twin import TimmTwin
@@ -21,7 +29,7 @@ def model_card(network: ExportedNetwork, twin: TimmTwin) -> str:
         _network(network),
         f"## Result\n\n{_result(metadata['result'], entry)}",
         f"## Preprocessing\n\n{_preprocessing(metadata)}",
-        f"## Training\n\n{_training(metadata, entry) if is_ours else _FOREIGN}",
+        f"## Training\n\n{_training(network, entry) if is_ours else _FOREIGN}",
         f"## Use\n\n{_use(twin)}",
     ]
     return "\n\n".join(parts) + "\n"
@@ -81,7 +89,8 @@ def _preprocessing(metadata: dict[str, Any]) -> str:
     )
 
 
-def _training(metadata: dict[str, Any], entry: Entry | None) -> str:
+def _training(network: ExportedNetwork, entry: Entry | None) -> str:
+    metadata = network.metadata
     name = entry.name if entry else "recipe.yaml"
     known = f" It is the recipe `{entry.name}` that the package ships." if entry else ""
     versions = ", ".join(f"{library} {version}" for library, version in metadata["versions"].items())
@@ -89,9 +98,21 @@ def _training(metadata: dict[str, Any], entry: Entry | None) -> str:
         f"`recipe.yaml` is the whole recipe (SHA-256 of its JSON: `{metadata['recipe_sha256']}`).{known}",
         f"```\nresnext train --config {name} --data /path/to/images\n```",
     ]
-    if entry and entry.deviations:
-        parts.append(entry.deviations)
+    if listed := _deviations(entry.recipe if entry else network.recipe):
+        parts.append(listed)
     return "\n\n".join([*parts, f"Exported by {versions}."])
+
+
+def _deviations(recipe: Recipe) -> str:
+    """List where a recipe departs from the paper or code that it names."""
+    reference = reference_of(recipe)
+    if reference is None:
+        return ""
+    found = deviations(recipe)
+    items = [f"- {deviation.label}: {deviation_sentence(deviation)}" for deviation in found]
+    end = ":\n\n" if found else "."
+    text = f"{counted_deviations(found, reference)}{end}"
+    return text[0].upper() + text[1:] + "\n".join(items)
 
 
 def _use(twin: TimmTwin) -> str:

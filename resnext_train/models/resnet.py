@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from resnext_train.config.fixed_choices import CLASSIFIER_BIAS
 from resnext_train.models.architecture import Architecture
 from resnext_train.models.blocks import BasicBlock, BlockShape, PostActivation, conv
 from resnext_train.models.bottleneck_forms import FORMS
@@ -109,7 +110,7 @@ def initialise(model: nn.Module, a: Architecture) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode=a.training.conv_init, nonlinearity="relu")
         elif isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
+            nn.init.constant_(module.bias, CLASSIFIER_BIAS)
         elif isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = a.bn_epsilon, a.training.bn_momentum
         elif isinstance(module, PostActivation) and a.training.zero_gamma:

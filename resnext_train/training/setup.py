@@ -11,7 +11,7 @@ import torch
 from resnext_train import __version__
 from resnext_train.compute.backend import choices
 from resnext_train.compute.precision import Precision, resolve_precision
-from resnext_train.config import Recipe, as_continued
+from resnext_train.config import Deviation, Recipe, RunFacts, as_continued, deviations
 from resnext_train.data.build_loaders import Evaluation, build_also, build_evaluation, check_memory, memory_format
 from resnext_train.data.build_sources import Splits, build_splits
 from resnext_train.data.decode.jpeg_decoder import describe_decoders
@@ -83,6 +83,11 @@ class Setup:
         """Return the epoch, counted from 1, of step number `step`."""
         return step // self.steps_per_epoch + 1
 
+    def deviations(self) -> list[Deviation]:
+        """Return the points in which this run departs from the paper or code that its recipe names."""
+        kind, text = self.splits.train.storage
+        return deviations(self.recipe, RunFacts(self.precision.name, kind, text, len(self.splits.train)))
+
     def effective(self) -> dict[str, Any]:
         """Return the recipe's effective values on this machine, for the start event."""
         train = self.recipe.train
@@ -105,6 +110,7 @@ class Setup:
             "total_steps": self.total_steps,
             **({"crops": self.crop_sizes} if len(self.crop_sizes) > 1 else {}),
             "warnings": self.warnings(),
+            "deviations": [deviation.to_dict() for deviation in self.deviations()],
             "last_batch": {"images": self.plan.partial, "dropped": self.plan.dropped},
         }
 

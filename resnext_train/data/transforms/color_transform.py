@@ -20,14 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resnext_train.config.fixed_choices import GRAY, LIGHTING_EIGENVALUES, LIGHTING_EIGENVECTORS
 from resnext_train.data.transforms.random_draws import ColorDraws
-
-GRAY = (0.299, 0.587, 0.114)
-"""Weights of R, G, B in gray (ITU-R BT.601)."""
-
-EIGENVALUES = (0.2175, 0.0188, 0.0045)
-EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
-"""Principal components of ImageNet's colours on a scale of 0 to 1, from fb.resnet.torch; rows are R, G, B."""
 
 ORDERS = tuple(itertools.permutations(range(3)))
 """The possible orders of brightness (0), contrast (1) and saturation (2)."""
@@ -64,7 +58,7 @@ class ColorTransform:
         radius = np.sqrt(-2 * np.log1p(-draws.radius[:, [0, 0, 1]]))
         turn = 2 * np.pi * draws.angle[:, [0, 0, 1]]
         normals = radius * np.where((True, False, True), np.cos(turn), np.sin(turn))
-        shift = (normals * self.lighting * EIGENVALUES) @ np.array(EIGENVECTORS).T
+        shift = (normals * self.lighting * LIGHTING_EIGENVALUES) @ np.array(LIGHTING_EIGENVECTORS).T
         fields: NDArray[np.float32] = np.concatenate((order, factors, shift), axis=1).astype(np.float32)
         return fields
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from resnext_train.config.fixed_choices import ANTIALIAS, ATTEMPTS
 from resnext_train.data.decode.image_limits import check_size
 from resnext_train.data.decode.lazy_image import LazyImage
-from resnext_train.data.transforms.random_draws import ATTEMPTS, NO_DRAWS, CropDraws
+from resnext_train.data.transforms.random_draws import NO_DRAWS, CropDraws
 
 
 class Box(NamedTuple):
@@ -147,7 +148,7 @@ class BoxTransform(CropTransform):
         # The call at the bottom of torchvision's resize for uint8; its checks would add a tenth to the crop's time.
         # Unsqueeze before permuting: with other strides of the new dimension, torch would take a slower path.
         batch = box.unsqueeze(0).permute(0, 3, 1, 2)
-        return nn.functional.interpolate(batch, (self.size, self.size), mode=self.interpolation, antialias=True)[0]
+        return nn.functional.interpolate(batch, (self.size, self.size), mode=self.interpolation, antialias=ANTIALIAS)[0]
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ class EvalTransform(CropTransform):
         return True
 
     def crop(self, pixels: Tensor, draws: CropDraws) -> Tensor:
-        resized = F.resize(pixels, [self.resize], InterpolationMode(self.interpolation), antialias=True)
+        resized = F.resize(pixels, [self.resize], InterpolationMode(self.interpolation), antialias=ANTIALIAS)
         crop: Tensor = F.center_crop(resized, [self.size, self.size])
         return crop
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resnext_train.config.fixed_choices import ATTEMPTS
 from resnext_train.data.rng import Use, uniforms
-from resnext_train.data.transforms.random_draws import ATTEMPTS
 
 _OF_IMAGE, _OF_BOX = 2, 2 * ATTEMPTS + 2
 """Numbers drawn for an image: whether and how many boxes; and for each box: area and aspect of ten attempts, place."""

@@ -7,10 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from resnext_train.config.fixed_choices import ATTEMPTS
 from resnext_train.data.rng import Use, uniforms
-
-ATTEMPTS = 10
-"""Boxes drawn before the fallback, as in the papers' code."""
 
 BOX_DRAWS = 5 * ATTEMPTS
 _COLOR_DRAWS = 8

@@ -167,3 +167,17 @@ def test_a_recipe_of_ones_own_needs_no_header(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "mine.yaml").write_text("model: {arch: resnet18, num_classes: 3}\n")
     assert info(["--config", str(tmp_path / "mine.yaml")]) == 0
     assert "resnet18, 3 classes" in capsys.readouterr().out
+
+
+def test_a_recipe_is_compared_with_what_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert info(["--config", "resnext50_32x4d"]) == 0
+    table, listed = capsys.readouterr().out.split("\n\ndeviations from the ResNeXt paper's code (7):\n")
+    assert "25,028,904" in table
+    assert re.search(r"^  resize antialiased +here: yes; there: no \(torch/image", listed, re.MULTILINE)
+    assert info(["resnext50_32x4d"]) == 0
+    assert "deviations from" not in capsys.readouterr().out, "it is a network"
+    (tmp_path / "mine.yaml").write_text("base: imagenet/_paper.yaml\nmodel: {arch: resnet50}\ntrain: {epochs: 30}\n")
+    assert info(["--config", str(tmp_path / "mine.yaml")]) == 0
+    assert re.search(r"^  train\.epochs +here: 30; there: 100 ", capsys.readouterr().out, re.MULTILINE)
+    assert info(["--config", "smoke"]) == 0
+    assert "names no paper or code to be compared with (train.reference)" in capsys.readouterr().out

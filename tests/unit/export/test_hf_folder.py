@@ -115,7 +115,8 @@ def test_a_shipped_recipe_has_its_published_error_and_foreign_weights_have_none(
     card = model_card(ExportedNetwork(model, recipe, metadata), TimmTwin("resnet18"))
     assert "top-1 error 30.43 %" in card  # fb.resnet.torch's README
     assert "resnext train --config resnet18" in card
-    assert "Known deviations from that code: the crop is resized with antialiasing" in card
+    assert "7 deviations from fb.resnet.torch:\n\n- crop after ten attempts: here: " in card
+    assert "- resize antialiased: here: yes; there: no (torch/image, generic/image.c, scaleCubic)" in card
     assert "11.69 M parameters, 1.81 G multiply-adds" in card  # torchvision's documentation of resnet18
     assert "/somewhere" not in card
     card = model_card(ExportedNetwork(model, recipe, {**metadata, "classes": None}), TimmTwin("resnet18"))

@@ -214,14 +214,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(
     assert refuses(train, *arguments).count("is damaged") == 2
 
 
-def older(out: Path) -> None:
-    """Make a run one of a version without train.last_batch."""
+def older(out: Path, key: str) -> None:
+    """Make a run one of a version without `train.key`."""
     recipe = yaml.safe_load((out / "recipe.yaml").read_text())
-    del recipe["train"]["last_batch"]
+    del recipe["train"][key]
     (out / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     for path in (out / "checkpoints").glob("*.pt"):
         content = torch.load(path, weights_only=True)
-        del content["recipe"]["train"]["last_batch"]
+        del content["recipe"]["train"][key]
         checkpoint_file.save(content, path)
 
 
@@ -234,7 +234,7 @@ def test_a_run_from_before_last_batch_goes_on_with_the_steps_it_had(
     run = [*RUN, "train.micro_batch=8", "schedule.name=step"]
     assert train([*run, "--out", str(whole), "train.last_batch=keep"]) == 0
     assert train([*run, "--out", str(out), "train.last_batch=keep", "train.max_steps=5"]) == 0
-    older(out)
+    older(out, "last_batch")
     last = ["--resume", str(out / "checkpoints" / "last.pt")]
     assert train([*run, "--out", str(branch), *last]) == 0
     assert "train.last_batch=keep" in capsys.readouterr().out
@@ -369,3 +369,24 @@ def test_a_path_continues_where_the_recipe_of_the_folder_is_damaged(whole: Path,
     (out / "recipe.yaml").write_bytes(b"\xff")
     assert train([*RUN, "--out", str(out), "--resume", str(out / "checkpoints" / "last.pt")]) == 0
     assert (out / "recipe.yaml").read_text() == (whole / "recipe.yaml").read_text()
+
+
+def test_a_run_from_before_there_were_references_goes_on_and_is_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The key changes no step: with or without it, the folder holds a run of the same recipe."""
+    out = tmp_path / "run"
+    run = [*RUN, "--out", str(out), "train.epochs=1"]
+    assert train([*run, "train.max_steps=1"]) == 0
+    assert events(out, "start")[0]["deviations"] == []
+    older(out, "reference")
+    assert train([*run, "train.max_steps=1", "train.reference=resnext_torch", "train.seed=0"]) == 0
+    told = capsys.readouterr().out
+    found = events(out, "start")[-1]["deviations"]
+    assert f"fidelity      {len(found)} deviations from the ResNeXt paper's code; --dry-run lists them\n" in told
+    epochs = next(entry for entry in found if entry["point"] == "train.epochs")
+    assert (epochs["ours"], epochs["theirs"], epochs["kind"]) == ("1", "100", "recipe")
+    assert train([*run, "train.max_steps=1", "train.reference=resnext_torch", "--dry-run"]) == 0
+    listed = capsys.readouterr().out
+    assert f"\ndeviations from the ResNeXt paper's code ({len(found)}):\n" in listed
+    assert re.search(r"^  train\.epochs +here: 1; there: 100 \(opts\.lua", listed, re.MULTILINE)
