@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).with_name("page")
 
-_LATER = ("published", "runs", "differences", "problems")
+_LATER = ("published", "deviations", "runs", "differences", "problems")
 """Keys of the tables that stand behind the curves."""
 
 PLOTS = "plots"

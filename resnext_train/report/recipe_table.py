@@ -66,13 +66,14 @@ def _rows_of_values(key: str, texts: Mapping[str, str]) -> list[tuple[str, ...]]
         values = list(having)
         return [(key, f"{len(values)} values: {values[0]}, {values[1]}, ..., {values[-1]}", str(len(texts)), "")]
     ordered = sorted(having.items(), key=lambda item: len(item[1]))  # stable: equally frequent ones stay in order
-    rows: list[tuple[str, ...]] = [(key, value, str(len(names)), _named(names)) for value, names in ordered]
+    rows: list[tuple[str, ...]] = [(key, value, str(len(names)), names_text(names)) for value, names in ordered]
     if len(ordered[-1][1]) > _NAMES:
         value, names = ordered[-1]
         rows[-1] = (key, value, str(len(names)), "all others")
     return rows
 
 
-def _named(names: Sequence[str]) -> str:
+def names_text(names: Sequence[str]) -> str:
+    """Return the names of runs that share something, but not too many."""
     more = len(names) - _NAMES
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:_NAMES])} and {more} more"

@@ -10,6 +10,7 @@ from pathlib import Path
 from resnext_train import __version__
 from resnext_train.config import natural_key
 from resnext_train.report.comparison_table import comparison_table
+from resnext_train.report.deviation_table import deviation_table
 from resnext_train.report.recipe_table import differences_table
 from resnext_train.report.run_record import RunRecord, read_runs
 from resnext_train.report.run_tables import problems_table, published_table, results_table, runs_table
@@ -53,16 +54,17 @@ def build_report(paths: Iterable[str | Path], pictures: bool = True) -> Report:
     groups = tuple(seed_groups(runs))
     title = f"Run {records[0].name}" if len(records) == 1 else f"{len(records)} runs"
     made_at = datetime.now(timezone.utc)
-    return Report(title, records, tuple(_tables(runs, groups)), made_at, __version__, runs, groups, pictures)
+    return Report(title, records, tuple(_tables(records, runs, groups)), made_at, __version__, runs, groups, pictures)
 
 
-def _tables(runs: Sequence[RunValues], groups: Sequence[SeedGroup]) -> list[Table]:
+def _tables(records: Sequence[RunRecord], runs: Sequence[RunValues], groups: Sequence[SeedGroup]) -> list[Table]:
     """Return the tables that have something to show; a further one is a line here."""
     tables = [
         results_table(runs),
         seeds_table(groups),
         comparison_table(runs),
         published_table(runs),
+        deviation_table(records),
         runs_table(runs),
         differences_table(runs),
         problems_table(runs),

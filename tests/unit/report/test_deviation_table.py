@@ -26,7 +26,7 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     write_run(tmp_path / "c", "smoke")
     table = deviation_table(read_runs([str(tmp_path)]))
     assert table is not None
-    assert [column.name for column in table.columns] == ["point", "a", "b", "there", "source", "effect"]
+    assert [column.name for column in table.columns] == ["Point", "a", "b", "There", "Source", "Effect"]
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["train.epochs"][:3] == ("", "10", "164")
     assert rows["precision"][:3] == ("", "auto: bf16, or else fp16, on GPUs", "fp32")
@@ -40,10 +40,29 @@ def test_one_run(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "cifar/resnet20", logs=True)
     table = deviation_table(read_runs([str(tmp_path / "a")]))
     assert table is not None
-    assert [column.name for column in table.columns][:3] == ["point", "here", "there"]
+    assert [column.name for column in table.columns][:3] == ["Point", "Here", "There"]
     assert [row[0] for row in table.rows] == ["padding", "BN running statistics"]
 
 
 def test_runs_that_name_no_source(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "smoke")
     assert deviation_table(read_runs([str(tmp_path / "a")])) is None
+
+
+def test_runs_with_the_same_deviations_share_a_column(tmp_path: Path) -> None:
+    for name, overrides in {"a": [], "b": ["train.seed=1"], "c": ["train.epochs=10"]}.items():
+        write_run(tmp_path / name, "cifar/resnet20", *overrides)
+    table = deviation_table(read_runs([str(tmp_path)]))
+    assert table is not None
+    assert [column.name for column in table.columns][1:3] == ["a, b", "c"]
+
+
+def test_many_different_runs_have_a_line_for_each_value(tmp_path: Path) -> None:
+    for epochs in range(10, 18):
+        write_run(tmp_path / str(epochs), "cifar/resnet20", f"train.epochs={epochs}")
+    table = deviation_table(read_runs([str(tmp_path)]))
+    assert table is not None
+    assert [column.name for column in table.columns] == ["Point", "Here", "There", "Source", "Effect", "Runs"]
+    of_epochs = {row[1]: row[5] for row in table.rows if row[0] == "train.epochs"}
+    assert of_epochs == {str(epochs): str(epochs) for epochs in range(10, 18)}
+    assert next(row for row in table.rows if row[0] == "padding")[5] == "10, 11, 12, 13, 14, 15 and 2 more"
