@@ -14,6 +14,7 @@ from resnext_train.config.augment_sections import (
     TrivialAugmentWide,
 )
 from resnext_train.config.data_sections import DataSection, EvalSection, FolderData, SyntheticData
+from resnext_train.config.log_section import LogSection
 from resnext_train.config.optimizer_sections import (
     AdamwSection,
     CosineSchedule,
@@ -28,7 +29,7 @@ from resnext_train.config.optimizer_sections import (
     StepSchedule,
 )
 from resnext_train.config.process_count import check_micro_batches
-from resnext_train.config.recipe import CheckpointSection, LogSection, ModelSection, Recipe
+from resnext_train.config.recipe import CheckpointSection, ModelSection, Recipe
 from resnext_train.config.recipe_catalogue import Entry, catalogue, find_entry, read_entry
 from resnext_train.config.recipe_files import find_recipe, nearest_names, run_name, shipped_names, shipped_recipes
 from resnext_train.config.recipe_keys import all_keys, keys_meant, keys_named, suggested
