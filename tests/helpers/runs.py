@@ -33,7 +33,7 @@ SMALL = [
     "optimizer.lr=0.1",
     "schedule.warmup=0",
     "log.every=2",
-    "log.tensorboard=false",
+    "log.to=[]",
 ]
 """Overrides that turn smoke.yaml into a run of a few seconds: 3 steps an epoch, and 4 images too few for a step."""
 RUN = ["--config", "smoke.yaml", *SMALL]

@@ -210,7 +210,7 @@ class Cut(End):
 TERM, INT, USR1, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP
 
 CASES = {
-    "1-killed-between-its-epochs": (1, [Killed(5)], ["log.tensorboard=true"]),
+    "1-killed-between-its-epochs": (1, [Killed(5)], ["log.to=[tensorboard]"]),
     "1-killed-several-times": (1, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP, *EVERYTHING]),
     "2-killed-several-times": (2, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP, *EVERYTHING]),
     "4-cut-stopped-by-one-and-killed": (4, [Cut(2), Stopped(4, USR1, rank=2), Killed(8)], [EVERY_STEP]),
@@ -221,10 +221,10 @@ CASES = {
     "1-killed-around-evaluations": (
         1,
         [KilledAtEvaluation(1, "before"), KilledAtEvaluation(2, "during"), KilledAtEvaluation(3, "after")],
-        ["log.tensorboard=true", *EVERYTHING],
+        ["log.to=[tensorboard]", *EVERYTHING],
     ),
     "2-killed-in-an-evaluation": (2, [KilledAtEvaluation(1, "during")], ["checkpoint.every_epochs=9"]),
-    "1-killed-before-the-second-rename": (1, [KilledAtEvaluation(1, "rename")], ["log.tensorboard=true"]),
+    "1-killed-before-the-second-rename": (1, [KilledAtEvaluation(1, "rename")], ["log.to=[tensorboard]"]),
     "1-stopped-and-damaged": (1, [Damaged(5, TERM)], ["checkpoint.every_steps=2"]),
     "1-cut-in-mid-epoch": (1, [Cut(4)], []),
 }
@@ -261,7 +261,7 @@ def test_it_continues_to_the_same_bits(
     assert [e for e in comparable(out, "epoch") if e["step"] % 3 == 0] == comparable(whole, "epoch")
     assert equal_runs(out, whole)
     assert state_of(out) == {"status": "done", "step": 9}
-    if "log.tensorboard=true" in options:
+    if "log.to=[tensorboard]" in options:
         check_curves(out)
 
 

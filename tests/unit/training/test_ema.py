@@ -31,7 +31,7 @@ from resnext_train.inference.predictor import doubt_about
 from resnext_train.inference.stored_network import read_network
 from resnext_train.training.ema import WeightAverage
 
-AVERAGED = [*RUN, "optimizer.lr=0.02", "train.seed=2", "ema.decay=0.6", "log.tensorboard=true", "checkpoint.keep=2"]
+AVERAGED = [*RUN, "optimizer.lr=0.02", "train.seed=2", "ema.decay=0.6", "log.to=[tensorboard]", "checkpoint.keep=2"]
 COUNTS = ("count", "top1_correct", "top5_correct", "top1", "top5", "loss", "unreadable")
 FINE, SPOILT = torch.tensor(True), torch.tensor(False)
 
