@@ -89,8 +89,14 @@ class BackgroundTracker(TrackerGuard):
     The thread is a daemon: one that hangs does not keep the process alive.
     """
 
-    def __init__(self, name: str, takes_arrays: bool, build: Callable[[], Sink]) -> None:
-        """Open the tracker by `build` in the thread; wait until that is done, but not for long."""
+    def __init__(
+        self, name: str, takes_arrays: bool, build: Callable[[], Sink], abandon: Callable[[], None] | None = None
+    ) -> None:
+        """Open the tracker by `build` in the thread; wait until that is done, but not for long.
+
+        `abandon` is called where it does not end.
+        """
+        self._abandon = abandon
         self._queue: Queue[_Call | None] = Queue(QUEUED_CALLS)
         self._lost, self._opened = 0, Flag()
         self._thread = Thread(target=self._work, name=f"tracker {name}", daemon=True)
@@ -120,6 +126,10 @@ class BackgroundTracker(TrackerGuard):
                 self._queue.put(last, timeout=max(0.0, deadline - time.monotonic()))
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            self._faults.append(f"{self.name} did not take the last events within {CLOSE_SECONDS:.0f} s, and may lack them")
+            text = f"{self.name} did not take the last events within {CLOSE_SECONDS:.0f} s, and may lack them"
+            self._faults.append(text)
+            if self._abandon is not None:
+                with suppress(Exception):  # a library of another version; then the process ends later
+                    self._abandon()
         if self._lost:
             self._faults.append(f"{self.name} lacks {self._lost} events, for which its queue had no room")

@@ -14,7 +14,7 @@ from resnext_train.run_dir.sink import Sink
 from resnext_train.run_dir.tensorboard_sink import TensorBoardSink
 from resnext_train.run_dir.tracked_run import TrackedRun
 from resnext_train.run_dir.tracker_guard import BackgroundTracker, TrackerGuard
-from resnext_train.run_dir.wandb_sink import WandbSink
+from resnext_train.run_dir.wandb_sink import WandbSink, end_service
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class Tracker:
     """What its extra of the package installs; imported where it is chosen."""
     in_thread: bool = False
     """Whether its calls may take long, as those of a network."""
+    abandon: Callable[[], None] | None = None
+    """What ends its calls that hang, where they would keep this process from ending."""
 
 
 TRACKERS: dict[str, Tracker] = {
     "tensorboard": Tracker(TensorBoardSink, takes_arrays=True),
     "csv": Tracker(CsvSink),
-    "wandb": Tracker(WandbSink, takes_arrays=True, libraries=("wandb",), in_thread=True),
+    "wandb": Tracker(WandbSink, takes_arrays=True, libraries=("wandb",), in_thread=True, abandon=end_service),
     "mlflow": Tracker(MlflowSink, takes_arrays=True, libraries=("mlflow", "sqlalchemy", "alembic"), in_thread=True),
 }
 
@@ -64,4 +66,4 @@ def open_tracker(name: str, run: TrackedRun) -> TrackerGuard:
             import_module(library)
         except Exception:
             break
-    return BackgroundTracker(name, tracker.takes_arrays, build)
+    return BackgroundTracker(name, tracker.takes_arrays, build, tracker.abandon)
