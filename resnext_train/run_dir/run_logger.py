@@ -67,7 +67,7 @@ class RunLogger:
         for sink in self._sinks:
             if isinstance(sink, TrackerGuard):
                 for fault in sink.take_faults():
-                    print_warning(f"warning: {fault}; training goes on")
+                    print_warning(f"warning: {fault}")
                     self._hand_out("tracker_failed", {"step": self._step, "tracker": sink.name, "text": fault})
 
     def tick(self, epoch: int, step_in_epoch: int) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from resnext_train.run_dir.sink import Event, Pixels, Sink
 
-OPEN_SECONDS = 5.0
+OPEN_SECONDS = 10.0
 """How long a run waits at its start for a tracker in a thread to be ready; that one goes on in any case."""
 CLOSE_SECONDS = 10.0
 """How long a run waits at its end for what a tracker in a thread has still to write."""
@@ -69,7 +69,7 @@ class TrackerGuard(Sink):
         except Exception as error:  # whatever a library raises, a run goes on
             self._failed = True
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
-            self._faults.append(f"{self.name} has failed and gets no more of this run: {reason}")
+            self._faults.append(f"{self.name} has failed, and gets no more of this run, which goes on: {reason}")
             if self._sink is not None:
                 with suppress(Exception):  # the failure is told; what was written may be complete by this
                     self._sink.close()

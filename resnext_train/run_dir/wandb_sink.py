@@ -46,6 +46,7 @@ class WandbSink(Sink):
             disable_code=True,
             init_timeout=INIT_SECONDS,
             finish_timeout=INIT_SECONDS,
+            x_transaction_log_flush_interval=1.0,  # its process keeps nothing of a run that is killed, but that file
         )
         wandb.setup(settings)
         self._wandb = wandb

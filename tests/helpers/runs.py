@@ -116,7 +116,7 @@ def check_curves(single: Path) -> None:
     """TensorBoard shows each step of a run once, with the value in its log."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = EventAccumulator(str(single / "tensorboard"))
+    board = EventAccumulator(str(single))
     board.Reload()
     for key, name in (("loss", "loss"), ("top1", "accuracy"), ("lr", "lr")):
         scalars = board.Scalars(f"train/{name}")

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from helpers.commands import train
+from helpers.interrupted import signal_in_step
 from helpers.ranks import exit_codes, run_command, start_command
 from helpers.runs import (
     EVERYTHING,
@@ -32,7 +33,6 @@ from resnext_train.checkpoint.checkpointer import Checkpointer
 from resnext_train.distributed.rank import this_rank
 from resnext_train.evaluation.evaluate import evaluate
 from resnext_train.training import validation
-from resnext_train.training.train_step import TrainStep
 
 pytestmark = pytest.mark.slow
 OVERRIDES = ["log.every=1", "train.epochs=3", "schedule.name=step"]  # a cosine would end with max_steps
@@ -55,18 +55,6 @@ class End:
     def resume(self, out: Path) -> list[str]:
         """Options that the next run needs to continue this one."""
         return []
-
-
-def signal_in_step(step: int, number: signal.Signals, rank: int | None) -> None:
-    """Send this process a signal when step number `step` begins, if this is `rank`, or anyway if that is None."""
-    take = TrainStep.__call__
-
-    def signalled(self: TrainStep, micro_batches: Any, before: int, *more: Any) -> None:
-        if before + 1 == step and rank in (None, this_rank().rank):
-            os.kill(os.getpid(), number)
-        take(self, micro_batches, before, *more)
-
-    pytest.MonkeyPatch().setattr(TrainStep, "__call__", signalled)
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def test_both_are_evaluated_logged_and_evaluated_again_to_the_bit(averaged: Path
     assert again["model"]["loss"] != again["ema"]["loss"]
     best = rt.evaluate(averaged)
     assert {key: best[key] for key in (*COUNTS, "weights")} == {k: summary["best"][k] for k in (*COUNTS, "weights")}
-    curves = EventAccumulator(str(averaged / "tensorboard"))
+    curves = EventAccumulator(str(averaged))
     curves.Reload()
     assert [point.value for point in curves.Scalars("val/ema_loss")] == pytest.approx(
         [e["ema"]["loss"] for e in epochs]
