@@ -60,7 +60,9 @@ class LogSection(Section):
         if _FORMER not in today:
             return today
         if type(values[_FORMER]) is not bool:
-            raise ValueError(f"log.{_FORMER} should be true or false; it was the key before log.to, which names trackers")
+            raise ValueError(
+                f"log.{_FORMER} should be true or false; it was the key before log.to, which names trackers"
+            )
         raise ValueError(f"log.{_FORMER} contradicts log.to, which has taken its place; remove log.{_FORMER}")
 
 

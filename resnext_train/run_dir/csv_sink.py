@@ -12,7 +12,7 @@ from resnext_train.atomic_file import write_text_atomically
 from resnext_train.regular_file import read_regular
 from resnext_train.run_dir.append_file import AppendFile
 from resnext_train.run_dir.logged_scalars import TRAIN_NAMES, scalars_of
-from resnext_train.run_dir.sink import Event, LogEnd, Sink
+from resnext_train.run_dir.sink import Event, Sink
 from resnext_train.run_dir.tracked_run import TrackedRun
 
 _MAX_BYTES = 1 << 32

@@ -14,7 +14,7 @@ from resnext_train.run_dir.sink import Event, Pixels, Sink
 from resnext_train.run_dir.tracked_run import TrackedRun
 
 if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
+    pass
 
 _LONGEST_PARAM, _PARAMS_AT_ONCE, _LONGEST_TAG = 6000, 100, 5000
 """Limits of MLflow: characters of a parameter, parameters in one call, characters of a tag."""

@@ -70,7 +70,7 @@ class TrackerGuard(Sink):
             self._failed = True
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
             self._faults.append(f"{self.name} has failed, and gets no more of this run, which goes on: {reason}")
-            if self._sink is not None:
+            if self._sink is not None and call is not _close:
                 with suppress(Exception):  # the failure is told; what was written may be complete by this
                     self._sink.close()
 

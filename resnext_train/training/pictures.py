@@ -88,5 +88,3 @@ def grid(images: Pixels) -> Pixels:
         top, left = (number // columns) * (height + _GAP), (number % columns) * (width + _GAP)
         picture[top : top + height, left : left + width] = image
     return picture
-
-

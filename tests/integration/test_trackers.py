@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -44,8 +43,8 @@ def offline_until(step: int, number: signal.Signals, after: float = 0.0) -> None
 
 
 @pytest.fixture(scope="module")
-def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A run with all trackers: killed in step 6, stopped in step 8, and continued by two ranks with loader processes."""
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with all trackers: killed in step 6, stopped in step 8, continued by two ranks with loader processes."""
     out = tmp_path_factory.mktemp("all runs") / "tracked"
     arguments = [*OPTIONS, "log.to=[tensorboard,csv,wandb,mlflow]", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
@@ -59,7 +58,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert client(out).get_run(ids(out)["mlflow"]).info.status == "KILLED"
         output = run_module("train", *arguments, "data.workers=1", "--procs", "2")
     assert "wandb" not in output.lower().replace("log.to", "")
-    yield out
+    return out
 
 
 def ids(run: Path) -> dict[str, str]:
