@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ TRAIN_NAMES = tuple(f"train/{name}" for name in _TRAIN.values())
 
 
 def scalars_of(event: Event) -> dict[str, float]:
-    """Return the numbers of a step or an epoch; of other events, none.
+    """Return the finite numbers of a step or an epoch; of other events, none.
 
     Those of an average of the weights are beside the network's own: val/ema_accuracy.
     """
@@ -37,7 +38,7 @@ def scalars_of(event: Event) -> dict[str, float]:
         if ema := event.get("ema"):
             for name, of_set in {"val": ema, **(ema.get("also") or {})}.items():
                 scalars |= _of_counts(f"{name}/ema_", of_set)
-    return {name: value for name, value in scalars.items() if isinstance(value, (int, float))}
+    return {name: value for name, value in scalars.items() if isinstance(value, (int, float)) and math.isfinite(value)}
 
 
 _COUNTS = ("count", "loss", "top1_correct", "top5_correct")

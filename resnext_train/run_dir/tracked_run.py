@@ -17,7 +17,7 @@ _MAX_BYTES = 1 << 20
 
 
 class TrackerIds:
-    """trackers.json in the run folder: by which id each tracker knows the run, so that it goes on there when resumed."""
+    """trackers.json in the run folder: the id by which each tracker knows the run, which goes on under it."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, Lock()  # trackers are opened in threads of their own

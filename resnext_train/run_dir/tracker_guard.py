@@ -102,7 +102,7 @@ class BackgroundTracker(TrackerGuard):
         self._thread = Thread(target=self._work, name=f"tracker {name}", daemon=True)
         self._thread.start()
         super().__init__(name, takes_arrays, build)
-        # Loader processes are forked soon: with a library that is being imported, an import in them could wait for ever.
+        # Loader processes are forked soon: of a module that is being imported then, an import in them never ends.
         self._opened.wait(OPEN_SECONDS)
 
     def _hand(self, call: _Call) -> None:

@@ -71,7 +71,7 @@ class WandbSink(Sink):
             self._run.log({"step": event["step"], **scalars})
         elif event["event"] == "start":
             origin = {key: event.get(key) for key in ("host", "git_commit", "command")}
-            self._run.config.update({"started": origin}, allow_val_change=True)
+            self._run.config.update({"started": origin}, allow_val_change=True)  # type: ignore[no-untyped-call]
         self._exit_code = _EXIT_CODES.get(event["event"], self._exit_code)
 
     def picture(self, name: str, pixels: Pixels, step: int) -> None:
@@ -85,7 +85,7 @@ class WandbSink(Sink):
         self._run.finish(exit_code=self._exit_code)
 
 
-def _begin(options: dict[str, Any], mode: str, folder: Path) -> Run:
+def _begin(options: dict[str, Any], mode: Any, folder: Path) -> Run:
     """Begin a run; offline, with a warning, where no one is logged in or W&B does not answer."""
     import wandb
 
@@ -114,5 +114,6 @@ def end_service() -> None:
 
     service = wandb_setup.singleton()._connection
     if service is not None and service._proc is not None:
-        service._cleanup()  # its hook at exit, which waits for that process
+        if service._cleanup is not None:
+            service._cleanup()  # its hook at exit, which waits for that process
         service._proc._process.kill()

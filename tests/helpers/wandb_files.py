@@ -29,9 +29,10 @@ def _payloads(path: Path) -> Iterator[bytes]:
 
 def records(path: Path) -> list[Any]:
     """All records of a file."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2
 
-    return [Record.FromString(payload) for payload in _payloads(path)]
+    messages: Any = wandb_internal_pb2  # its classes are made as it is imported
+    return [messages.Record.FromString(payload) for payload in _payloads(path)]
 
 
 def history(path: Path) -> list[dict[str, Any]]:
