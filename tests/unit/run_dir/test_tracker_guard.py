@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from helpers.commands import train
 from resnext_train.config.log_section import TrackerName
 from resnext_train.errors import MissingLibraryError
 from resnext_train.run_dir import tracker_guard, trackers
@@ -118,3 +119,12 @@ def test_a_library_that_is_missing_is_told_with_its_extra(
     with pytest.raises(MissingLibraryError, match=rf"{library}.*pip install 'resnext-train\[{name}\]'"):
         trackers.check_installed(["csv", name])
     trackers.check_installed(["csv", "tensorboard"])
+
+
+def test_training_does_not_begin_without_a_trackers_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert train(["--config", "smoke", "log.to=wandb", "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.count("pip install 'resnext-train[wandb]'") == 1
+    assert not (tmp_path / "run").exists()
