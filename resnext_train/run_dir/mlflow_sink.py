@@ -31,9 +31,7 @@ class MlflowSink(Sink):
     """
 
     def __init__(self, run: TrackedRun) -> None:
-        # Not its telemetry, which is a thread of its own and calls home, nor its lines about tables that it makes.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        for name in ("mlflow", "alembic"):
+        for name in ("mlflow", "alembic"):  # no lines about tables that they make
             logging.getLogger(name).setLevel(logging.WARNING)
         from mlflow.tracking import MlflowClient
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -26,6 +27,8 @@ class Tracker:
     """Whether it has use for pictures and histograms."""
     libraries: tuple[str, ...] = ()
     """What its extra of the package installs; imported where it is chosen."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that the library reads as it is imported, where the user has not set them."""
     in_thread: bool = False
     """Whether its calls may take long, as those of a network."""
     abandon: Callable[[], None] | None = None
@@ -36,7 +39,13 @@ TRACKERS: dict[str, Tracker] = {
     "tensorboard": Tracker(TensorBoardSink, takes_arrays=True),
     "csv": Tracker(CsvSink),
     "wandb": Tracker(WandbSink, takes_arrays=True, libraries=("wandb",), in_thread=True, abandon=end_service),
-    "mlflow": Tracker(MlflowSink, takes_arrays=True, libraries=("mlflow", "sqlalchemy", "alembic"), in_thread=True),
+    "mlflow": Tracker(
+        MlflowSink,
+        takes_arrays=True,
+        libraries=("mlflow", "sqlalchemy", "alembic"),
+        environment={"MLFLOW_DISABLE_TELEMETRY": "true"},  # a thread that calls home
+        in_thread=True,
+    ),
 }
 
 
@@ -61,6 +70,8 @@ def open_tracker(name: str, run: TrackedRun) -> TrackerGuard:
         return TrackerGuard(name, tracker.takes_arrays, build)
     # By the main thread, before it forks loader processes: a module that another thread is importing at that moment
     # can never be imported in them. A library that cannot be imported fails again in `build`, which tells it.
+    for variable, value in tracker.environment.items():
+        os.environ.setdefault(variable, value)
     for library in tracker.libraries:
         try:
             import_module(library)
