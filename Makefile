@@ -13,7 +13,7 @@ help: ## Show this list
 
 demo: .venv/installed ## Train a small ResNeXt on synthetic images for about half a minute, on any machine
 	@out=runs/demo-$$(date +%Y%m%d-%H%M%S) && $(BIN)/resnext train --config smoke --out $$out && printf '%s\n' '' \
-		"curves           $(BIN)/tensorboard --logdir $$out" \
+		"curves           $(BIN)/tensorboard --logdir runs" \
 		"evaluate again   $(BIN)/resnext eval --ckpt $$out" \
 		"your own images  $(BIN)/resnext train --config resnet18 --data /path/to/images --dry-run"
 

@@ -34,7 +34,7 @@ def train(
     or a path, as the command's. In processes that torchrun started, all call it, and are the ranks of one run. The
     summary holds the results of the last and the best evaluation, and what the run took, as summary.json does.
 
-    >>> few = ["train.epochs=1", "train.max_steps=2", "data.val_images=20", "log.tensorboard=false"]
+    >>> few = ["train.epochs=1", "train.max_steps=2", "data.val_images=20", "log.to=[]"]
     >>> summary = train("smoke", out="runs/smoke", overrides=few)
     epoch 1/1...
     >>> summary["steps"], summary["last"]["count"]

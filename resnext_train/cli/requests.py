@@ -238,7 +238,7 @@ def read_verify(args: Namespace) -> VerifyRequest:
     for name, least in (("steps", 2), ("kills", 1), ("procs", 1)):
         if getattr(args, name) < least:
             raise InputError(f"--{name} must be at least {least}")
-    own = [f"train.max_steps={args.steps}", "log.every=1", "log.tensorboard=false", "checkpoint.every_steps=2"]
+    own = [f"train.max_steps={args.steps}", "log.every=1", "log.to=[]", "checkpoint.every_steps=2"]
     overrides = [*given_overrides(args), *own]
     loaded = load_recipe_with_notes(args.config, overrides)
     check_network(loaded)

@@ -19,6 +19,7 @@ from resnext_train.config.fidelity.compare import Deviation, deviations, referen
 from resnext_train.config.fidelity.describe import counted as counted_deviations
 from resnext_train.config.fidelity.describe import deviation_lines
 from resnext_train.config.fidelity.describe import sentence as deviation_sentence
+from resnext_train.config.log_section import LogSection
 from resnext_train.config.optimizer_sections import (
     AdamwSection,
     CosineSchedule,
@@ -33,7 +34,7 @@ from resnext_train.config.optimizer_sections import (
     StepSchedule,
 )
 from resnext_train.config.process_count import check_micro_batches
-from resnext_train.config.recipe import CheckpointSection, LogSection, ModelSection, Recipe
+from resnext_train.config.recipe import CheckpointSection, ModelSection, Recipe
 from resnext_train.config.recipe_catalogue import Entry, catalogue, defining_values, find_entry, natural_key, read_entry
 from resnext_train.config.recipe_files import find_recipe, nearest_names, run_name, shipped_names, shipped_recipes
 from resnext_train.config.recipe_keys import all_keys, keys_meant, keys_named, suggested

@@ -51,6 +51,7 @@ KEYS = {
     "random_erase": "erase.probability",
     "ratio": "augment.aspect",
     "recount": "erase.count",
+    "report_to": "log.to",
     "reprob": "erase.probability",
     "scale": "augment.area",
     "sched": "schedule.name",

@@ -18,6 +18,7 @@ from resnext_train.config.augment_sections import (
     NoAutoAugment,
 )
 from resnext_train.config.data_sections import DataSection, EvalSection, FolderData
+from resnext_train.config.log_section import LogSection
 from resnext_train.config.optimizer_sections import OptimizerSection, ScheduleSection, SgdSection, StepSchedule
 from resnext_train.config.train_sections import EmaSection, TrainSection
 from resnext_train.config.value_types import (
@@ -105,15 +106,6 @@ class CheckpointSection(Section):
     def every_seconds(self) -> float | None:
         """`every_minutes` in seconds."""
         return None if self.every_minutes is None else 60 * self.every_minutes
-
-
-class LogSection(Section):
-    """Logging."""
-
-    every: Positive = 20
-    """Steps between log lines; the host waits for the device only then."""
-    tensorboard: bool = True
-    """Write TensorBoard files in addition to log.jsonl."""
 
 
 class Recipe(Section):

@@ -32,6 +32,9 @@ KEYS: list[tuple[str, FieldInfo]] = [
 ]
 """All keys as `section.key`, with the type of each; a key of several variants occurs once for each."""
 
+FORMER_KEYS: list[tuple[str, FieldInfo]] = [("log.tensorboard", FieldInfo(annotation=bool))]
+"""Keys that recipes and scripts had, and that are still understood, see `without_former`."""
+
 TAGS: dict[str, str] = {
     section: str(field.discriminator) for section, field in Recipe.model_fields.items() if field.discriminator
 }

@@ -20,12 +20,14 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from resnext_train.config.log_section import without_former
 from resnext_train.config.micro_batches import NoMicroBatchError, fitting_micro_batch
 from resnext_train.config.recipe import Recipe
 from resnext_train.config.recipe_files import find_base, find_recipe
 from resnext_train.config.recipe_keys import (
     DEFAULT_TAGS,
     EXCLUSIVE,
+    FORMER_KEYS,
     KEYS,
     TAGS,
     keys_meant,
@@ -200,7 +202,7 @@ def _override(text: str, where: str, below: Mapping[str, Any]) -> dict[str, Any]
         meant = [f"data.root={text}"] if os.path.isdir(text) else [suggested(key, [value]) for key in keys]  # noqa: PTH112
         hint = f"; did you mean {' or '.join(meant)[:200]}?" if meant else ""
         raise InputError(f"overrides are written section.key=value, such as train.epochs=10{hint}")
-    fields = [f for k, f in KEYS if k == key]
+    fields = [f for k, f in [*KEYS, *FORMER_KEYS] if k == key]
     if not fields:
         raise InputError(unknown_key(key, below))
     return {section: {name: value if _is_tag(text) else _typed(value, fields, where, key)}}
@@ -305,6 +307,8 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
             into[section] = values if isinstance(held, dict) else held
             continue
         into.setdefault(section, {})
+        if section == "log":
+            values = without_former(values, held)
         tag = TAGS.get(section)
         if tag and tag in values:
             kept = same_keys(section, into[section].get(tag, DEFAULT_TAGS[section]), values[tag])

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from tqdm import tqdm
 
 from resnext_train.errors import printable
-from resnext_train.run_dir.sink import Event
+from resnext_train.run_dir.sink import Event, Sink
 
 
 class _Counted(Protocol):
@@ -118,7 +118,7 @@ def fitting(labels: tuple[str, ...], wordings: list[str], columns: int, total: i
     return labels[-1], wordings[-1]
 
 
-class ConsoleSink:
+class ConsoleSink(Sink):
     """A bar for each epoch on a terminal, elsewhere a line at most every half minute; and a line for each epoch."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, total_steps: int, start: int) -> None:

@@ -11,13 +11,13 @@ from resnext_train.atomic_file import free_name, link_atomically, write_atomical
 from resnext_train.regular_file import read_regular
 from resnext_train.run_dir.append_file import AppendFile
 from resnext_train.run_dir.console import print_warning
-from resnext_train.run_dir.sink import Event, LogEnd
+from resnext_train.run_dir.sink import Event, LogEnd, Sink
 
 _MAX_BYTES = 1 << 32
 """Limit of a log that is continued. A step's line has 250 bytes."""
 
 
-class JsonlSink:
+class JsonlSink(Sink):
     """One line per event, each written at once."""
 
     def __init__(self, path: Path, end: LogEnd) -> None:
@@ -41,12 +41,6 @@ class JsonlSink:
 
     def write(self, event: Event) -> None:
         self._file.write((to_json(event) + "\n").encode())
-
-    def tick(self, epoch: int, step_in_epoch: int) -> None:
-        """Ignore steps."""
-
-    def show(self, event: Event) -> None:
-        """Ignore what is not logged."""
 
     def close(self) -> None:
         self._file.close()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 Event = dict[str, Any]
+Pixels = NDArray[np.uint8]
+"""A picture (height, width, 3)."""
 
 
 class LogEnd(NamedTuple):
@@ -22,8 +27,11 @@ class LogEnd(NamedTuple):
         return step < self.step or (step == self.step and not again)
 
 
-class Sink(Protocol):
-    """A destination of logged events. A new one is a class with these methods and a line in `open_sinks`."""
+class Sink:
+    """A destination of logged events. A new one is a subclass that overrides what it has use for."""
+
+    takes_arrays = False
+    """Whether it has use for pictures and histograms; where no sink has, none are made."""
 
     def write(self, event: Event) -> None:
         """Write one event."""
@@ -33,6 +41,12 @@ class Sink(Protocol):
 
     def show(self, event: Event) -> None:
         """Show the numbers of a step that is not logged, if anyone looks on."""
+
+    def picture(self, name: str, pixels: Pixels, step: int) -> None:
+        """Keep a picture of finished step `step`."""
+
+    def histogram(self, name: str, values: NDArray[np.floating[Any]], step: int) -> None:
+        """Keep the distribution of `values` (n,), all finite, of finished step `step`."""
 
     def close(self) -> None:
         """Finish: no more events follow."""

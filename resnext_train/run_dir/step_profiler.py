@@ -7,7 +7,7 @@ from typing import Any
 
 from resnext_train.run_dir.console import print_progress, print_warning
 from resnext_train.run_dir.run_paths import RunDir
-from resnext_train.run_dir.sink import Event
+from resnext_train.run_dir.sink import Sink
 
 WARM_UP_STEPS, _DISCARDED = 5, 2
 """Steps before those that are profiled; in so many of them the profiler runs already, for it is slow to begin."""
@@ -16,7 +16,7 @@ _ROWS = 12
 """Operators in the printed table."""
 
 
-class StepProfiler:
+class StepProfiler(Sink):
     """A sink that profiles `steps` steps of this rank after the run's first five: writes a trace, and prints a table.
 
     It only watches: the run's bits are those of a run without it.
@@ -66,12 +66,6 @@ class StepProfiler:
     def _stop(self) -> None:
         self._profile.stop()
         self._profile, self._done = None, True
-
-    def write(self, event: Event) -> None:
-        """Ignore events."""
-
-    def show(self, event: Event) -> None:
-        """Ignore what is not logged."""
 
     def close(self) -> None:
         """End a profile whose steps did not all come."""

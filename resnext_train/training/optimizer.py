@@ -91,6 +91,8 @@ class FiniteOptimizer:
     ) -> None:
         self._parameters = list(model.parameters())
         self.optimizer, self.scaler, self._clip_norm = optimizer, scaler, clip_norm
+        self.norms: Tensor | None = None
+        """The norm of each parameter's gradient in the last step, before clipping (n,); None before the first."""
         self._skips = torch.zeros((), dtype=torch.float32, device=self._parameters[0].device)
 
     def gradients(self) -> Gradients:
@@ -113,7 +115,8 @@ class FiniteOptimizer:
         self.scaler.unscale_(self.optimizer)
         held = [p.grad for p in self._parameters if p.grad is not None]
         # As torch's get_total_norm, in three calls whatever their number.
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(held)))
+        self.norms = torch.stack(torch._foreach_norm(held))
+        norm = torch.linalg.vector_norm(self.norms)
         all_finite = torch.maximum(largest, norm) < torch.inf  # NaN is not
         if self._clip_norm is not None:
             clip_grads_with_norm_(self._parameters, self._clip_norm, norm)

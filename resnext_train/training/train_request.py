@@ -9,6 +9,7 @@ from resnext_train.config import LoadedRecipe, Recipe, check_micro_batches
 from resnext_train.distributed.rank import planned_processes, this_rank
 from resnext_train.models.architecture import check_network
 from resnext_train.run_dir.run_paths import RunDir
+from resnext_train.run_dir.trackers import check_installed
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def train_request(
     """
     recipe = continued_recipe(folder, loaded.recipe, resume)
     check_network(loaded)
+    check_installed(recipe.log.to)
     check_micro_batches(recipe, max(processes, this_rank().world_size, planned_processes()))
     if not dry_run:  # which checks it last, so that the rest is seen
         check_resume(folder, recipe, resume)

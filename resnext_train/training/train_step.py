@@ -41,6 +41,29 @@ from resnext_train.training.step_sums import StepSums
 from resnext_train.training.train_metrics import FiniteWatch, Skipped, StepResults, Totals, TrainMeter
 
 
+class KeptImages:
+    """A few images as the network was given them, for people to look at. Keeps none unless it is asked to."""
+
+    def __init__(self) -> None:
+        self._missing = 0
+        self._images: list[Tensor] = []
+
+    def keep(self, count: int) -> None:
+        """Keep the next `count` images."""
+        self._missing, self._images = count, []
+
+    def add(self, pixels: Tensor) -> None:
+        """Keep what is missing of normalised images (n, 3, S, S), as copies."""
+        if self._missing:
+            self._images.append(pixels[: self._missing].detach().clone())
+            self._missing -= len(self._images[-1])
+
+    def take(self) -> Tensor | None:
+        """Return what is kept (n, 3, S, S), and keep no more; None where nothing is."""
+        images, self._missing, self._images = self._images, 0, []
+        return torch.cat(images) if images else None
+
+
 class ForwardPass:
     """Transforms, network and loss of a micro-batch. DDP sums the gradient over ranks in the backward pass."""
 
@@ -59,6 +82,7 @@ class ForwardPass:
         self._options = options
         self._transforms, self._precision, self._loss = transforms, precision, loss
         self._dtype = precision.compute_dtype(next(model.parameters()).dtype)
+        self.kept_images = KeptImages()
 
     def __call__(self, micro_batch: ImageBatch, step: int, number: int) -> tuple[Tensor, Tensor]:
         """Return the loss, summed over the n images of micro-batch `number`, and whether each prediction is right (n,).
@@ -75,6 +99,7 @@ class ForwardPass:
                 mix = mixing.draw(step, number, *pixels.shape[2:])
                 pixels = mix.images(pixels)
                 targets = Targets(micro_batch.labels, mix.partners(micro_batch.labels), mix.weight)
+        self.kept_images.add(pixels)
         with part("forward"), self._precision.autocast():
             outputs = self._network(pixels)
         with part("loss"):
@@ -104,7 +129,7 @@ class TrainStep:
         seed: int = 0,
         average: WeightAverage | None = None,
     ) -> None:
-        self.model, self._average = forward.model, average
+        self.model, self.kept_images, self._average = forward.model, forward.kept_images, average
         self.optimizer = optimizer
         self.meter = TrainMeter()
         self.watch = FiniteWatch()

@@ -21,12 +21,13 @@ from resnext_train.data.loader_workers import worker_deaths_explained
 from resnext_train.distributed.flag_sync import StepFlags
 from resnext_train.distributed.stop_signals import StopRequested, StopSignals
 from resnext_train.errors import InputError, Preempted
-from resnext_train.run_dir.console import print_warning
+from resnext_train.run_dir.console import ConsoleSink, print_warning
 from resnext_train.run_dir.run_logger import RunLogger, open_sinks
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.run_dir.sink import LogEnd
 from resnext_train.training.build_step import build_train_step
 from resnext_train.training.health import check_equal_weights, log_skipped, weights_digest
+from resnext_train.training.pictures import Pictures
 from resnext_train.training.progress import Progress, TorchRng
 from resnext_train.training.run_facts import run_facts
 from resnext_train.training.saved_run import SavedRun
@@ -57,6 +58,7 @@ class Trainer:
         self._model, self._statistics = self.train_step.model, self.train_step.statistics
         self._meter, self._finite_watch = self.train_step.meter, self.train_step.watch
         self._step_events = StepEvents(setup, self.train_step)
+        self._pictures = Pictures(setup, self.train_step, self.log)
         self._begins_branch = saved is not None and is_elsewhere(saved.path, folder)
         self.schedule = setup.schedule()
         self.progress = Progress()
@@ -87,6 +89,7 @@ class Trainer:
         self.context.run_on_main(lambda: self._prepare_folder(saved))
         origin = {"continued_from": str(saved.path.resolve())} if saved else {}
         self.log.write("start", step=self.progress.step, **origin, **{**self._facts, **self.setup.effective()})
+        self._pictures.begin(self.progress.step)
 
     def check_room(self) -> None:
         """Check that the disk has room for the checkpoints; raises InputError if not."""
@@ -96,13 +99,14 @@ class Trainer:
 
     def _prepare_folder(self, saved: SavedRun | None) -> None:
         setup, recipe, folder = self.setup, self.setup.recipe, self.folder
-        log, train = recipe.log, recipe.train
+        train = recipe.train
         if saved:  # newer checkpoints of this folder are given up: they become discarded_NAME
             branch_from(folder, saved.path, epochs=setup.epoch_of(self.progress.step) - 1)
         folder.create(recipe.to_yaml())
         end = saved.log_end if saved else LogEnd(0)
         per_epoch, total = setup.steps_per_epoch, setup.total_steps
-        self.log.open(open_sinks(folder, log.tensorboard, end, self.progress.step, train.epochs, per_epoch, total))
+        console = ConsoleSink(train.epochs, per_epoch, total, self.progress.step)
+        self.log.open(open_sinks(folder, end, console, recipe.log.to, recipe.to_dict(), recipe.to_yaml()))
         folder.write_state("running", self.progress.step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,6 +197,7 @@ class Trainer:
         window, lap = self._meter.take_window(), self._end_lap()
         if self.context.is_main:
             self.log.write("step", **self._step_event(window, lap))
+            self._pictures.log_step(self.progress.step)
         if slow := self._data_wait.add(lap):
             self.log.write("slow_data", step=self.progress.step, **slow)
 
@@ -232,6 +237,8 @@ class Trainer:
         seconds = progress.seconds - progress.epoch_began
         results = epoch_results(self._meter.epoch, evaluated)
         self.log.write("epoch", step=progress.step, epoch=epoch, **results, seconds=seconds)
+        if evaluated:
+            self._pictures.log_epoch(progress.step)
         if progress.step % setup.steps_per_epoch == 0:  # else max_steps cut it short: a longer run may go on with it
             self._meter.end_epoch()
             progress.epoch_began = progress.seconds

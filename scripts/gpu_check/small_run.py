@@ -20,7 +20,7 @@ from resnext_train.training.setup import set_up
 SMALL = (
     *("model.arch=resnext14_8x4d", "model.width=0.5", "data.source=synthetic", "data.size=72", "data.classes=10"),
     *("data.workers=0", "augment.size=64", "eval.resize=72", "eval.crop=64", "train.precision=fp32"),
-    *("optimizer.lr=0.05", "schedule.warmup=0", "log.tensorboard=false"),
+    *("optimizer.lr=0.05", "schedule.warmup=0", "log.to=[]"),
 )
 """Overrides of the recipe smoke: a network of 14 layers that takes steps of tens of images in a moment."""
 

@@ -116,7 +116,7 @@ def measure_training(host: Host, report: Report) -> None:
         *("data.source=folder", f"data.root={host.folder / 'pack'}", "data.workers=auto"),
         *(f"train.batch_size={per_step}", f"train.micro_batch={64 if on_gpu else 16}", "train.precision=auto"),
         *(f"train.max_steps={steps}", "train.epochs=1000", "eval.every_epochs=1000", "schedule.warmup=0"),
-        *(f"log.every={steps // 6}", "log.tensorboard=false"),
+        *(f"log.every={steps // 6}", "log.to=[]"),
     )
     events = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     laps = [event for event in events if event["event"] == "step"]

@@ -131,6 +131,7 @@ def _rank(rank: int, world_size: int, port: int, run: Callable[..., None], *argu
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", ".torch.jit.script_method. is deprecated", DeprecationWarning)  # pyproject.toml
+    warnings.filterwarnings("ignore", "The ``noload`` loader strategy is deprecated", DeprecationWarning)
     run(*arguments)
 
 

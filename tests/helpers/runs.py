@@ -33,7 +33,7 @@ SMALL = [
     "optimizer.lr=0.1",
     "schedule.warmup=0",
     "log.every=2",
-    "log.tensorboard=false",
+    "log.to=[]",
 ]
 """Overrides that turn smoke.yaml into a run of a few seconds: 3 steps an epoch, and 4 images too few for a step."""
 RUN = ["--config", "smoke.yaml", *SMALL]
@@ -116,7 +116,7 @@ def check_curves(single: Path) -> None:
     """TensorBoard shows each step of a run once, with the value in its log."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = EventAccumulator(str(single / "tensorboard"))
+    board = EventAccumulator(str(single))
     board.Reload()
     for key, name in (("loss", "loss"), ("top1", "accuracy"), ("lr", "lr")):
         scalars = board.Scalars(f"train/{name}")

@@ -234,7 +234,7 @@ def test_a_disk_that_is_full_for_a_while(
         monkeypatch.setattr(Checkpointer, "_write", meanwhile)
         out = disk / "run"
         assert (
-            train([*LARGE, "--out", str(out), "log.every=1", "checkpoint.every_steps=1", "log.tensorboard=true"]) == 0
+            train([*LARGE, "--out", str(out), "log.every=1", "checkpoint.every_steps=1", "log.to=[tensorboard]"]) == 0
         )
         told = capsys.readouterr().err
         assert "the checkpoint of step 2 could not be written: No space left on device; the one before is kept" in told

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from helpers.commands import train
+from helpers.interrupted import signal_in_step
 from helpers.ranks import exit_codes, run_command, start_command
 from helpers.runs import (
     EVERYTHING,
@@ -32,7 +33,6 @@ from resnext_train.checkpoint.checkpointer import Checkpointer
 from resnext_train.distributed.rank import this_rank
 from resnext_train.evaluation.evaluate import evaluate
 from resnext_train.training import validation
-from resnext_train.training.train_step import TrainStep
 
 pytestmark = pytest.mark.slow
 OVERRIDES = ["log.every=1", "train.epochs=3", "schedule.name=step"]  # a cosine would end with max_steps
@@ -55,18 +55,6 @@ class End:
     def resume(self, out: Path) -> list[str]:
         """Options that the next run needs to continue this one."""
         return []
-
-
-def signal_in_step(step: int, number: signal.Signals, rank: int | None) -> None:
-    """Send this process a signal when step number `step` begins, if this is `rank`, or anyway if that is None."""
-    take = TrainStep.__call__
-
-    def signalled(self: TrainStep, micro_batches: Any, before: int, *more: Any) -> None:
-        if before + 1 == step and rank in (None, this_rank().rank):
-            os.kill(os.getpid(), number)
-        take(self, micro_batches, before, *more)
-
-    pytest.MonkeyPatch().setattr(TrainStep, "__call__", signalled)
 
 
 @dataclass(frozen=True)
@@ -210,7 +198,7 @@ class Cut(End):
 TERM, INT, USR1, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP
 
 CASES = {
-    "1-killed-between-its-epochs": (1, [Killed(5)], ["log.tensorboard=true"]),
+    "1-killed-between-its-epochs": (1, [Killed(5)], ["log.to=[tensorboard]"]),
     "1-killed-several-times": (1, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP, *EVERYTHING]),
     "2-killed-several-times": (2, [Killed(2), Killed(5), Killed(8)], [EVERY_STEP, *EVERYTHING]),
     "4-cut-stopped-by-one-and-killed": (4, [Cut(2), Stopped(4, USR1, rank=2), Killed(8)], [EVERY_STEP]),
@@ -221,10 +209,10 @@ CASES = {
     "1-killed-around-evaluations": (
         1,
         [KilledAtEvaluation(1, "before"), KilledAtEvaluation(2, "during"), KilledAtEvaluation(3, "after")],
-        ["log.tensorboard=true", *EVERYTHING],
+        ["log.to=[tensorboard]", *EVERYTHING],
     ),
     "2-killed-in-an-evaluation": (2, [KilledAtEvaluation(1, "during")], ["checkpoint.every_epochs=9"]),
-    "1-killed-before-the-second-rename": (1, [KilledAtEvaluation(1, "rename")], ["log.tensorboard=true"]),
+    "1-killed-before-the-second-rename": (1, [KilledAtEvaluation(1, "rename")], ["log.to=[tensorboard]"]),
     "1-stopped-and-damaged": (1, [Damaged(5, TERM)], ["checkpoint.every_steps=2"]),
     "1-cut-in-mid-epoch": (1, [Cut(4)], []),
 }
@@ -261,7 +249,7 @@ def test_it_continues_to_the_same_bits(
     assert [e for e in comparable(out, "epoch") if e["step"] % 3 == 0] == comparable(whole, "epoch")
     assert equal_runs(out, whole)
     assert state_of(out) == {"status": "done", "step": 9}
-    if "log.tensorboard=true" in options:
+    if "log.to=[tensorboard]" in options:
         check_curves(out)
 
 

@@ -25,7 +25,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def run(out: Path) -> None:
         with environment_set({START: "spawn"}):
-            output = run_module("train", *RUN, "--out", str(out), "data.workers=1", "log.tensorboard=true")
+            output = run_module("train", *RUN, "--out", str(out), "data.workers=1", "log.to=[tensorboard]")
         assert "top-5 accuracy" in output
         assert f"run folder: {out}" in output
 
@@ -39,7 +39,7 @@ def test_the_run_folder(single: Path) -> None:
     assert recipe["train"]["batch_size"] == 16
     start, end = events(single, "start")[0], events(single, "end")[0]
     assert start["versions"]["torch"] == torch.__version__
-    assert start["command"][1:] == ["train", *RUN, "--out", str(single), "data.workers=1", "log.tensorboard=true"]
+    assert start["command"][1:] == ["train", *RUN, "--out", str(single), "data.workers=1", "log.to=[tensorboard]"]
     assert (start["steps_per_epoch"], start["total_steps"]) == (
         3,
         6,

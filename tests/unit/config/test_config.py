@@ -600,3 +600,49 @@ def test_what_is_chosen_by_the_clock_is_not_deterministic(recipe_file: str) -> N
 def test_buckets_of_a_compiled_network_are_not_smaller_than_torch_takes(recipe_file: str) -> None:
     with pytest.raises(InputError, match=r"train\.bucket_mb \(0\.5\) .* train\.compile=default"):
         load_recipe(recipe_file, ["train.bucket_mb=0.5", "train.compile=true"])
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "trackers"),
+    [
+        ("{}", [], ("tensorboard",)),
+        ("{to: csv}", [], ("csv",)),
+        ("{to: [mlflow, csv]}", [], ("mlflow", "csv")),
+        ("{}", ["log.to=[csv,wandb]"], ("csv", "wandb")),
+        ("{}", ["log.to=csv"], ("csv",)),
+        ("{}", ["log.to=[]"], ()),
+        ("{tensorboard: true}", [], ("tensorboard",)),
+        ("{tensorboard: false}", [], ()),
+        ("{tensorboard: false, to: [csv]}", [], ("csv",)),
+        ("{tensorboard: true, to: [csv, tensorboard]}", [], ("csv", "tensorboard")),
+        ("{tensorboard: true}", ["log.to=[csv]"], ("csv",)),
+        ("{to: [csv, tensorboard]}", ["log.tensorboard=false"], ("csv",)),
+        ("{to: [csv]}", ["log.tensorboard=true"], ("csv", "tensorboard")),
+    ],
+)
+def test_trackers_and_the_switch_that_there_was_before(
+    text: str, overrides: list[str], trackers: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text(f"model: {{arch: resnet18}}\nlog: {text}\n")
+    recipe = load_recipe(str(tmp_path / "r.yaml"), overrides)
+    assert recipe.log.to == trackers
+    assert recipe.to_dict()["log"].keys() == {"every", "to"}
+    stored = {**recipe.to_dict(), "log": {"every": 20, "tensorboard": "tensorboard" in trackers}}
+    assert recipe_from_dict(stored, "a checkpoint").log.to == (("tensorboard",) if "tensorboard" in trackers else ())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{to: [csv, wandv]}", ("log.to", "wandb?", "wandv")),
+        ("{to: 3}", ("log.to",)),
+        ("{tensorboard: true, to: [csv]}", ("line 2", "log.tensorboard", "log.to")),
+        ("{tensorboard: false, to: tensorboard}", ("line 2", "log.tensorboard", "log.to")),
+        ("{tensorboard: 3}", ("line 2", "log.tensorboard", "true or false")),
+    ],
+)
+def test_trackers_that_are_none_are_refused(text: str, told: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(f"model: {{arch: resnet18}}\nlog: {text}\n")
+    with pytest.raises(InputError) as caught:
+        load_recipe(str(tmp_path / "r.yaml"))
+    assert all(fact in str(caught.value) for fact in told), str(caught.value)

@@ -350,7 +350,7 @@ def test_errors_of_the_system_are_no_reason_to_skip(
 RUN = [
     *("--config", "smoke.yaml", "data.source=folder", "data.workers=1", "augment.size=32", "eval.resize=36"),
     *("eval.crop=32", "eval.batch_size=4", "train.batch_size=8", "train.micro_batch=4", "train.epochs=2"),
-    *("model.arch=resnext14_2x4d", "schedule.warmup=0", "log.every=2", "log.tensorboard=false"),
+    *("model.arch=resnext14_2x4d", "schedule.warmup=0", "log.every=2", "log.to=[]"),
 ]
 
 

@@ -92,7 +92,7 @@ def test_a_starved_run_says_so_in_its_log(
             "eval.resize=36",
             "eval.crop=32",
             "schedule.warmup=0",
-            "log.tensorboard=false",
+            "log.to=[]",
             "train.precision=fp32",
         ),
         *("eval.resize=36", "eval.crop=32"),

@@ -113,7 +113,7 @@ def test_a_thin_array_in_a_pack_from_elsewhere(
 RUN = [
     *("--config", "smoke.yaml", "data.source=folder", "data.workers=0", "augment.size=32", "eval.resize=36"),
     *("eval.crop=32", "eval.batch_size=4", "train.batch_size=8", "train.micro_batch=4", "train.epochs=1"),
-    *("model.arch=resnext14_2x4d", "schedule.warmup=0", "log.tensorboard=false"),
+    *("model.arch=resnext14_2x4d", "schedule.warmup=0", "log.to=[]"),
 ]
 
 

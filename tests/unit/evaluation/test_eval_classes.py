@@ -32,7 +32,7 @@ train: {epochs: 4, batch_size: 16, micro_batch: 8, precision: fp32}
 optimizer: {lr: 0.01}
 schedule: {warmup: 0}
 eval: {resize: 36, crop: 32, batch_size: 4}
-log: {tensorboard: false}
+log: {to: []}
 """
 
 

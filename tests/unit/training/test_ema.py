@@ -31,7 +31,7 @@ from resnext_train.inference.predictor import doubt_about
 from resnext_train.inference.stored_network import read_network
 from resnext_train.training.ema import WeightAverage
 
-AVERAGED = [*RUN, "optimizer.lr=0.02", "train.seed=2", "ema.decay=0.6", "log.tensorboard=true", "checkpoint.keep=2"]
+AVERAGED = [*RUN, "optimizer.lr=0.02", "train.seed=2", "ema.decay=0.6", "log.to=[tensorboard]", "checkpoint.keep=2"]
 COUNTS = ("count", "top1_correct", "top5_correct", "top1", "top5", "loss", "unreadable")
 FINE, SPOILT = torch.tensor(True), torch.tensor(False)
 
@@ -169,7 +169,7 @@ def test_both_are_evaluated_logged_and_evaluated_again_to_the_bit(averaged: Path
     assert again["model"]["loss"] != again["ema"]["loss"]
     best = rt.evaluate(averaged)
     assert {key: best[key] for key in (*COUNTS, "weights")} == {k: summary["best"][k] for k in (*COUNTS, "weights")}
-    curves = EventAccumulator(str(averaged / "tensorboard"))
+    curves = EventAccumulator(str(averaged))
     curves.Reload()
     assert [point.value for point in curves.Scalars("val/ema_loss")] == pytest.approx(
         [e["ema"]["loss"] for e in epochs]

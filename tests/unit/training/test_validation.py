@@ -67,7 +67,7 @@ def test_further_sets_are_counted_and_logged_under_their_names(root: Path, capsy
     best = checkpoint_file.load(root / "run" / "checkpoints" / "best.pt")["checkpointer"]["best"]
     assert best["also"]["v2"]["count"] == 7
     assert capsys.readouterr().out.count("; v2 accuracy ") == 2
-    curves = EventAccumulator(str(root / "run" / "tensorboard"))
+    curves = EventAccumulator(str(root / "run"))
     curves.Reload()
     assert [point.step for point in curves.Scalars("v2/accuracy")] == [2, 4]
 
