@@ -112,7 +112,9 @@ def _clip_errors(axes: Axes, curves: Sequence[Curve]) -> str:
     low, high, limit = float(values.min()), float(values.max()), error_limit(curves)
     floor = max(0.0, 5 * np.floor((low - 1) / 5))
     axes.set_ylim(floor, min(100.0, high + 0.03 * (high - floor) + 0.5) if limit is None else limit)
-    return "" if limit is None else f" The axis ends at {limit:g} %; errors above it, up to {high:.0f} %, are not shown."
+    return (
+        "" if limit is None else f" The axis ends at {limit:g} %; errors above it, up to {high:.0f} %, are not shown."
+    )
 
 
 def error_limit(curves: Sequence[Curve]) -> float | None:
