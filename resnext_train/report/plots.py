@@ -77,7 +77,7 @@ def write_plots(folder: Path, plots: Iterable[Plot]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for plot in plots:
-            # Not by atomic_file: to wait for the disk for each takes longer than to draw, and plots are soon drawn again.
+            # Not by atomic_file: to wait for the disk takes longer than to draw, and plots are soon drawn again.
             with (folder / f"{plot.key}.png").open("wb") as file:
                 plot.write_png(file)
             (folder / f"{plot.key}.svg").write_bytes(plot.svg)
