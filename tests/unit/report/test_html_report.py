@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 def written(out: Path, *paths: Path) -> str:
     write_html(out, build_report(paths))
-    return out.read_text()
+    return out.read_text().replace("\u00a0", " ")
 
 
 def inline_svgs(text: str) -> list[ElementTree.Element]:

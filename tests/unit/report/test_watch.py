@@ -41,7 +41,7 @@ def ask(port: int, path: str, method: str = "GET", host: str | None = None) -> t
     with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         connection.request(method, path, headers={} if host is None else {"Host": host})
         response = connection.getresponse()
-        return response, response.read()
+        return response, response.read().replace("\u00a0".encode(), b" ")
 
 
 def test_the_page_is_made_anew_when_a_run_has_changed(port: int, run: Path) -> None:
