@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from resnext_train.cli.paper_table import show_paper_table
 from resnext_train.cli.report_requests import ReportRequest
 from resnext_train.report.html_report import write_html
 from resnext_train.report.report_content import Report, build_report
@@ -16,7 +17,10 @@ from resnext_train.run_dir.result_file import is_stream, write_result
 
 
 def report(request: ReportRequest) -> None:
-    """Write the report, and print it or where it is; or serve it."""
+    """Write the report or the paper's table, and print it or where it is; or serve the report."""
+    if request.table is not None:
+        show_paper_table(request, request.table)
+        return
     if request.port is not None:
         serve(request.paths, request.port)
         return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
+from resnext_train.report.paper_table_data import TABLES
+
 
 def report_arguments(p: ArgumentParser) -> None:
     p.description = (
@@ -15,7 +17,7 @@ def report_arguments(p: ArgumentParser) -> None:
         "RUN/evaluation` adds classes and single images to what is known of a run. The page needs no network; its "
         "plots are beside it as PNG and SVG.\n\n"
         "examples:\n  {prog} runs/resnet20\n  {prog} runs --out report.html\n  {prog} runs/a runs/b --text\n"
-        "  {prog} runs --watch"
+        "  {prog} runs --watch\n  {prog} --table 3 runs --out table3.csv"
     )
     p.add_argument(
         "paths",
@@ -42,3 +44,16 @@ def report_arguments(p: ArgumentParser) -> None:
         metavar="N",
         help="for --watch: the port, or where that is taken the next free one (default: 8123)",
     )
+    p.add_argument(
+        "--table",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help=f"print a paper's table instead, with the results of the runs beside the published ones, and the commands "
+        f"that fill the rest; --out writes it as .csv or .html. ResNeXt paper and its section 5.1: "
+        f"{_names('ResNeXt')}; ResNet paper: {_names('ResNet')}",
+    )
+
+
+def _names(paper: str) -> str:
+    return ", ".join(name for name, table in TABLES.items() if table.title.startswith(f"{paper} paper"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from resnext_train.cli.requests import check_output
 from resnext_train.errors import InputError
 from resnext_train.regular_file import user_path
+from resnext_train.report.paper_tables import paper_table
 from resnext_train.report.run_record import find_runs
 
 _RUNS = "runs"
@@ -27,25 +29,50 @@ class ReportRequest:
     """The page to write, beside which summary.csv is; None: nothing is written."""
     text: bool
     """Whether to print the report."""
-    port: int | None
-    """Where to serve the report; None: not at all."""
+    table: str | None = None
+    """A paper's table to show instead, by its name; None: none."""
+    port: int | None = None
+    """Where to serve the report instead; None: not at all."""
 
 
 def read_report(args: Namespace) -> ReportRequest:
     """Check that there are runs, and that the report can be written."""
+    _check_watch(args)
+    if args.table is not None:
+        return _read_table(args)
     if not args.paths and not Path(_RUNS).is_dir():
         raise InputError("name a run folder, or one that holds some, as in `resnext report runs/resnet20`")
     paths = tuple(str(user_path(path)) for path in args.paths or [_RUNS])
     find_runs(paths)
-    if args.watch and (args.text or args.out is not None):
-        raise InputError("--watch serves the page and writes nothing; leave out --text and --out")
-    if not 0 <= args.port <= _MOST_PORT:
-        raise InputError(f"--port {args.port}: must be from 0 to {_MOST_PORT}")
     if args.watch:
-        return ReportRequest(paths, None, False, args.port)
+        return ReportRequest(paths, None, text=False, port=args.port)
     out = None if args.text and args.out is None else Path(args.out or _default_out(paths))
     check_output("--out", None if out is None else str(out))
-    return ReportRequest(paths, out, args.text, None)
+    return ReportRequest(paths, out, args.text)
+
+
+def _check_watch(args: Namespace) -> None:
+    if args.watch and (args.text or args.out is not None or args.table is not None):
+        raise InputError("--watch serves the page and writes nothing; leave out --text, --out and --table")
+    if not 0 <= args.port <= _MOST_PORT:
+        raise InputError(f"--port {args.port}: must be from 0 to {_MOST_PORT}")
+
+
+def _read_table(args: Namespace) -> ReportRequest:
+    """Check the table's name and the file; there need not be a run, for the table says how to make them."""
+    paper_table(args.table)
+    paths = tuple(str(user_path(path)) for path in args.paths)
+    if paths:
+        find_runs(paths)
+    elif Path(_RUNS).is_dir():
+        with suppress(InputError):  # it holds none
+            find_runs([_RUNS])
+            paths = (_RUNS,)
+    out = None if args.out is None else Path(args.out)
+    if out is not None and out.suffix.lower() not in (".csv", ".html"):
+        raise InputError(f"--out: {out} should end in .csv or .html")
+    check_output("--out", args.out)
+    return ReportRequest(paths, out, args.text or out is None, args.table)
 
 
 def _default_out(paths: tuple[str, ...]) -> Path:

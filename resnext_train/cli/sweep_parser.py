@@ -16,10 +16,15 @@ def sweep_arguments(p: ArgumentParser) -> None:
     p.epilog = (
         "examples:\n  {prog} --config resnet50_1x64d resnext50_32x4d --seeds 0:3 data.root=/path/to/imagenet\n"
         "  {prog} --config smoke --set optimizer.lr=0.05,0.1 --set train.epochs=2,4\n"
-        "  {prog} --config smoke --seeds 0:8 --print | xargs -P 2 -I LINE sh -c LINE"
+        "  {prog} --table 3 --seeds 0:3 --procs 8 --print data.root=/path/to/imagenet"
     )
     p.add_argument(
         "--config", nargs="+", default=[], metavar="NAME|PATH", help="recipes: shipped ones by their names, or paths"
+    )
+    p.add_argument(
+        "--table",
+        metavar="NAME",
+        help="all recipes of a table of the papers, as `resnext report --table` names them: 3, 7, resnet-6 ...",
     )
     p.add_argument(
         "--seeds", metavar="FIRST:END", help="seeds of each recipe: 0:3 for 0, 1 and 2; or as 0,1,5 (default: its own)"

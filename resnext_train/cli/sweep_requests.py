@@ -10,6 +10,7 @@ from pathlib import Path
 from resnext_train.cli.requests import check_procs, given_overrides
 from resnext_train.config import RUNS
 from resnext_train.errors import InputError
+from resnext_train.report.paper_tables import recipes_of
 from resnext_train.sweep.sweep_plan import PlannedRun, plan_sweep, read_axis, read_seeds
 
 
@@ -21,6 +22,8 @@ class SweepRequest:
     out: Path
     """The folder of their folders."""
     only_print: bool
+    table: str | None
+    """The paper's table that the recipes are of."""
 
 
 def read_sweep(args: Namespace) -> SweepRequest:
@@ -28,12 +31,14 @@ def read_sweep(args: Namespace) -> SweepRequest:
     check_procs(args.procs)
     configs = [word for word in args.config if not _is_override(word)]
     overrides = [*given_overrides(args), *(word for word in args.config if _is_override(word))]
+    if args.table is not None:
+        configs += [name for name in recipes_of(args.table) if name not in configs]
     if not configs:
         raise InputError("--config: name recipes, such as resnet50_1x64d resnext50_32x4d; `resnext info` lists them")
     out = Path(args.out) if args.out else RUNS
     seeds = read_seeds(args.seeds) if args.seeds else ()
     runs = plan_sweep(configs, [read_axis(word) for word in args.set], seeds, overrides, out, args.procs)
-    return SweepRequest(tuple(runs), out, args.print)
+    return SweepRequest(tuple(runs), out, args.print, args.table)
 
 
 def _is_override(word: str) -> bool:

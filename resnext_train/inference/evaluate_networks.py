@@ -102,11 +102,13 @@ def evaluate_networks(request: EvaluationRequest, context: DistContext) -> Evalu
         **counts[0].to_dict(),
         "images_per_s": counts[0].count / seconds,
         "protocol": f"{evaluation.description}, {normalisation_text(recipe.data)}, {precision.name}",
+        "eval": recipe.eval.model_dump(mode="json"),
         "images": evaluation.images.storage.text,
         "data": str(split_folder(recipe.data, "val")) if isinstance(recipe.data, FolderData) else recipe.data.source,
         "checkpoint": names,
         "arch": arch,
         **_kind(stored[0] if len(stored) == 1 else None),
+        **_epoch(stored),
         **({"members": _members(stored, counts[1:])} if len(stored) > 1 else {}),
         **({"unlabelled": evaluation.unlabelled} if evaluation.labels is not None else {}),
         **({"recalibrated_bn": recalibrated} if recalibrated else {}),
@@ -229,6 +231,12 @@ def _evaluated(
 def _kind(stored: StoredNetwork | None) -> dict[str, Any]:
     """Return which weights were taken, where there was a choice."""
     return {"weights": stored.kind} if stored and stored.kind else {}
+
+
+def _epoch(stored: list[StoredNetwork]) -> dict[str, Any]:
+    """Return after which epoch training evaluated these weights, where it is one network and was evaluated."""
+    result = stored[0].result if len(stored) == 1 else None
+    return {"epoch": result["epoch"]} if result and "epoch" in result else {}
 
 
 def _members(stored: list[StoredNetwork], counts: list[EvalCounts]) -> list[dict[str, Any]]:

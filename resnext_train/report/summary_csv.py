@@ -96,11 +96,8 @@ def _seed_values(group: SeedGroup) -> dict[str, Value]:
 
 def _last_logged(run: RunValues) -> str | None:
     """Return when the run's log was last written."""
-    try:
-        written = (run.record.folder / "log.jsonl").stat().st_mtime
-    except OSError:
-        return None
-    return datetime.fromtimestamp(written, timezone.utc).isoformat(timespec="seconds")
+    written = run.record.logged_at
+    return None if written is None else datetime.fromtimestamp(written, timezone.utc).isoformat(timespec="seconds")
 
 
 def _version(run: RunValues, name: str) -> str | None:

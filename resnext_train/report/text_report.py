@@ -28,13 +28,18 @@ def report_lines(report: Report, columns: int = 80, unicode: bool = True) -> lis
 
     A table that is wider has a block of lines for each of its rows. Without `unicode` all lines are ASCII.
     """
-    width = min(max(columns, 40), _WIDEST)
+    width = width_of(columns)
     made = f"{report.made_at:%Y-%m-%d %H:%M} UTC, resnext-train {report.version}"
     lines = [*_wrapped(report.title, width), *_wrapped(made, width)]
     curves = curves_table(report.runs, width, BLOCKS if unicode else ASCII)
     for table in (*filter(None, [curves]), *report.tables):
-        lines += ["", *table_lines(table if unicode else _in_ascii(table), width)]
-    return lines if unicode else [_ascii(line) for line in lines]
+        lines += ["", *table_lines(table if unicode else table_in_ascii(table), width)]
+    return lines if unicode else [in_ascii(line) for line in lines]
+
+
+def width_of(columns: int) -> int:
+    """Return how many columns of a terminal's are used."""
+    return min(max(columns, 40), _WIDEST)
 
 
 def curves_table(runs: Sequence[RunValues], width: int, levels: str) -> Table | None:
@@ -121,11 +126,13 @@ def _wrapped(text: str, width: int) -> list[str]:
     return [*lines, line]
 
 
-def _in_ascii(table: Table) -> Table:
-    columns = tuple(Column(_ascii(column.name), column.numeric) for column in table.columns)
-    rows = tuple(tuple(_ascii(cell or "–") for cell in row) for row in table.rows)
-    return replace(table, title=_ascii(table.title), caption=_ascii(table.caption), columns=columns, rows=rows)
+def table_in_ascii(table: Table) -> Table:
+    """Return a table whose texts are ASCII."""
+    columns = tuple(Column(in_ascii(column.name), column.numeric) for column in table.columns)
+    rows = tuple(tuple(in_ascii(cell or "–") for cell in row) for row in table.rows)
+    return replace(table, title=in_ascii(table.title), caption=in_ascii(table.caption), columns=columns, rows=rows)
 
 
-def _ascii(text: str) -> str:
+def in_ascii(text: str) -> str:
+    """Return a text in ASCII: other signs for those that have some, escapes for the rest."""
     return text.translate(_PLAIN).encode("ascii", "backslashreplace").decode()

@@ -66,7 +66,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIGHT = [
     *("data.class_titles", "data.multi_labels", "evaluation.calibration", "evaluation.class_table"),
     *("evaluation.mistake_sheet", "evaluation.prediction_file", "evaluation.result_report"),
-    *("report.run_record", "report.text_report", "report.summary_csv", "report.html_report", "report.watch"),
+    *("report.run_record", "report.text_report", "report.summary_csv", "report.paper_output"),
+    *("report.html_report", "report.watch"),
 ]
 """Modules that are of use without torch, with all that they import."""
 

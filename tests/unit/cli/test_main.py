@@ -16,7 +16,7 @@ from resnext_train.cli.main import main, parser_of
 from resnext_train.cli.run_command import run_command
 from resnext_train.distributed.rank import Rank
 
-COMMANDS = {"train", "eval", "predict", "info", "export", "prepare", "bench", "verify"}
+COMMANDS = {"train", "sweep", "runs", "report", "eval", "predict", "info", "export", "prepare", "bench", "verify"}
 
 
 def all_commands(words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

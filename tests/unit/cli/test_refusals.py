@@ -22,6 +22,7 @@ SENTENCES = {
     "eval --ckpt nowhere.pt": "--ckpt: checkpoint nowhere.pt not found",
     "predict --ckpt nowhere.pt a.jpg": "--ckpt: checkpoint nowhere.pt not found",
     "info --match resnet50": "--match NETWORK and --cardinality C belong together: --match resnet50 --cardinality 16",
+    "report nowhere": "nowhere is no folder; name a run folder, or one that holds some",
     "export --ckpt nowhere.pt --out w.pth": "--ckpt: checkpoint nowhere.pt not found",
     "prepare pack images pack --size 256": "--size is for --tier resized and raw; tier exact keeps every pixel",
     "prepare imagenet --out pack": "give --train-tar, --val-tar or both",

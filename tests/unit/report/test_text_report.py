@@ -76,7 +76,7 @@ def test_no_line_is_wider_than_the_terminal(tmp_path: Path, columns: int, unicod
 
 
 def test_curves_share_a_logarithmic_scale() -> None:
-    """From 1 % to 81 % a level is 81^(1/8) = 1.732 times the one before: 3 is at the edge of the third, 9 of the fifth."""
+    """From 1 % to 81 % a level is 81^(1/8) = 1.732 times the one before: the third begins at 3, the fifth at 9."""
     assert sparkline([81, 9.1, 3.1, 1], 10, 1, 81) == "█▅▃▁"
     assert sparkline([8.9, 2.9], 10, 1, 81) == "▄▂"
     assert sparkline([81, 9.1, 3.1, 1], 10, 1, 81, ASCII) == "@+-."

@@ -1,0 +1,38 @@
+"""`resnext report --table`: a paper's table beside one's own runs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from resnext_train import __version__
+from resnext_train.cli.report_requests import ReportRequest
+from resnext_train.report.html_report import write_html
+from resnext_train.report.paper_output import paper_csv, paper_lines
+from resnext_train.report.paper_tables import FilledTable, fill_table
+from resnext_train.report.report_content import Report
+from resnext_train.report.run_record import read_runs
+from resnext_train.run_dir.result_file import write_result
+
+
+def show_paper_table(request: ReportRequest, name: str) -> None:
+    """Write the table called `name` to the request's file, and print it or where it is."""
+    filled = fill_table(name, read_runs(request.paths) if request.paths else [])
+    if request.out is not None:
+        _write(filled, request.out)
+    if request.text:
+        columns = shutil.get_terminal_size().columns
+        print("\n".join(paper_lines(filled, columns, unicode="utf" in (sys.stdout.encoding or "").lower())))
+    else:
+        print(f"written: {request.out}")
+
+
+def _write(filled: FilledTable, out: Path) -> None:
+    if out.suffix.lower() == ".csv":
+        text = paper_csv(filled)
+        write_result(out, "--out", lambda file: file.write(text.encode()))
+        return
+    made_at = datetime.now(timezone.utc)
+    write_html(out, Report(filled.table.title, filled.runs, (filled.as_table(),), made_at, __version__))
