@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import re
 import shutil
 from datetime import datetime, timezone
@@ -292,6 +293,22 @@ def test_early_errors_do_not_squash_the_others(tmp_path: Path) -> None:
     assert "The axis ends at 45 %; errors above it, up to 97 %, are not shown." in text
     short = written(tmp_path / "short.html", write_run(tmp_path / "short", accuracies[:4]))
     assert "The axis ends" not in short
+
+
+def test_learning_rates_of_all_phases_can_be_seen(tmp_path: Path) -> None:
+    def caption(name: str, rates: list[float]) -> str:
+        run = tmp_path / name
+        run.mkdir()
+        steps = [{"event": "step", "step": i + 1, "epoch": 1, "lr": rate} for i, rate in enumerate(rates)]
+        (run / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+        found = re.search(r'id="learning_rate-caption">([^<]+)<', written(tmp_path / f"{name}.html", run))
+        assert found
+        return found[1]
+
+    assert caption("constant", [0.1] * 50) == "Learning rate by epoch."
+    assert caption("steps", [0.1] * 20 + [0.01] * 20 + [0.001] * 20).endswith("The axis is logarithmic.")
+    cosine = [0.05 * (1 + np.cos(np.pi * i / 300)) for i in range(301)]
+    assert caption("cosine", cosine).endswith("and the lowest values are below it.")
 
 
 def test_skipped_steps_are_drawn_or_said_to_be_none(tmp_path: Path) -> None:
