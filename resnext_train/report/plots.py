@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ def curve_plots(runs: RunsDrawn) -> list[Plot]:
 
 def run_details(runs: Sequence[RunValues]) -> list[RunDetails]:
     """Return what is shown of single runs, by their order; see `ALL_DETAILED`. Runs without evaluation are left out."""
-    evaluated = [i for i in by_accuracy(runs) if runs[i].record.evaluation.is_dir()]
+    evaluated = [i for i in by_accuracy(runs) if os.path.isdir(runs[i].record.evaluation)]  # noqa: PTH112
     if len(runs) > ALL_DETAILED:
         evaluated = evaluated[:BEST_DETAILED]
     found = [_details(i, runs[i], len(evaluated)) for i in sorted(evaluated)]

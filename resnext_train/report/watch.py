@@ -58,7 +58,7 @@ class LiveReport:
         return seen, content
 
     def current(self) -> tuple[str, bytes]:
-        """Return the version and the page, made anew if it is time and a file has changed; the last one if that fails."""
+        """Return the version and the page, made anew if it is time and a file has changed; the last if that fails."""
         with self._lock:
             try:
                 seen = state_of_files(self._paths) if time.monotonic() >= self._next else self._seen
