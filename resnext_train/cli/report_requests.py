@@ -39,16 +39,13 @@ class ReportRequest:
 
 def read_report(args: Namespace) -> ReportRequest:
     """Check that there are runs, and that the report can be written."""
+    _check_watch(args)
     if args.table is not None:
         return _read_table(args)
     if not args.paths and not Path(_RUNS).is_dir():
         raise InputError("name a run folder, or one that holds some, as in `resnext report runs/resnet20`")
     paths = tuple(str(user_path(path)) for path in args.paths or [_RUNS])
     find_runs(paths)
-    if args.watch and (args.text or args.out is not None):
-        raise InputError("--watch serves the page and writes nothing; leave out --text and --out")
-    if not 0 <= args.port <= _MOST_PORT:
-        raise InputError(f"--port {args.port}: must be from 0 to {_MOST_PORT}")
     if args.watch:
         return ReportRequest(paths, None, False, port=args.port)
     out = None if args.text and args.out is None else Path(args.out or _default_out(paths))
@@ -56,6 +53,13 @@ def read_report(args: Namespace) -> ReportRequest:
     if out is not None and out.suffix.lower() == ".csv":
         raise InputError(f"--out: {out} is the page, beside which summary.csv is written; name a .html file")
     return ReportRequest(paths, out, args.text, pictures=not args.no_pictures)
+
+
+def _check_watch(args: Namespace) -> None:
+    if args.watch and (args.text or args.out is not None or args.table is not None):
+        raise InputError("--watch serves the page and writes nothing; leave out --text, --out and --table")
+    if not 0 <= args.port <= _MOST_PORT:
+        raise InputError(f"--port {args.port}: must be from 0 to {_MOST_PORT}")
 
 
 def _read_table(args: Namespace) -> ReportRequest:

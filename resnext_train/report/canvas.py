@@ -30,6 +30,9 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 0.62, 0.14, 0.36, 0.48
 _ROW = 0.2
 """Inches of a row of the legend."""
 
+_ROUND = [1, 2, 5, 10]
+"""Numbers on axes are multiples of these, times powers of ten."""
+
 LEGEND = "legend"
 """The id of all that the page leaves out, since it has a legend of its own below the figure."""
 
@@ -153,8 +156,8 @@ def epoch_axes(title: str, legend: Legend) -> Axes:
     axes = new_axes(title, legend)
     axes.grid(axis="y", color=LIGHT.grid, linewidth=0.8)
     axes.set_xlabel("epoch", color=LIGHT.muted, size=_TEXT, labelpad=3)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=_ROUND, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=_ROUND))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.margins(x=0.02)
     return axes

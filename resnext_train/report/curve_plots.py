@@ -26,6 +26,7 @@ from resnext_train.report.canvas import (
 from resnext_train.report.palette import LIGHT, MOST_SERIES, RunStyle, run_styles
 from resnext_train.report.run_curves import (
     Curve,
+    Values,
     by_accuracy,
     error_curves,
     points_for,
@@ -41,6 +42,9 @@ _FEW_EPOCHS = 5
 
 _LOG_RATIO = 20
 """Learning rates are shown on a logarithmic axis where the largest is so many times the smallest."""
+
+_LOWEST = 3
+"""So many per cent of the learning rates may be below a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -210,25 +214,27 @@ def _curves_plot(
         if from_zero:
             axes.set_ylim(0, max(float(values.max()) * 1.08, 1e-9))
         elif _spans_decades(values):
-            _log_axis(axes, values)
-            caption += " The axis is logarithmic."
+            caption += _log_axis(axes, values)
     return Plot(key, title, caption, figure_of(axes), runs.legend)
 
 
-def _spans_decades(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
+def _spans_decades(values: Values) -> bool:
     positive = values[values > 0]
     return len(positive) > 0 and float(positive.max()) >= _LOG_RATIO * float(positive.min())
 
 
-def _log_axis(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
+def _log_axis(axes: Axes, values: Values) -> str:
+    """Make the axis logarithmic; return what is to be said of it."""
     positive = values[values > 0]
-    high = float(positive.max())
-    low = max(float(positive.min()), high / 1e5)  # the last steps of a cosine fall without end
+    high, least = float(positive.max()), float(positive.min())
+    # The last steps of a cosine fall without end: they would squash all others.
+    low = max(float(np.percentile(positive, _LOWEST)), high / 1e5)
     axes.set_yscale("log")
     axes.set_ylim(low / 1.6, high * 1.6)
     axes.yaxis.set_major_locator(LogLocator(10, numticks=7))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("e-0", "e-"))
+    return " The axis is logarithmic" + (", and the lowest values are below it." if low / 1.6 > least else ".")
 
 
 def _draw(

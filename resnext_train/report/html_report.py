@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from resnext_train.errors import printable
 from resnext_train.report.palette import DARK, LIGHT, variables
@@ -108,6 +108,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["printable"] = printable
+    environment.filters["unbroken"] = lambda text: Markup(escape(printable(text)).replace(" %", "\u00a0%"))
     return environment
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def run_details(runs: Sequence[RunValues], pictures: bool) -> list[RunDetails]:
 
     Without `pictures`, no image of the data is shown.
     """
-    evaluated = [i for i in by_accuracy(runs) if runs[i].record.evaluation.is_dir()]
+    evaluated = [i for i in by_accuracy(runs) if os.path.isdir(runs[i].record.evaluation)]  # noqa: PTH112
     if len(runs) > ALL_DETAILED:
         evaluated = evaluated[:BEST_DETAILED]
     found = [_details(i, runs[i], len(evaluated) if pictures else 0) for i in sorted(evaluated)]

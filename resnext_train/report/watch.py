@@ -6,6 +6,7 @@ import errno
 import hashlib
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -35,26 +36,32 @@ _MOST_PORT = 65535
 class LiveReport:
     """The page of runs as their files are now. Several threads may ask for it."""
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
-        """Make the first page.
+    def __init__(self, paths: Sequence[str | Path], rest: float = 4.0) -> None:
+        """Make the first page. A further one is not begun before `rest` times as long as the last one took is over.
+
+        Runs that train beside it log all the time, and need the cores.
 
         Raises:
             InputError: a path is no folder, or holds no run.
         """
-        self._paths = tuple(paths)
+        self._paths, self._rest = tuple(paths), rest
         self._lock = threading.Lock()
         self._failed: str | None = None
         self._seen = state_of_files(self._paths)
         self.version, self._content = self._made(self._seen)
 
     def _made(self, seen: str) -> tuple[str, bytes]:
-        return seen, live_page(build_report(self._paths), seen).encode()
+        began = time.monotonic()
+        content = live_page(build_report(self._paths), seen).encode()
+        ended = time.monotonic()
+        self._next = ended + self._rest * (ended - began)
+        return seen, content
 
     def current(self) -> tuple[str, bytes]:
-        """Return the version and the page, made anew if a file has changed since; the last one where that fails."""
+        """Return the version and the page, made anew if it is time and a file has changed; the last if that fails."""
         with self._lock:
             try:
-                seen = state_of_files(self._paths)
+                seen = state_of_files(self._paths) if time.monotonic() >= self._next else self._seen
                 if seen != self._seen:
                     self._seen = seen  # also where it fails: the next try is for the next change
                     self.version, self._content = self._made(seen)

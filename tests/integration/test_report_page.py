@@ -35,6 +35,7 @@ def browser() -> Iterator[Browser]:
 
 def make_pages(folder: Path) -> None:
     """Pages of 1, 3 and 60 runs; their names say in which order their accuracies are."""
+    folder.mkdir()
     for number in (1, 3, 60):
         runs = folder / str(number)
         for i in range(number):
@@ -47,7 +48,7 @@ def make_pages(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory, "report_pages", lambda folder: (folder.mkdir(), make_pages(folder)))
+    return made_once(tmp_path_factory, "report_pages", make_pages)
 
 
 def address(pages: Path, runs: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import re
 import shutil
 from datetime import datetime, timezone
@@ -53,7 +54,7 @@ class Page(HTMLParser):
 
 def written(out: Path, *paths: Path) -> str:
     write_html(out, build_report(paths))
-    return out.read_text()
+    return out.read_text().replace("\u00a0", " ")
 
 
 def inline_svgs(text: str) -> list[ElementTree.Element]:
@@ -177,8 +178,8 @@ def test_the_plots_are_also_files(three: Path, tmp_path: Path) -> None:
     with Image.open(folder / "error.png") as image:
         assert image.width == 936
         assert image.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
-        colours = {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in image.convert("RGB").getcolors(1 << 20) or []}
-    assert set(LIGHT.series[:3]) <= colours
+        colours = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)
+    assert set(LIGHT.series[:3]) <= {f"#{bytes(colour).hex()}" for colour in colours}
 
 
 def test_the_same_runs_give_the_same_bytes(three: Path, tmp_path: Path) -> None:
@@ -212,8 +213,8 @@ def test_names_are_text_whatever_they_hold(tmp_path: Path) -> None:
     assert any(HOSTILE.replace("/", "⁄") == value for value in parsed.values("data-name"))
     in_figures = [element.text or "" for svg in inline_svgs(text) for element in svg.iter("text")]
     assert [t for t in in_figures if t.startswith("<script>alert(")], "a class's name, shortened"
-    for file in (tmp_path / "page_plots").glob("*.svg"):
-        assert not [e for e in ElementTree.parse(file).iter() if e.tag.endswith("script")]
+    for path in (tmp_path / "page_plots").glob("*.svg"):
+        assert not [e for e in ElementTree.parse(path).iter() if e.tag.endswith("script")]
 
 
 def test_tables_of_any_text_are_escaped(tmp_path: Path) -> None:
@@ -294,6 +295,22 @@ def test_early_errors_do_not_squash_the_others(tmp_path: Path) -> None:
     assert "The axis ends" not in short
 
 
+def test_learning_rates_of_all_phases_can_be_seen(tmp_path: Path) -> None:
+    def caption(name: str, rates: list[float]) -> str:
+        run = tmp_path / name
+        run.mkdir()
+        steps = [{"event": "step", "step": i + 1, "epoch": 1, "lr": rate} for i, rate in enumerate(rates)]
+        (run / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+        found = re.search(r'id="learning_rate-caption">([^<]+)<', written(tmp_path / f"{name}.html", run))
+        assert found
+        return found[1]
+
+    assert caption("constant", [0.1] * 50) == "Learning rate by epoch."
+    assert caption("steps", [0.1] * 20 + [0.01] * 20 + [0.001] * 20).endswith("The axis is logarithmic.")
+    cosine = [0.05 * (1 + np.cos(np.pi * i / 300)) for i in range(301)]
+    assert caption("cosine", cosine).endswith("and the lowest values are below it.")
+
+
 def test_skipped_steps_are_drawn_or_said_to_be_none(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     assert "No step was skipped" in written(tmp_path / "page.html", run)
@@ -307,7 +324,7 @@ def test_skipped_steps_are_drawn_or_said_to_be_none(tmp_path: Path) -> None:
 @pytest.mark.slow  # draws the figures of 17 runs
 def test_of_many_runs_the_best_have_their_classes_shown(tmp_path: Path) -> None:
     for i in range(17):
-        write_run(tmp_path / "runs" / f"run{i:02d}", [50.0 + i], wrong=range(30))
+        write_run(tmp_path / "runs" / f"run{i:02d}", [50.0 + i], wrong=range(30) if i > 11 else None)
     text = written(tmp_path / "page.html", tmp_path / "runs")
     shown = re.findall(r'<details id="details-([^"]+)"', text)
     assert shown == ["run13", "run14", "run15", "run16"]

@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def port(run: Path) -> Iterator[int]:
-    with open_server(LiveReport([run.parent]), 0) as server:
+    with open_server(LiveReport([run.parent], rest=0), 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server.server_address[1]
@@ -41,7 +41,7 @@ def ask(port: int, path: str, method: str = "GET", host: str | None = None) -> t
     with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         connection.request(method, path, headers={} if host is None else {"Host": host})
         response = connection.getresponse()
-        return response, response.read()
+        return response, response.read().replace("\u00a0".encode(), b" ")
 
 
 def test_the_page_is_made_anew_when_a_run_has_changed(port: int, run: Path) -> None:
@@ -121,9 +121,18 @@ def test_what_counts_as_a_change(tmp_path: Path) -> None:
     assert len(set(states)) == 4
 
 
+def test_the_runs_have_the_cores_most_of_the_time(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [25.0])
+    live, eager = LiveReport([run], rest=1e6), LiveReport([run], rest=0)
+    before = eager.current()
+    (run / "state.json").write_text('{"status": "failed", "step": 20}')
+    assert live.current()[0] == before[0]
+    assert eager.current()[0] != before[0]
+
+
 def test_runs_that_are_gone_leave_the_last_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "run", [25.0])
-    live = LiveReport([run])
+    live = LiveReport([run], rest=0)
     before = live.current()
     run.rename(tmp_path / "elsewhere")
     assert live.current() == before
