@@ -9,9 +9,9 @@ from pathlib import Path
 
 from resnext_train import __version__
 from resnext_train.cli.report_requests import ReportRequest
-from resnext_train.report.html_report import write_html
-from resnext_train.report.paper_output import paper_csv, paper_lines
-from resnext_train.report.paper_tables import FilledTable, fill_table
+from resnext_train.report.page.html_report import write_html
+from resnext_train.report.papers.paper_output import paper_csv, paper_lines
+from resnext_train.report.papers.paper_tables import FilledTable, fill_table
 from resnext_train.report.report_content import Report
 from resnext_train.report.run_record import read_runs
 from resnext_train.run_dir.result_file import write_result

@@ -7,10 +7,10 @@ import sys
 
 from resnext_train.cli.paper_table import show_paper_table
 from resnext_train.cli.report_requests import ReportRequest
+from resnext_train.report.page.watch import serve
 from resnext_train.report.report_content import build_report
 from resnext_train.report.report_files import write_report
-from resnext_train.report.text_report import report_lines
-from resnext_train.report.watch import serve
+from resnext_train.report.tables.text_report import report_lines
 
 
 def report(request: ReportRequest) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
-from resnext_train.report.paper_table_data import TABLES
+from resnext_train.report.papers.paper_table_data import TABLES
 
 
 def report_arguments(p: ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from resnext_train.cli.requests import check_output
 from resnext_train.errors import InputError
 from resnext_train.regular_file import user_path
-from resnext_train.report.paper_tables import paper_table
+from resnext_train.report.papers.paper_tables import paper_table
 from resnext_train.report.run_record import find_runs
 
 _RUNS = "runs"

@@ -10,11 +10,11 @@ from pathlib import Path
 from resnext_train.cli.run_command import announce
 from resnext_train.cli.sweep_requests import SweepRequest
 from resnext_train.errors import FaultError
-from resnext_train.report.paper_output import paper_lines
-from resnext_train.report.paper_tables import fill_table
+from resnext_train.report.papers.paper_output import paper_lines
+from resnext_train.report.papers.paper_tables import fill_table
 from resnext_train.report.report_content import build_report
 from resnext_train.report.report_files import write_report
-from resnext_train.report.text_report import table_lines
+from resnext_train.report.tables.text_report import table_lines
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.sweep.run_sweep import is_done, run_sweep
 

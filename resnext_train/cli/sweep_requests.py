@@ -10,7 +10,7 @@ from pathlib import Path
 from resnext_train.cli.requests import check_procs, given_overrides
 from resnext_train.config import RUNS
 from resnext_train.errors import InputError
-from resnext_train.report.paper_tables import recipes_of
+from resnext_train.report.papers.paper_tables import recipes_of
 from resnext_train.sweep.sweep_plan import PlannedRun, plan_sweep, read_axis, read_seeds
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from resnext_train import __version__
 from resnext_train.config import natural_key
-from resnext_train.report.comparison_table import comparison_table
-from resnext_train.report.deviation_table import deviation_table
-from resnext_train.report.recipe_table import differences_table
 from resnext_train.report.run_record import RunRecord, read_runs
-from resnext_train.report.run_tables import problems_table, published_table, results_table, runs_table
 from resnext_train.report.run_values import RunValues
-from resnext_train.report.seed_groups import SeedGroup, seed_groups, seeds_table
-from resnext_train.report.table import Table
+from resnext_train.report.tables.comparison_table import comparison_table
+from resnext_train.report.tables.deviation_table import deviation_table
+from resnext_train.report.tables.recipe_table import differences_table
+from resnext_train.report.tables.run_tables import problems_table, published_table, results_table, runs_table
+from resnext_train.report.tables.seed_groups import SeedGroup, seed_groups, seeds_table
+from resnext_train.report.tables.table import Table
 
 
 @dataclass(frozen=True)

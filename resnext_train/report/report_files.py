@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resnext_train.report.html_report import write_html
+from resnext_train.report.page.html_report import write_html
 from resnext_train.report.report_content import Report
-from resnext_train.report.summary_csv import summary_csv
+from resnext_train.report.tables.summary_csv import summary_csv
 from resnext_train.run_dir.result_file import is_stream, write_result
 
 

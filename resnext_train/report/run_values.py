@@ -10,8 +10,8 @@ from typing import Any
 
 from resnext_train.config import Entry, Recipe, defining_values, find_entry
 from resnext_train.evaluation.wilson import wilson_interval
-from resnext_train.report.published import Published, published_by
 from resnext_train.report.run_record import RunRecord
+from resnext_train.report.tables.published import Published, published_by
 
 
 @dataclass(frozen=True)

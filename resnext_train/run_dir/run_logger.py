@@ -28,9 +28,9 @@ from resnext_train.run_dir.console import ConsoleSink, print_warning
 from resnext_train.run_dir.jsonl_sink import JsonlSink
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.run_dir.sink import LogEnd, Pixels, Sink
-from resnext_train.run_dir.tracked_run import TrackedRun, TrackerIds
-from resnext_train.run_dir.tracker_guard import TrackerGuard
-from resnext_train.run_dir.trackers import open_tracker
+from resnext_train.run_dir.trackers.tracked_run import TrackedRun, TrackerIds
+from resnext_train.run_dir.trackers.tracker_guard import TrackerGuard
+from resnext_train.run_dir.trackers.tracker_list import open_tracker
 
 
 class RunLogger:

@@ -9,7 +9,7 @@ from resnext_train.config import LoadedRecipe, Recipe, check_micro_batches
 from resnext_train.distributed.rank import planned_processes, this_rank
 from resnext_train.models.architecture import check_network
 from resnext_train.run_dir.run_paths import RunDir
-from resnext_train.run_dir.trackers import check_installed
+from resnext_train.run_dir.trackers.tracker_list import check_installed
 
 
 @dataclass(frozen=True)

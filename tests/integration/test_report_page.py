@@ -14,10 +14,10 @@ import pytest
 from helpers.browser import Scheme, open_browser, open_page
 from helpers.run_folders import write_run
 from helpers.shared import made_once
-from resnext_train.report.html_report import write_html
-from resnext_train.report.palette import DARK, LIGHT
+from resnext_train.report.page.html_report import write_html
+from resnext_train.report.page.palette import DARK, LIGHT
+from resnext_train.report.page.watch import LiveReport, open_server
 from resnext_train.report.report_content import build_report
-from resnext_train.report.watch import LiveReport, open_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -22,9 +22,9 @@ from helpers.ranks import exit_codes, run_command, start_command
 from helpers.runs import RUN, check_curves, equal_runs, events, run_module
 from helpers.wandb_files import history, records
 from resnext_train.config import load_stored_recipe
-from resnext_train.run_dir import tracker_guard, trackers
 from resnext_train.run_dir.sink import Event, Sink
-from resnext_train.run_dir.tracked_run import TrackedRun
+from resnext_train.run_dir.trackers import tracker_guard, tracker_list
+from resnext_train.run_dir.trackers.tracked_run import TrackedRun
 
 pytestmark = pytest.mark.slow
 OPTIONS = [*RUN, "log.every=1", "train.epochs=3", "schedule.name=step"]
@@ -169,7 +169,7 @@ class Raising(Sink):
 def harm_trackers(uri: str) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = uri
     patch = pytest.MonkeyPatch()
-    patch.setitem(trackers.TRACKERS, "csv", trackers.Tracker(Raising))
+    patch.setitem(tracker_list.TRACKERS, "csv", tracker_list.Tracker(Raising))
     patch.setattr(tracker_guard, "OPEN_SECONDS", 0.5)
     patch.setattr(tracker_guard, "CLOSE_SECONDS", 1.0)
 

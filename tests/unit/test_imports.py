@@ -66,8 +66,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIGHT = [
     *("data.class_titles", "data.multi_labels", "evaluation.calibration", "evaluation.class_table"),
     *("evaluation.mistake_sheet", "evaluation.prediction_file", "evaluation.result_report"),
-    *("report.run_record", "report.text_report", "report.summary_csv", "report.paper_output"),
-    *("report.html_report", "report.watch", "report.deviation_table", "config.fidelity.describe"),
+    *("report.run_record", "report.tables.text_report", "report.tables.summary_csv", "report.papers.paper_output"),
+    *("report.page.html_report", "report.page.watch", "report.tables.deviation_table", "config.fidelity.describe"),
 ]
 """Modules that are of use without torch, with all that they import."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.commands import report
 from helpers.run_folders import MACHINE, write_run
-from resnext_train.report.paper_table_data import TABLES
+from resnext_train.report.papers.paper_table_data import TABLES
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from scipy.stats import binomtest
 from helpers.run_folders import MACHINE, write_run
 from resnext_train.config import load_recipe
 from resnext_train.report.report_content import Report, build_report
-from resnext_train.report.summary_csv import summary_csv
-from resnext_train.report.table import Table
-from resnext_train.report.text_report import report_lines
+from resnext_train.report.tables.summary_csv import summary_csv
+from resnext_train.report.tables.table import Table
+from resnext_train.report.tables.text_report import report_lines
 
 
 def table_of(report: Report, key: str) -> Table:
