@@ -51,6 +51,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in OURS:
             patch.delenv(name, raising=False)
         patch.setenv("WANDB_MODE", "offline")
+        client(out)  # its tables may take longer than the first part of the run
         killed = start_command(train, 1, *arguments, prepare=partial(offline_until, 6, signal.SIGKILL, 3.0))
         assert exit_codes(killed) == [-signal.SIGKILL]
         stopped = start_command(train, 1, *arguments, prepare=partial(offline_until, 8, signal.SIGTERM))

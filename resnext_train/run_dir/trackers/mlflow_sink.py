@@ -7,6 +7,8 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnext_train.run_dir.sink import Event, Pixels, Sink
@@ -35,8 +37,7 @@ class MlflowSink(Sink):
             logging.getLogger(name).setLevel(logging.WARNING)
         from mlflow.tracking import MlflowClient
 
-        beside = run.folder.resolve().parent
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or _own_store(run.folder.resolve().parent / "mlflow.db")
         self._client = MlflowClient(uri)
         known = run.known_id("mlflow")
         self._id = known if known and self._is_there(known) else self._create(run, uri)
@@ -99,6 +100,24 @@ class MlflowSink(Sink):
 
     def close(self) -> None:
         self._client.set_terminated(self._id, self._status)
+
+
+def _own_store(path: Path) -> str:
+    """Return the URI of a SQLite file, which is made if it is not there.
+
+    MLflow makes its tables in some seconds. A file whose making was interrupted could never be used: it gets its name
+    once it has them all.
+    """
+    from mlflow.tracking import MlflowClient
+
+    if not path.exists():
+        new = path.with_name(f".{path.name}.{os.getpid()}.new")
+        new.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{new}")
+        with suppress(FileExistsError):  # another run was faster
+            os.link(new, path)
+        new.unlink()
+    return f"sqlite:///{path}"
 
 
 def _text(value: Any) -> str:

@@ -73,7 +73,8 @@ class Stuck(Sink):
 
     def write(self, event: Event) -> None:
         self.begun.set()
-        self.go.wait(60)
+        self.go.wait(30)
+        self.go.set()
         self.steps.append(event["step"])
 
 
