@@ -36,7 +36,7 @@ def test_a_launcher_starts_no_sweep(
     launcher = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
     for name, value in launcher.items():
         monkeypatch.setenv(name, value)
-    assert main(["sweep", "--config", "smoke", "--out", str(tmp_path)]) == 2
+    assert main(["sweep", "--config", "smoke", "--out", str(tmp_path), "--print"]) == 2
     assert "--procs" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
