@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -56,6 +57,8 @@ def test_a_sweep_that_is_killed_twice_ends_as_if_it_were_not(tmp_path: Path) -> 
     output, _ = sweep.communicate(timeout=120)
     assert (sweep.returncode, state_of(first)["status"]) == (0, "done")
     assert (second / "checkpoints" / "last.pt").stat().st_mtime_ns == trained
+    assert (tmp_path / "report.html").is_file()
+    assert re.search(r"^smoke +2  0, 1 ", output, re.MULTILINE)  # the group of both seeds
     run_module("train", "--config", "smoke", *OVERRIDES, "train.seed=0", "--out", str(alone))
     assert equal_runs(first, alone)
     for run in (first, second):
