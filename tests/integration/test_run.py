@@ -132,6 +132,7 @@ def test_evaluation_repeats_the_logged_counts(single: Path, tmp_path: Path) -> N
         assert result[name] == best[name]
     assert result["loss"] == pytest.approx(best["loss"], rel=1e-6)
     assert result["arch"] == "resnext14_2x4d, width 0.25"
+    assert (result["epoch"], result["eval"]["resize"], result["eval"]["crop"]) == (best["epoch"], 36, 32)
     measures = {"count", "top1_correct", "top5_correct", "top1", "top5", "loss", "unreadable", "images_per_s"}
     details = {"top1_interval", "top5_interval", "calibration", "worst_classes", "confusions", "classes", "confusion"}
-    assert set(result) == measures | details | {"protocol", "checkpoint", "arch", "images", "data"}
+    assert set(result) == measures | details | {"protocol", "checkpoint", "arch", "images", "data", "eval", "epoch"}
