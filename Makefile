@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 20
+DATA ?= tiny_imagenet_10
 # Tests start many processes: the modules that one has compiled, another need not.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check quick test coverage mutation fuzz lint format schema gpu-check clean
+.PHONY: help demo check quick test coverage mutation fuzz lint format schema results gpu-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,11 @@ format: .venv/installed-dev ## Rewrite the code in the project's style
 
 schema: .venv/installed ## Write the recipes' JSON schema, for editors, to configs/recipe.schema.json
 	$(BIN)/python scripts/write_schema.py
+
+results: .venv/installed ## Train and compare again what docs/results shows: an hour on two cores (DATA=/path/to/tiny_imagenet_10)
+	$(BIN)/resnext sweep --config tiny_imagenet/resnext26_32x4d tiny_imagenet/resnet26_1x64d \
+		tiny_imagenet/resnet20_32px tiny_imagenet/plain20_32px --seeds 0:3 --out runs/results data.root=$(DATA) \
+		train.epochs=10 schedule.warmup=2 log.every=10
 
 gpu-check: .venv/installed-dev ## Prove the GPU path on a GPU host, stage by stage (OUT=gpu.json; DEVICE=cpu: what a CPU can show)
 	$(BIN)/python -m scripts.gpu_check $(if $(OUT),--out $(OUT)) $(if $(DEVICE),--device $(DEVICE))

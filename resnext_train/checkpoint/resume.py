@@ -50,11 +50,11 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
     if holds_run:
         check_same_recipe(folder, recipe)
     if trace:
-        lost = "last.pt and previous.pt" if holds_run else "recipe.yaml"
+        lost = "last.pt and previous.pt are" if holds_run else "recipe.yaml is"
         left = next((path for path in folder.newest_first() if path.is_file()), None)
         choice = f"continue by --resume {left}" if left else "put them back"
         raise InputError(
-            f"{folder.path} holds a run that has saved, as {trace} shows, but its {lost} are gone; {choice}, choose "
+            f"{folder.path} holds a run that has saved, as {trace} shows, but its {lost} gone; {choice}, choose "
             "another --out, or remove the folder"
         )
     if not _held(folder):

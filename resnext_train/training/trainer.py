@@ -268,7 +268,7 @@ class Trainer:
         self.checkpointer.settle(self.context.gather)
         self._check_health()
         self._end_lap()  # the checkpoint holds all of the run's time
-        self.checkpointer.save(self.state_dict(), {**self.summary(), **self._facts}, is_best, epoch)
+        self.checkpointer.save(self.state_dict(), {**self.results(), **self._facts}, is_best, epoch)
         self._end_lap()  # a save does not count in the images/s of the steps after it
 
     def _wait_saved(self) -> None:
@@ -276,8 +276,8 @@ class Trainer:
         if self.checkpointer.settle(self.context.gather):
             raise self.checkpointer.fault(self.progress.step)
 
-    def summary(self) -> dict[str, Any]:
-        """Return what the run has reached: summary.json without what the run was made with."""
+    def results(self) -> dict[str, Any]:
+        """Return what the run has reached; summary.json has this, and what the run was made with."""
         progress, plan, seconds = self.progress, self.setup.plan, self.progress.seconds
         return {
             "best": self.checkpointer.best,
@@ -293,10 +293,11 @@ class Trainer:
     def _finish(self) -> dict[str, Any]:
         """Wait for the last checkpoint, write the end event, and summary.json and state.json if they can be written."""
         self._wait_saved()
-        summary, step = self.summary(), self.progress.step
-        self.log.write("end", step=step, weights_sha256=weights_digest(self._model), **summary)
+        results, step = self.results(), self.progress.step
+        self.log.write("end", step=step, weights_sha256=weights_digest(self._model), **results)
+        summary = {**results, **self._facts}
         if self.context.is_main:
-            self.folder.write_summary({**summary, **self._facts})
+            self.folder.write_summary(summary)
             self.folder.write_state("done", step)
         return summary
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import socket
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,23 @@ def test_the_run_folder(single: Path) -> None:
     assert summary["images_per_s"] == pytest.approx(96 / summary["seconds"])
 
 
+def test_the_summary_says_what_the_run_was_made_with(single: Path) -> None:
+    summary, start = json.loads((single / "summary.json").read_text()), events(single, "start")[0]
+    weights = torch.load(single / "checkpoints" / "best.pt", weights_only=True)["model"]
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert summary["recipe_sha256"] == hashlib.sha256((single / "recipe.yaml").read_bytes()).hexdigest()
+    assert summary["host"] == socket.gethostname()
+    assert (summary["classes"], summary["train_images"], summary["val_images"]) == (4, 52, 37)
+    assert (summary["world_size"], summary["threads"], summary["precision"]) == (1, 1, "fp32")
+    assert summary["network"]["size"] == 32
+    trained = sum(tensor.numel() for name, tensor in weights.items() if not name.endswith(statistics))
+    assert summary["network"]["parameters"] == trained
+    assert summary["hardware"]
+    assert summary["command"] == start["command"]
+    assert summary["command"][0] == "resnext"
+    assert not [key for key in ("device", "warnings") if key in summary]
+
+
 def test_tensorboard_holds_the_logged_values(single: Path) -> None:
     check_curves(single)
 
@@ -113,6 +132,7 @@ def test_evaluation_repeats_the_logged_counts(single: Path, tmp_path: Path) -> N
         assert result[name] == best[name]
     assert result["loss"] == pytest.approx(best["loss"], rel=1e-6)
     assert result["arch"] == "resnext14_2x4d, width 0.25"
+    assert (result["epoch"], result["eval"]["resize"], result["eval"]["crop"]) == (best["epoch"], 36, 32)
     measures = {"count", "top1_correct", "top5_correct", "top1", "top5", "loss", "unreadable", "images_per_s"}
     details = {"top1_interval", "top5_interval", "calibration", "worst_classes", "confusions", "classes", "confusion"}
-    assert set(result) == measures | details | {"protocol", "checkpoint", "arch", "images", "data"}
+    assert set(result) == measures | details | {"protocol", "checkpoint", "arch", "images", "data", "eval", "epoch"}

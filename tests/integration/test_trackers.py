@@ -20,6 +20,7 @@ from helpers.commands import train
 from helpers.interrupted import signal_in_step
 from helpers.ranks import exit_codes, run_command, start_command
 from helpers.runs import RUN, check_curves, equal_runs, events, run_module
+from helpers.shared import made_once
 from helpers.wandb_files import history, records
 from resnext_train.config import load_stored_recipe
 from resnext_train.run_dir.sink import Event, Sink
@@ -42,10 +43,15 @@ def offline_until(step: int, number: signal.Signals, after: float = 0.0) -> None
     signal_in_step(step, number, 0, after)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with all trackers: killed in step 6, stopped in step 8, continued by two ranks with loader processes."""
-    out = tmp_path_factory.mktemp("all runs") / "tracked"
+    return made_once(tmp_path_factory, "all runs", make_tracked) / "tracked"
+
+
+def make_tracked(folder: Path) -> None:
+    folder.mkdir()
+    out = folder / "tracked"
     arguments = [*OPTIONS, "log.to=[tensorboard,csv,wandb,mlflow]", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         for name in OURS:
@@ -59,7 +65,6 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert client(out).get_run(ids(out)["mlflow"]).info.status == "KILLED"
         output = run_module("train", *arguments, "data.workers=1", "--procs", "2")
     assert "wandb" not in output.lower().replace("log.to", "")
-    return out
 
 
 def ids(run: Path) -> dict[str, str]:

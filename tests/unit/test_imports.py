@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("evaluation", "data", "models", "compute", "checkpoint", "run_dir", "distributed", "config"),
         *("regular_file", "errors"),
     },
-    "report": {"evaluation", "models", "run_dir", "config", "regular_file", "errors", "atomic_file"},
+    "report": {"evaluation", "data", "models", "run_dir", "config", "regular_file", "errors", "atomic_file"},
     "sweep": {"report", "training", "checkpoint", "run_dir", "distributed", "config", "regular_file", "errors"},
     "api": {"training", "inference", "models", "checkpoint", "run_dir", "distributed", "config", "errors"},
     "prepare": {"data", "regular_file", "errors", "atomic_file"},

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from resnext_train.data.class_titles import short_titles
 from resnext_train.regular_file import read_regular
 
 _MAX_BYTES = 1 << 27
@@ -20,7 +21,7 @@ class ClassResult:
 
     name: str
     title: str
-    """What people call it."""
+    """What people call it, in short."""
     count: int
     correct: int
 
@@ -56,7 +57,8 @@ def read_classes(evaluation: Path) -> list[ClassResult]:
         OSError, ValueError: it cannot be read, or is damaged.
     """
     found = [_class_result(row) for row in csv.DictReader(_text(evaluation / "classes.csv"))]
-    with_images = [result for result in found if result.count]
+    titles = short_titles([result.name for result in found], [result.title for result in found])
+    with_images = [replace(result, title=title) for result, title in zip(found, titles, strict=True) if result.count]
     return sorted(with_images, key=lambda result: (result.accuracy, -result.count))
 
 

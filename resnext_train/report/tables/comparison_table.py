@@ -83,7 +83,8 @@ def _caption(pairs: int, left_out: int, unread: Sequence[str]) -> str:
     if left_out:
         caption += (
             f" Of more than {ALL_PAIRS} runs on as many images only the most accurate is tested, against the {NEXT} "
-            f"that follow it: {left_out} runs are left out, and p does not hold that it was chosen by its accuracy."
+            f"that follow it; {left_out} more {'is' if left_out == 1 else 'are'} left out. p does not hold that it was "
+            "chosen by its accuracy."
         )
     return " ".join((caption, *(f"Left out: {why}." for why in unread)))
 

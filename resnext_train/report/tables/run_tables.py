@@ -34,8 +34,6 @@ def results_table(runs: Sequence[RunValues]) -> Table:
         )
         caption += "; there is none where ten crops were published." if _any_by_other_views(runs) else "."
     columns: dict[str, tuple[Cell, bool]] = {
-        "Status": (lambda run: run.status, False),
-        "Epochs": (_epochs, True),
         "Final accuracy": (lambda run: _accuracy(run.final), True),
         "95 % interval": (lambda run: _interval(run.final), True),
         "Correct": (lambda run: _correct(run.final), True),
@@ -47,6 +45,8 @@ def results_table(runs: Sequence[RunValues]) -> Table:
         "Published error": (lambda run: texts.percent(run.published.error if run.published else None), True),
         "Final error \N{MINUS SIGN} published": (lambda run: texts.difference(above_published(run, run.final)), True),
         "Best error \N{MINUS SIGN} published": (lambda run: texts.difference(above_published(run, run.best)), True),
+        "Epochs": (_epochs, True),
+        "Status": (lambda run: run.status, False),
     }
     return _table("results", "Results", caption, columns, runs)
 

@@ -1,55 +1,76 @@
-"""`resnext sweep` as a command: its words, its refusals, and a console that goes away."""
+"""What `resnext sweep` takes from its command line, as the command lines that it prints."""
 
 from __future__ import annotations
 
-import subprocess
+import json
+import shlex
 from pathlib import Path
 
 import pytest
 
-from helpers.run_folders import write_run
-from helpers.runs import environment, module
+from helpers.runs import SMALL
 from resnext_train.cli.main import main
+from resnext_train.config import load_recipe
 
 
-def test_recipes_may_be_named_one_by_one_and_lines_run_in_a_shell(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["--config", "smoke", "--config", "cifar/resnet20", "--out", str(tmp_path / "a b"), "data.root=/my images"]
-    assert main(["sweep", *words, "data.source=folder", "--print"]) == 0
-    lines = capsys.readouterr().out
-    pipe = ["sh", "-c", "tr '\\n' '\\0' | xargs -0 -n 1 sh -c"]  # as in the README
-    shown = "resnext() { printf '%s\\n' \"$5\"; }; "
-    done = subprocess.run(
-        pipe,
-        input="".join(shown + line + "\n" for line in lines.splitlines()),
-        capture_output=True,
-        text=True,
-        check=True,
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[list[str]]:
+    assert main(["sweep", *arguments, "--print"]) == 0
+    return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_overrides_may_stand_behind_any_option(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", "smoke", "train.epochs=3", "--set", "optimizer.lr=0.1,0.2", "data.size=40", "--lr", "1"]
+    lines = printed(capsys, *arguments, "train.max_skipped=5")
+    assert [line[5] for line in lines] == ["runs/smoke-lr0.1", "runs/smoke-lr0.2"]
+    for line in lines:
+        assert {"train.epochs=3", "data.size=40", "train.max_skipped=5"} <= set(line)
+    assert [line[-1] for line in lines] == ["optimizer.lr=0.1", "optimizer.lr=0.2"]  # which win over --lr
+
+
+def test_the_recipes_of_a_paper_s_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """ResNeXt paper, Table 7: two networks on CIFAR-10 and on CIFAR-100."""
+    lines = printed(capsys, "--table", "7", "--seeds", "4:6", "--out", "x", "data.root=y")
+    assert sorted(line[5] for line in lines) == sorted(
+        f"x/cifar/resnext29_{name}-seed{seed}"
+        for name in ("8x64d", "16x64d", "8x64d_cifar100", "16x64d_cifar100")
+        for seed in (4, 5)
     )
-    assert done.stdout.split("\n")[:2] == [f"{tmp_path}/a b/smoke", f"{tmp_path}/a b/cifar/resnet20"]
 
 
-def test_a_launcher_starts_no_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    launcher = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
-    for name, value in launcher.items():
-        monkeypatch.setenv(name, value)
-    assert main(["sweep", "--config", "smoke", "--out", str(tmp_path), "--print"]) == 2
-    assert "--procs" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+def test_what_is_done_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", "smoke", *SMALL, "--seeds", "0:2"]
+    first = Path(printed(capsys, *arguments)[0][5])
+    (first / "checkpoints").mkdir(parents=True)
+    (first / "checkpoints" / "last.pt").touch()
+    (first / "recipe.yaml").write_text(load_recipe("smoke", [*SMALL, "train.seed=0"]).to_yaml())
+    (first / "state.json").write_text(json.dumps({"status": "done", "step": 6}))
+    assert [line[5] for line in printed(capsys, *arguments)] == ["runs/smoke-seed1"]
+    (first / "state.json").write_text(json.dumps({"status": "preempted", "step": 6}))
+    assert len(printed(capsys, *arguments)) == 2
 
 
-@pytest.mark.slow
-def test_a_reader_who_leaves_ends_no_sweep(tmp_path: Path) -> None:
-    write_run(tmp_path / "smoke", overrides=["train.epochs=3"], wrong={1})
-    sweep = subprocess.Popen(
-        module("sweep", "--config", "smoke", "train.epochs=3", "--out", str(tmp_path)),
-        env=environment(),
-        stdout=subprocess.PIPE,
-    )
-    assert sweep.stdout is not None
-    sweep.stdout.close()
-    assert sweep.wait(120) == 0
-    assert (tmp_path / "report.html").is_file()
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--config"],
+        ["--config", "data.root=x"],
+        ["--config", "smoke", "--seeds", "a"],
+        ["--config", "smoke", "--set", "lr=1,2"],
+        ["--config", "smoke", "--procs", "0"],
+        ["--table", "9"],
+        ["--config", "smoke", "resnet"],
+    ],
+)
+def test_other_arguments_are_refused(arguments: list[str]) -> None:
+    try:
+        code = main(["sweep", *arguments])
+    except SystemExit as end:  # of argparse
+        code = int(str(end.code))
+    assert code == 2
+    assert not list(Path().iterdir())
