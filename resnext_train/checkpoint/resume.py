@@ -47,11 +47,8 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
     trace = None if _held(folder) else folder.trace_of_saves()
     if resume == "never" and (holds_run or trace):
         raise InputError(f"{folder.path} already holds a run; choose another --out, or remove the folder")
-    if holds_run and (changed := fixed_differences(load_stored_recipe(folder.recipe), recipe)):
-        raise InputError(
-            f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
-            f"continue it with these changes by --resume {folder.last}"
-        )
+    if holds_run:
+        check_same_recipe(folder, recipe)
     if trace:
         lost = "last.pt and previous.pt are" if holds_run else "recipe.yaml is"
         left = next((path for path in folder.newest_first() if path.is_file()), None)
@@ -62,6 +59,15 @@ def check_resume(folder: RunDir, recipe: Recipe, resume: str) -> None:
         )
     if not _held(folder):
         weights_path(recipe)  # for its refusal
+
+
+def check_same_recipe(folder: RunDir, recipe: Recipe) -> None:
+    """Raise InputError if the run that the folder holds is of another recipe, except for what may change."""
+    if changed := fixed_differences(load_stored_recipe(folder.recipe), recipe):
+        raise InputError(
+            f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
+            f"continue it with these changes by --resume {folder.last}"
+        )
 
 
 def continued_recipe(folder: RunDir, recipe: Recipe, resume: str) -> Recipe:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnext_train.cli.console_streams import lose_what_stdout_does_not_take
 from resnext_train.cli.run_command import announce
 from resnext_train.cli.sweep_requests import SweepRequest
 from resnext_train.errors import FaultError
@@ -16,7 +17,8 @@ from resnext_train.report.report_content import build_report
 from resnext_train.report.report_files import write_report
 from resnext_train.report.tables.text_report import table_lines
 from resnext_train.run_dir.run_paths import RunDir
-from resnext_train.sweep.run_sweep import is_done, run_sweep
+from resnext_train.sweep.run_sweep import run_sweep
+from resnext_train.sweep.sweep_plan import is_done
 
 _SHOWN = ("results", "seeds")
 """Keys of the report's tables that are printed."""
@@ -29,6 +31,7 @@ def sweep(request: SweepRequest) -> None:
             if not is_done(run.folder):
                 announce(run.command())
         return
+    lose_what_stdout_does_not_take()  # as of `train`: run folders hold all, and a reader who leaves ends no sweep
     result = run_sweep(request.runs, announce)
     _compare([run.folder for run in request.runs], request.out, request.table)
     if result.failed:

@@ -19,7 +19,12 @@ def sweep_arguments(p: ArgumentParser) -> None:
         "  {prog} --table 3 --seeds 0:3 --procs 8 --print data.root=/path/to/imagenet"
     )
     p.add_argument(
-        "--config", nargs="+", default=[], metavar="NAME|PATH", help="recipes: shipped ones by their names, or paths"
+        "--config",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME|PATH",
+        help="recipes: shipped ones by their names, or paths",
     )
     p.add_argument(
         "--table",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from resnext_train.cli.requests import check_procs, given_overrides
 from resnext_train.config import RUNS
+from resnext_train.distributed.rank import this_rank
 from resnext_train.errors import InputError
 from resnext_train.report.papers.paper_tables import recipes_of
 from resnext_train.sweep.sweep_plan import PlannedRun, plan_sweep, read_axis, read_seeds
@@ -29,6 +30,11 @@ class SweepRequest:
 def read_sweep(args: Namespace) -> SweepRequest:
     """Plan all runs, and check each as `resnext train` does."""
     check_procs(args.procs)
+    if (started := this_rank().world_size) > 1:
+        raise InputError(
+            f"a sweep starts its runs by itself, but this is one of {started} processes of a launcher such as "
+            "torchrun; leave that out, and give --procs"
+        )
     configs = [word for word in args.config if not _is_override(word)]
     overrides = [*given_overrides(args), *(word for word in args.config if _is_override(word))]
     if args.table is not None:

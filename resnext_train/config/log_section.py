@@ -21,7 +21,7 @@ _FORMER = "tensorboard"
 def _as_names(value: Any) -> Any:
     """Return the names of a list or of a text such as csv or csv,wandb, each once; anything else as it is."""
     if isinstance(value, str):
-        value = [name.strip() for name in value.split(",")]
+        value = _split(value)
     if not isinstance(value, (list, tuple)):
         return value
     for name in value:
@@ -30,6 +30,10 @@ def _as_names(value: Any) -> Any:
             meant = f" (did you mean {near[0]}?)" if near else ""
             raise ValueError(f"takes any of {', '.join(TRACKERS)}{meant}, or [] for none")
     return tuple(dict.fromkeys(value))
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 TrackerNames = Annotated[
@@ -74,7 +78,7 @@ def without_former(values: Mapping[str, Any], below: Mapping[str, Any]) -> dict[
     """
     wanted = values.get(_FORMER)
     to = values.get("to", below.get("to", _USUAL))
-    names = to.split(",") if isinstance(to, str) else to
+    names = _split(to) if isinstance(to, str) else to
     if type(wanted) is not bool or not isinstance(names, Sequence):
         return dict(values)
     if "to" in values and (_FORMER in names) != wanted:

@@ -42,13 +42,16 @@ def _git_commit() -> dict[str, Any]:
     package = Path(__file__).resolve().parent.parent
     if not (package.parent / ".git").exists():
         return {"git_commit": None}
-    try:
-        commit = _git(package, "rev-parse", "HEAD")
-        return {"git_commit": commit, "git_changed": bool(_git(package, "status", "--porcelain", "-uno"))}
-    except (OSError, subprocess.SubprocessError):
+    if (commit := _git(package, "rev-parse", "HEAD")) is None:
         return {"git_commit": None}
+    changes = _git(package, "status", "--porcelain", "-uno")  # slow on a network's disk, where it may take too long
+    return {"git_commit": commit, **({} if changes is None else {"git_changed": bool(changes)})}
 
 
-def _git(place: Path, *arguments: str) -> str:
-    command = ["git", "-C", os.fspath(place), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+def _git(place: Path, *arguments: str) -> str | None:
+    """Return what git prints, without the locks by which it would get in the user's way; None if it fails."""
+    command = ["git", "--no-optional-locks", "-C", os.fspath(place), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

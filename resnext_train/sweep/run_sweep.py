@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import signal
 import subprocess
 import sys
@@ -15,14 +14,16 @@ from typing import Any
 
 from resnext_train.distributed.own_command import own_command
 from resnext_train.distributed.stop_signals import handled_signals
-from resnext_train.errors import Preempted
-from resnext_train.regular_file import read_regular
+from resnext_train.errors import FaultError, Preempted
 from resnext_train.report.run_record import EVALUATION
 from resnext_train.run_dir.run_paths import RunDir
-from resnext_train.sweep.sweep_plan import PlannedRun
+from resnext_train.sweep.sweep_plan import PlannedRun, is_done
 
 SAVED, INTERRUPTED = 75, 130
 """Exit codes of a run that a signal stopped: it has saved, or not."""
+
+_FAULTS = 1, 2
+"""Those of a run that ended by itself, whatever signal has come."""
 
 
 @dataclass
@@ -44,6 +45,7 @@ def run_sweep(runs: Sequence[PlannedRun], say: Callable[[str], None]) -> SweepRe
     Raises:
         Preempted: a signal stopped the sweep; the same command continues it.
         KeyboardInterrupt: a second Ctrl-C ended a run without saving.
+        FaultError: a signal stopped the sweep, and the run could not save.
     """
     result = SweepResult()
     with _Children() as children:
@@ -60,30 +62,28 @@ def run_sweep(runs: Sequence[PlannedRun], say: Callable[[str], None]) -> SweepRe
                     continue
             if not is_evaluated(run.folder) and (failure := children.run(evaluation(run), may_save=False)):
                 result.failed.append(f"{run.folder.path}: its evaluation: {failure}")
+                say(f"{place}: its evaluation: {failure}")
     return result
 
 
-def is_done(folder: RunDir) -> bool:
-    """Return whether the run in a folder has come to its end."""
-    try:
-        state: Any = json.loads(read_regular(folder.path / "state.json", 1 << 20))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(state, dict) and state.get("status") == "done"
-
-
 def is_evaluated(folder: RunDir) -> bool:
-    """Return whether the run's last checkpoint was evaluated: the result is younger."""
+    """Return whether the run's last checkpoint was evaluated: the result is younger, or the checkpoint is gone."""
+    result = folder.path / EVALUATION / "result.json"
     try:
-        return (folder.path / EVALUATION / "result.json").stat().st_mtime >= folder.last.stat().st_mtime
+        made = result.stat().st_mtime
+        return not folder.last.exists() or made >= folder.last.stat().st_mtime
     except OSError:
         return False
 
 
 def evaluation(run: PlannedRun) -> list[str]:
-    """Return the arguments of `resnext` that evaluate the last checkpoint of a run into its folder."""
+    """Return the arguments of `resnext` that evaluate the last checkpoint of a run into its folder.
+
+    The images may be elsewhere than when the run ended.
+    """
     procs = ["--procs", str(run.procs)] if run.procs > 1 else []
-    return ["eval", "--ckpt", str(run.folder.last), "--out", str(run.folder.path / EVALUATION), *procs]
+    data = [word for word in run.overrides if word.startswith(("data.root=", "data.workers="))]
+    return ["eval", "--ckpt", str(run.folder.last), "--out", str(run.folder.path / EVALUATION), *procs, *data]
 
 
 class _Children:
@@ -114,7 +114,7 @@ class _Children:
         """Run `resnext ARGUMENTS`, and return how it failed; None where it did not.
 
         Raises:
-            Preempted, KeyboardInterrupt: see `run_sweep`.
+            Preempted, KeyboardInterrupt, FaultError: see `run_sweep`.
         """
         code = self._received and SAVED
         if not code:
@@ -125,10 +125,14 @@ class _Children:
                 self._child.send_signal(self._received)
             code = self._child.wait()
             self._child = None
-        if self._received and not (may_save and code == INTERRUPTED):
+        interrupted = code in (INTERRUPTED, -signal.SIGINT)
+        if self._received and not (may_save and (interrupted or code in _FAULTS)):
             raise Preempted(f"{signal.Signals(self._received).name}: stopped; the same command continues the sweep")
-        if code in (INTERRUPTED, -signal.SIGINT):
+        if interrupted:
             raise KeyboardInterrupt
+        if self._received:
+            name = signal.Signals(self._received).name
+            raise FaultError(f"{name}: stopped, but the run ended with exit code {code}; its last line says why")
         if code == SAVED:  # someone sent the run a signal, and not the sweep
             raise Preempted("the run was stopped by a signal, and saved; the same command continues the sweep")
         if code < 0:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from resnext_train.checkpoint.resume import check_same_recipe
 from resnext_train.config import load_recipe_with_notes, name_part, run_name
 from resnext_train.errors import InputError
+from resnext_train.regular_file import read_regular
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training.train_request import train_request
 
@@ -137,8 +141,26 @@ def plan_sweep(
     if same := _first_twice([str(run.folder.path) for run in runs]):
         raise InputError(f"two runs of the sweep would be {same}; give other recipes' names, or each value once")
     for run in runs:
-        train_request(load_recipe_with_notes(run.config, run.overrides), run.folder, "auto", run.procs)
+        _check(run)
     return runs
+
+
+def _check(run: PlannedRun) -> None:
+    """Check a run as `resnext train` does; one that is done needs no checkpoints, which may have been removed."""
+    done = is_done(run.folder) and run.folder.recipe.is_file()
+    loaded = load_recipe_with_notes(run.config, run.overrides)
+    request = train_request(loaded, run.folder, "auto", run.procs, dry_run=done)
+    if done:
+        check_same_recipe(run.folder, request.recipe)
+
+
+def is_done(folder: RunDir) -> bool:
+    """Return whether the run in a folder has come to its end."""
+    try:
+        state: Any = json.loads(read_regular(folder.path / "state.json", 1 << 20))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(state, dict) and state.get("status") == "done"
 
 
 def _check_count(count: int) -> None:

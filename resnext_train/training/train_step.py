@@ -42,7 +42,10 @@ from resnext_train.training.train_metrics import FiniteWatch, Skipped, StepResul
 
 
 class KeptImages:
-    """A few images as the network was given them, for people to look at. Keeps none unless it is asked to."""
+    """A few images of a run's first step as the network was given them, for people to look at.
+
+    Keeps none unless it is asked to. Those of later steps may have another size.
+    """
 
     def __init__(self) -> None:
         self._missing = 0
@@ -99,7 +102,8 @@ class ForwardPass:
                 mix = mixing.draw(step, number, *pixels.shape[2:])
                 pixels = mix.images(pixels)
                 targets = Targets(micro_batch.labels, mix.partners(micro_batch.labels), mix.weight)
-        self.kept_images.add(pixels)
+        if step == 0:
+            self.kept_images.add(pixels)
         with part("forward"), self._precision.autocast():
             outputs = self._network(pixels)
         with part("loss"):

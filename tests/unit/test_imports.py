@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("regular_file", "errors"),
     },
     "report": {"evaluation", "data", "models", "run_dir", "config", "regular_file", "errors", "atomic_file"},
-    "sweep": {"report", "training", "run_dir", "distributed", "config", "regular_file", "errors"},
+    "sweep": {"report", "training", "checkpoint", "run_dir", "distributed", "config", "regular_file", "errors"},
     "api": {"training", "inference", "models", "checkpoint", "run_dir", "distributed", "config", "errors"},
     "prepare": {"data", "regular_file", "errors", "atomic_file"},
     "bench": {"training", "prepare", "data", "models", "compute", "distributed", "config", "errors"},

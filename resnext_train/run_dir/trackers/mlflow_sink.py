@@ -7,16 +7,12 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resnext_train.run_dir.sink import Event, Pixels, Sink
 from resnext_train.run_dir.trackers.logged_scalars import scalars_of
 from resnext_train.run_dir.trackers.tracked_run import TrackedRun
-
-if TYPE_CHECKING:
-    pass
 
 _LONGEST_PARAM, _PARAMS_AT_ONCE, _LONGEST_TAG = 6000, 100, 5000
 """Limits of MLflow: characters of a parameter, parameters in one call, characters of a tag."""
@@ -114,9 +110,13 @@ def _own_store(path: Path) -> str:
         new = path.with_name(f".{path.name}.{os.getpid()}.new")
         new.unlink(missing_ok=True)
         MlflowClient(f"sqlite:///{new}")
-        with suppress(FileExistsError):  # another run was faster
+        try:
             os.link(new, path)
-        new.unlink()
+        except FileExistsError:  # another run was faster
+            pass
+        except OSError:  # a file system without links
+            new.replace(path)
+        new.unlink(missing_ok=True)
     return f"sqlite:///{path}"
 
 

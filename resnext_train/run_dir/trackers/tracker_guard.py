@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnext_train.run_dir.sink import Event, Pixels, Sink
+from resnext_train.run_dir.trackers.secrets import without_secrets
 
 OPEN_SECONDS = 10.0
 """How long a run waits at its start for a tracker in a thread to be ready; that one goes on in any case."""
@@ -68,7 +69,7 @@ class TrackerGuard(Sink):
             call(self._sink)
         except Exception as error:  # whatever a library raises, a run goes on
             self._failed = True
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
+            reason = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:_LONGEST_REASON]
             self._faults.append(f"{self.name} has failed, and gets no more of this run, which goes on: {reason}")
             if self._sink is not None and call is not _close:
                 with suppress(Exception):  # the failure is told; what was written may be complete by this

@@ -52,11 +52,17 @@ TRACKERS: dict[str, Tracker] = {
 def check_installed(names: Iterable[str]) -> None:
     """Raise MissingLibraryError unless the libraries of all trackers `names` are installed. Imports none of them."""
     for name in names:
-        if missing := [library for library in TRACKERS[name].libraries if find_spec(library) is None]:
+        if missing := [library for library in TRACKERS[name].libraries if not _is_installed(library)]:
             raise MissingLibraryError(
                 f"log.to names {name}, for which {' and '.join(missing)} must be installed: "
                 f"pip install 'resnext-train[{name}]'"
             )
+
+
+def _is_installed(library: str) -> bool:
+    """Return whether a library can be imported; a folder of its name, as W&B makes in a current one, is none."""
+    found = find_spec(library)
+    return found is not None and found.origin is not None
 
 
 def open_tracker(name: str, run: TrackedRun) -> TrackerGuard:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from resnext_train.run_dir.console import print_warning
 from resnext_train.run_dir.sink import Event, Pixels, Sink
 from resnext_train.run_dir.trackers.logged_scalars import scalars_of
+from resnext_train.run_dir.trackers.secrets import without_secrets
 from resnext_train.run_dir.trackers.tracked_run import TrackedRun
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _begin(options: dict[str, Any], mode: Any, folder: Path) -> Run:
     try:
         return wandb.init(mode=mode, **options)
     except wandb.errors.CommError as error:
-        reason = " ".join(str(error).split())
+        reason = without_secrets(" ".join(str(error).split()))
         print_warning(f"warning: W&B cannot be reached, so this run is written offline: {reason}; {later}")
         wandb.teardown()  # its process holds the id
         return wandb.init(mode="offline", **options)

@@ -610,6 +610,7 @@ def test_buckets_of_a_compiled_network_are_not_smaller_than_torch_takes(recipe_f
         ("{to: [mlflow, csv]}", [], ("mlflow", "csv")),
         ("{}", ["log.to=[csv,wandb]"], ("csv", "wandb")),
         ("{}", ["log.to=csv"], ("csv",)),
+        ("{}", ["log.to=csv,wandb"], ("csv", "wandb")),
         ("{}", ["log.to=[]"], ()),
         ("{tensorboard: true}", [], ("tensorboard",)),
         ("{tensorboard: false}", [], ()),
@@ -618,6 +619,7 @@ def test_buckets_of_a_compiled_network_are_not_smaller_than_torch_takes(recipe_f
         ("{tensorboard: true}", ["log.to=[csv]"], ("csv",)),
         ("{to: [csv, tensorboard]}", ["log.tensorboard=false"], ("csv",)),
         ("{to: [csv]}", ["log.tensorboard=true"], ("csv", "tensorboard")),
+        ("{tensorboard: true, to: 'csv, tensorboard'}", [], ("csv", "tensorboard")),
     ],
 )
 def test_trackers_and_the_switch_that_there_was_before(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,19 @@ def test_a_run_of_another_recipe_is_not_taken_for_a_part_of_the_sweep(tmp_path: 
     with pytest.raises(InputError, match="9"):
         plan_sweep(["smoke"], [], (0, 1), [], tmp_path)
     plan_sweep(["smoke"], [], (0, 1), ["train.epochs=9"], tmp_path)
+
+
+@pytest.mark.parametrize(("status", "taken"), [("done", True), ("preempted", False)])
+def test_a_run_that_is_done_needs_no_checkpoints(tmp_path: Path, status: str, taken: bool) -> None:
+    held = tmp_path / "smoke-seed1"
+    held.mkdir()
+    (held / "recipe.yaml").write_text(load_recipe("smoke", ["train.seed=1"]).to_yaml())
+    (held / "log.jsonl").write_text('{"event": "checkpoint", "step": 1}\n')
+    (held / "state.json").write_text(f'{{"status": "{status}", "step": 1}}')
+    with nullcontext() if taken else pytest.raises(InputError, match="gone"):
+        plan_sweep(["smoke"], [], (0, 1), [], tmp_path)
+    with pytest.raises(InputError, match="another recipe"):
+        plan_sweep(["smoke"], [], (0, 1), ["train.epochs=9"], tmp_path)
 
 
 def test_a_command_line_is_one_for_shells(tmp_path: Path) -> None:

@@ -55,6 +55,19 @@ def test_images_are_kept_until_there_are_enough_as_copies() -> None:
     assert kept.take() is None
 
 
+def test_images_are_of_the_first_step_alone() -> None:
+    """Those of later steps may be larger, as where crops grow, and make no picture with them."""
+    with connect() as context:
+        model = build_model(NETWORK, 4, seed=0)
+        step, size = train_step(model, SGD(model.parameters(), 0.0), context), 4 * MICRO_BATCHES
+        step.kept_images.keep(size + 1)
+        for number in (0, 1):
+            step(iter(step_images(size, number)), number, size, 0.0)
+    images = step.kept_images.take()
+    assert images is not None
+    assert len(images) == size
+
+
 class Log:
     """What was handed to a log."""
 

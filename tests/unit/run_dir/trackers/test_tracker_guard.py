@@ -122,6 +122,14 @@ def test_a_library_that_is_missing_is_told_with_its_extra(
     tracker_list.check_installed(["csv", "tensorboard"])
 
 
+def test_a_folder_of_a_librarys_name_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(MissingLibraryError):
+        tracker_list.check_installed(["wandb"])
+
+
 def test_training_does_not_begin_without_a_trackers_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
