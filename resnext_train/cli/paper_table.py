@@ -21,7 +21,7 @@ def show_paper_table(request: ReportRequest, name: str) -> None:
     """Write the table called `name` to the request's file, and print it or where it is."""
     filled = fill_table(name, read_runs(request.paths) if request.paths else [])
     if request.out is not None:
-        _write(filled, request.out)
+        _write(filled, request.out, request.pictures)
     if request.text:
         columns = shutil.get_terminal_size().columns
         print("\n".join(paper_lines(filled, columns, unicode="utf" in (sys.stdout.encoding or "").lower())))
@@ -29,10 +29,11 @@ def show_paper_table(request: ReportRequest, name: str) -> None:
         print(f"written: {request.out}")
 
 
-def _write(filled: FilledTable, out: Path) -> None:
+def _write(filled: FilledTable, out: Path, pictures: bool) -> None:
     if out.suffix.lower() == ".csv":
         text = paper_csv(filled)
         write_result(out, "--out", lambda file: file.write(text.encode()))
         return
     made_at = datetime.now(timezone.utc)
-    write_html(out, Report(filled.table.title, filled.runs, (filled.as_table(),), made_at, __version__))
+    tables = (filled.as_table(),)
+    write_html(out, Report(filled.table.title, filled.runs, tables, made_at, __version__, pictures=pictures))

@@ -19,7 +19,7 @@ def report(request: ReportRequest) -> None:
         show_paper_table(request, request.table)
         return
     if request.port is not None:
-        serve(request.paths, request.port)
+        serve(request.paths, request.port, request.pictures)
         return
     made = build_report(request.paths, request.pictures)
     written = [] if request.out is None else write_report(made, request.out)

@@ -14,8 +14,8 @@ def report_arguments(p: ArgumentParser) -> None:
     )
     p.epilog = (
         "Beside the report, summary.csv has the numbers of each run for other programs. `resnext eval --ckpt "
-        "RUN/checkpoints/last.pt --out RUN/evaluation` adds classes and single images to what is known of a run. The page needs no network; its "
-        "plots are beside it as PNG and SVG.\n\n"
+        "RUN/checkpoints/last.pt --out RUN/evaluation` adds classes and single images to what is known of a run. The "
+        "page needs no network; its plots are beside it as PNG and SVG.\n\n"
         "examples:\n  {prog} runs/resnet20\n  {prog} runs --out report.html\n  {prog} runs/a runs/b --text\n"
         "  {prog} runs --watch\n  {prog} --table 3 runs --out table3.csv"
     )
@@ -23,7 +23,7 @@ def report_arguments(p: ArgumentParser) -> None:
         "paths",
         nargs="*",
         metavar="RUN|FOLDER",
-        help="run folders, and folders that hold some at any depth (default: runs)",
+        help="run folders, and folders that hold some up to four levels below (default: runs)",
     )
     p.add_argument(
         "--out",

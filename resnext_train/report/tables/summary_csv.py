@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from resnext_train.report.run_values import EvalResult, RunValues, mapping, text
+from resnext_train.report.run_values import EvalResult, RunValues, mapping, number, text
 from resnext_train.report.tables.run_tables import whole_of
 from resnext_train.report.tables.seed_groups import SeedGroup
 from resnext_train.run_dir.result_file import csv_lines, text_in_utf8
@@ -34,7 +34,7 @@ _FACTS: Mapping[str, Callable[[RunValues], Value]] = {
     "images_per_s": lambda run: run.images_per_s,
     "host": lambda run: run.text("host"),
     "device": lambda run: run.device,
-    "cores": lambda run: run.whole("cores"),
+    "cores": lambda run: number(run.fact("cores")),  # containers may have a part of one
     "threads": lambda run: run.whole("threads"),
     "world_size": lambda run: run.whole("world_size"),
     "precision": lambda run: run.text("precision"),

@@ -30,7 +30,7 @@ def report_lines(report: Report, columns: int = 80, unicode: bool = True) -> lis
     """
     width = width_of(columns)
     made = f"{report.made_at:%Y-%m-%d %H:%M} UTC, resnext-train {report.version}"
-    lines = [*_wrapped(report.title, width), *_wrapped(made, width)]
+    lines = [*_wrapped(report.title if unicode else in_ascii(report.title), width), *_wrapped(made, width)]
     curves = curves_table(report.runs, width, BLOCKS if unicode else ASCII)
     for table in (*filter(None, [curves]), *report.tables):
         lines += ["", *table_lines(table if unicode else table_in_ascii(table), width)]

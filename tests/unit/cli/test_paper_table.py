@@ -52,6 +52,14 @@ def test_files_have_the_same_rows(runs: Path, capsys: pytest.CaptureFixture[str]
     assert "b (train.epochs 300 → 2)" in page
 
 
+def test_a_tables_page_has_no_pictures_where_none_are_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs/a", [96.3], recipe="cifar/resnext29_8x64d", epochs=300, images=10_000, wrong=range(9))
+    assert report(["--table", "7", "--out", "with.html"]) == 0
+    assert report(["--table", "7", "--out", "without.html", "--no-pictures"]) == 0
+    assert ["data:image/webp" in Path(name).read_text() for name in ("with.html", "without.html")] == [True, False]
+
+
 @pytest.mark.parametrize("arguments", [["--table"], ["--table", "9"], ["--table", "runs"]])
 def test_without_a_tables_name_all_are_listed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert report(arguments) == 2
