@@ -98,7 +98,7 @@ def _caption(pairs: int, is_best_alone: bool, left_out: int, unread: Sequence[st
             "that follow it; p does not hold that it was chosen by its accuracy."
         )
     if left_out:
-        caption += f" {left_out} runs are left out: less accurate ones on as many images."
+        caption += f" Less accurate runs on as many images that are left out: {left_out}."
     return " ".join((caption, *reasons))
 
 

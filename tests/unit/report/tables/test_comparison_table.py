@@ -74,7 +74,7 @@ def test_of_many_runs_the_best_is_tested_against_the_next_ten(tmp_path: Path) ->
     table = table_of(tmp_path)
     assert table is not None
     assert [row[:2] for row in table.rows] == [("r00", f"r{i:02d}") for i in range(1, 11)]
-    assert "3 runs are left out" in table.caption
+    assert "left out: 3." in table.caption
     assert "only the most accurate is tested" in table.caption
     (tmp_path / "nine").mkdir()
     for i in range(9):
