@@ -9,6 +9,7 @@ from pathlib import Path
 
 from resnext_train import __version__
 from resnext_train.cli.report_requests import ReportRequest
+from resnext_train.errors import printable
 from resnext_train.report.page.html_report import write_html
 from resnext_train.report.papers.paper_output import paper_csv, paper_lines
 from resnext_train.report.papers.paper_tables import FilledTable, fill_table
@@ -26,7 +27,7 @@ def show_paper_table(request: ReportRequest, name: str) -> None:
         columns = shutil.get_terminal_size().columns
         print("\n".join(paper_lines(filled, columns, unicode="utf" in (sys.stdout.encoding or "").lower())))
     else:
-        print(f"written: {request.out}")
+        print(f"written: {printable(str(request.out))}")
 
 
 def _write(filled: FilledTable, out: Path, pictures: bool) -> None:

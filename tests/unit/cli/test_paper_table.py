@@ -9,6 +9,7 @@ import pytest
 
 from helpers.commands import report
 from helpers.run_folders import MACHINE, write_run
+from resnext_train.evaluation.text_table import text_width
 from resnext_train.report.papers.paper_table_data import TABLES
 
 
@@ -30,6 +31,17 @@ def test_it_is_printed_with_what_is_left_out_and_what_fills_it(runs: Path, capsy
     assert "  b (train.epochs 300 → 2)" in lines
     assert "  resnext sweep --config cifar/resnext29_8x64d --seeds 0,2,3,4,5,6,7,8,9 data.root=/path/to/cifar" in lines
     assert {path.name for path in runs.iterdir()} == {"runs"}
+
+
+def test_lines_but_for_commands_fit_the_terminal(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    write_run(runs / "runs" / "c", recipe="cifar/resnext29_8x64d", overrides=["optimizer.lr=0.5", "eval.crop=24"])
+    assert report(["--table", "7"]) == 0
+    text = capsys.readouterr().out
+    assert max(text_width(line) for line in text.splitlines() if not line.startswith("  resnext ")) <= 40
+    assert "c (optimizer.lr 0.1 → 0.5, train.epochs 300 → 3, eval.crop 32 → 24)" in " ".join(text.split())
 
 
 def test_only_the_named_runs_count(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

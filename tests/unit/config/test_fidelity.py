@@ -1,7 +1,8 @@
 """Where recipes depart from the papers and code that they name.
 
 The sets here were written by hand from these sources, not from what is printed: the Lua code of fb.resnet.torch and
-ResNeXt, torch/image and cunn, sections 3.4 and 4 of the ResNet paper, pycls, torchvision's references, and timm.
+ResNeXt, torch/image and cunn, sections 3.4 and 4 of the ResNet paper, pycls, torchvision's references, timm, mmpretrain
+with mmcv, and the Inception papers' image_processing.py.
 """
 
 from __future__ import annotations
