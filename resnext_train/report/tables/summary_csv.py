@@ -47,6 +47,9 @@ _FACTS: Mapping[str, Callable[[RunValues], Value]] = {
 }
 """Columns of facts, in their order; those of evaluations and of seeds follow."""
 
+SUMMARY_HEAD = "run,folder,status,"
+"""How the file begins, in all versions."""
+
 _EVALUATIONS: Mapping[str, Callable[[RunValues], EvalResult | None]] = {
     "best": lambda run: run.best,
     "final": lambda run: run.final,

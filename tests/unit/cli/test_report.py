@@ -157,3 +157,14 @@ def test_a_folder_that_may_not_be_seen_hides_no_other(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "stat", refusing)
     assert [run.name for run in find_runs([tmp_path / "runs"])] == ["a"]
+
+
+def test_a_table_that_no_report_wrote_is_kept(tmp_path: Path, refuses: Refuses) -> None:
+    run, page = write_run(tmp_path / "runs/a"), tmp_path / "page.html"
+    (tmp_path / "summary.csv").write_text("my,own\n")
+    assert "summary.csv" in refuses(report, str(run), "--out", str(page))
+    assert (tmp_path / "summary.csv").read_text() == "my,own\n"
+    assert not page.exists()
+    (tmp_path / "summary.csv").write_text("")
+    assert report([str(run), "--out", str(page)]) == report([str(run), "--out", str(page)]) == 0
+    assert len(rows_in(tmp_path)) == 1
