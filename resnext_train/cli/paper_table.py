@@ -9,6 +9,7 @@ from pathlib import Path
 
 from resnext_train import __version__
 from resnext_train.cli.report_requests import ReportRequest
+from resnext_train.errors import printable
 from resnext_train.report.page.html_report import write_html
 from resnext_train.report.papers.paper_output import paper_csv, paper_lines
 from resnext_train.report.papers.paper_tables import FilledTable, fill_table
@@ -21,18 +22,19 @@ def show_paper_table(request: ReportRequest, name: str) -> None:
     """Write the table called `name` to the request's file, and print it or where it is."""
     filled = fill_table(name, read_runs(request.paths) if request.paths else [])
     if request.out is not None:
-        _write(filled, request.out)
+        _write(filled, request.out, request.pictures)
     if request.text:
         columns = shutil.get_terminal_size().columns
         print("\n".join(paper_lines(filled, columns, unicode="utf" in (sys.stdout.encoding or "").lower())))
     else:
-        print(f"written: {request.out}")
+        print(f"written: {printable(str(request.out))}")
 
 
-def _write(filled: FilledTable, out: Path) -> None:
+def _write(filled: FilledTable, out: Path, pictures: bool) -> None:
     if out.suffix.lower() == ".csv":
         text = paper_csv(filled)
         write_result(out, "--out", lambda file: file.write(text.encode()))
         return
     made_at = datetime.now(timezone.utc)
-    write_html(out, Report(filled.table.title, filled.runs, (filled.as_table(),), made_at, __version__))
+    tables = (filled.as_table(),)
+    write_html(out, Report(filled.table.title, filled.runs, tables, made_at, __version__, pictures=pictures))

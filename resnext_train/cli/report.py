@@ -7,6 +7,7 @@ import sys
 
 from resnext_train.cli.paper_table import show_paper_table
 from resnext_train.cli.report_requests import ReportRequest
+from resnext_train.errors import printable
 from resnext_train.report.page.watch import serve
 from resnext_train.report.report_content import build_report
 from resnext_train.report.report_files import write_report
@@ -19,7 +20,7 @@ def report(request: ReportRequest) -> None:
         show_paper_table(request, request.table)
         return
     if request.port is not None:
-        serve(request.paths, request.port)
+        serve(request.paths, request.port, request.pictures)
         return
     made = build_report(request.paths, request.pictures)
     written = [] if request.out is None else write_report(made, request.out)
@@ -27,4 +28,4 @@ def report(request: ReportRequest) -> None:
         columns = shutil.get_terminal_size().columns
         print("\n".join(report_lines(made, columns, unicode="utf" in (sys.stdout.encoding or "").lower())))
     for file in () if request.text else written:
-        print(f"written: {file}")
+        print(f"written: {printable(str(file))}")

@@ -23,7 +23,7 @@ def report_arguments(p: ArgumentParser) -> None:
         "paths",
         nargs="*",
         metavar="RUN|FOLDER",
-        help="run folders, and folders that hold some at any depth (default: runs)",
+        help="run folders, and folders that hold some up to four levels below (default: runs)",
     )
     p.add_argument(
         "--out",

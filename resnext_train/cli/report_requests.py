@@ -47,8 +47,8 @@ def read_report(args: Namespace) -> ReportRequest:
     paths = tuple(str(user_path(path)) for path in args.paths or [_RUNS])
     find_runs(paths)
     if args.watch:
-        return ReportRequest(paths, None, False, port=args.port)
-    out = None if args.text and args.out is None else Path(args.out or _default_out(paths))
+        return ReportRequest(paths, None, False, port=args.port, pictures=not args.no_pictures)
+    out = None if args.text and args.out is None else user_path(args.out) if args.out else _default_out(paths)
     check_output("--out", None if out is None else str(out))
     if out is not None and out.suffix.lower() == ".csv":
         raise InputError(f"--out: {out} is the page, beside which summary.csv is written; name a .html file")
@@ -72,11 +72,11 @@ def _read_table(args: Namespace) -> ReportRequest:
         with suppress(InputError):  # it holds none
             find_runs([_RUNS])
             paths = (_RUNS,)
-    out = None if args.out is None else Path(args.out)
+    out = None if args.out is None else user_path(args.out)
     if out is not None and out.suffix.lower() not in (".csv", ".html"):
         raise InputError(f"--out: {out} should end in .csv or .html")
-    check_output("--out", args.out)
-    return ReportRequest(paths, out, args.text or out is None, table=args.table)
+    check_output("--out", None if out is None else str(out))
+    return ReportRequest(paths, out, args.text or out is None, pictures=not args.no_pictures, table=args.table)
 
 
 def _default_out(paths: tuple[str, ...]) -> Path:

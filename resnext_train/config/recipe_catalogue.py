@@ -115,4 +115,4 @@ def _comment(text: str) -> Iterator[str]:
 
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Return a key that sorts resnet50 before resnet101."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

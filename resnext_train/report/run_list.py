@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from resnext_train.evaluation.text_table import table_width, text_table
 from resnext_train.report.run_record import read_runs
 from resnext_train.report.run_values import RunValues
 
@@ -18,16 +19,8 @@ def run_list(folders: Sequence[str], now: float | None = None) -> list[str]:
         InputError: a folder is not there, or holds no run.
     """
     moment = time.time() if now is None else now
-    rows = [_HEAD, *(_row(RunValues(record), moment) for record in read_runs(folders))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = (True, True, False, False, False, False)
-    return [
-        "  ".join(
-            cell.ljust(width) if text else cell.rjust(width)
-            for cell, width, text in zip(row, widths, left, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    rows = [_row(RunValues(record), moment) for record in read_runs(folders)]
+    return text_table(_HEAD, rows, "<<>>>>", table_width(_HEAD, rows))
 
 
 def _row(run: RunValues, now: float) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,6 +59,11 @@ class RunRecord:
         return self.folder / EVALUATION
 
     @cached_property
+    def evaluation_result(self) -> Mapping[str, Any]:
+        """The content of that folder's result.json; empty where there is none that can be read."""
+        return _read_json(self.evaluation / "result.json", [])
+
+    @cached_property
     def start(self) -> Mapping[str, Any]:
         """The last start event: world size, device, precision, host, versions, command; empty where there is none."""
         return next((event for event in reversed(self.events) if event["event"] == "start"), {})
@@ -95,25 +101,32 @@ class RunRecord:
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the run folders that `paths` are or hold at any depth, each once, by path.
+    """Return the run folders that `paths` are, or hold up to four levels below, by path.
+
+    Each is there once, by whatever links and names it was found.
 
     Raises:
         InputError: a path is no folder, or holds no run.
+        OSError: this user may not look into a path.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise InputError(f"{path} is no folder; name a run folder, or one that holds some")
         runs = [path] if is_run(path) else _below(path)
         if not runs:
-            raise InputError(f"{path} holds no run: no folder below it has a recipe.yaml and a log.jsonl")
-        found |= dict.fromkeys(runs)
-    return list(found)
+            raise InputError(
+                f"{path} holds no run: no folder up to {_DEEPEST} levels below it has a recipe.yaml or a log.jsonl"
+            )
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
 
 
 def is_run(path: Path) -> bool:
     """Return whether a folder is a run folder: one with a recipe or a log."""
-    return RunDir(path).recipe.is_file() or RunDir(path).log.is_file()
+    files = (RunDir(path).recipe, RunDir(path).log)
+    return any(map(os.path.isfile, files))  # unlike Path.is_file: False where this user may not look into it
 
 
 _DEEPEST = 4
@@ -124,6 +137,8 @@ def _below(path: Path, depth: int = 1) -> list[Path]:
     try:
         children = sorted(child for child in path.iterdir() if child.is_dir() and not child.is_symlink())
     except OSError:  # not permitted: nothing of it can be shown
+        if depth == 1:
+            raise
         return []
     runs: list[Path] = []
     for child in children:

@@ -21,7 +21,7 @@ from resnext_train.run_dir.jsonl_sink import to_json
 MACHINE: dict[str, Any] = {
     "host": "node1",
     "hardware": "NVIDIA H100 80GB HBM3",
-    "cores": 96,
+    "cores": 95.5,
     "threads": 8,
     "versions": {"resnext_train": "0.1.0", "python": "3.11.7", "torch": "2.14.1", "torchvision": "0.29.1"},
     "command": ["resnext", "train", "--config", "smoke"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def read_classes(evaluation: Path) -> list[ClassResult]:
         FileNotFoundError: there is none.
         OSError, ValueError: it cannot be read, or is damaged.
     """
-    found = [_class_result(row) for row in csv.DictReader(_text(evaluation / "classes.csv"))]
+    file = evaluation / "classes.csv"
+    with _damage_named(file):
+        found = [_class_result(row) for row in csv.DictReader(_text(file))]
     titles = short_titles([result.name for result in found], [result.title for result in found])
     with_images = [replace(result, title=title) for result, title in zip(found, titles, strict=True) if result.count]
     return sorted(with_images, key=lambda result: (result.accuracy, -result.count))
@@ -65,11 +68,20 @@ def read_classes(evaluation: Path) -> list[ClassResult]:
 def _class_result(row: Mapping[str, str | None]) -> ClassResult:
     name = row.get("class")
     if not name or None in row:
-        raise ValueError("classes.csv is damaged: a line has no class, or too many fields")
+        raise ValueError("a line has no class, or too many fields")
     count, correct = (int(row.get(key) or "") for key in ("count", "top1_correct"))
-    if not 0 <= correct <= count:
-        raise ValueError(f"classes.csv is damaged: {correct} of {count} images are correct")
+    if not 0 <= correct <= count < 1 << 63:
+        raise ValueError(f"{correct} of {count} images are correct")
     return ClassResult(name, row.get("title") or name, count, correct)
+
+
+@contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    """Raise a ValueError that names `file` for what the reading of its lines meets, csv.Error included."""
+    try:
+        yield
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{file.name} is damaged: {error}") from error
 
 
 def _text(path: Path) -> io.StringIO:
@@ -89,7 +101,9 @@ def read_confusion(evaluation: Path, classes: Sequence[ClassResult], most: int =
     worst = list(classes[:most])
     if not worst:
         return None
-    rows = _counts(evaluation / "confusion.csv", {result.name for result in worst})
+    file = evaluation / "confusion.csv"
+    with _damage_named(file):
+        rows = _counts(file, {result.name for result in worst})
     titles = {result.name: result.title for result in classes}
     if len(classes) <= most:
         return _whole(worst, rows, titles)
@@ -137,12 +151,12 @@ def _counts(path: Path, wanted: set[str]) -> dict[str, dict[str, int]]:
     lines = csv.reader(_text(path))
     head = next(lines, [])
     if not head or head[0] != "label":
-        raise ValueError("confusion.csv is damaged: its first line does not begin with label")
+        raise ValueError("its first line does not begin with label")
     cells = _list_cells(lines, wanted) if head[1:] == ["predicted", "count"] else _matrix_cells(head, lines, wanted)
     found: dict[str, dict[str, int]] = {}
     for label, predicted, count in cells:
         if count < 0:
-            raise ValueError("confusion.csv is damaged: a count is negative")
+            raise ValueError("a count is negative")
         found.setdefault(label, {})[predicted] = count
     return found
 
@@ -157,7 +171,7 @@ def _list_cells(lines: Iterator[list[str]], wanted: set[str]) -> Iterator[tuple[
 def _matrix_cells(head: list[str], lines: Iterator[list[str]], wanted: set[str]) -> Iterator[tuple[str, str, int]]:
     for line in lines:
         if len(line) != len(head):
-            raise ValueError("confusion.csv is damaged: a line is too short or too long")
+            raise ValueError("a line is too short or too long")
         if line[0] in wanted:
             for predicted, count in zip(head[1:], line[1:], strict=True):
                 if count != "0":

@@ -66,7 +66,7 @@ def live_page(report: Report, version: str) -> str:
     """Return the page that `--watch` serves, which asks its server for newer versions than `version`."""
     from resnext_train.report.page.page_figures import draw_figures
 
-    return _render(report, _Page(draw_figures(_runs(report)), None, version))
+    return _render(report, _Page(draw_figures(_runs(report), report.pictures), None, version))
 
 
 def _runs(report: Report) -> tuple[RunValues, ...]:

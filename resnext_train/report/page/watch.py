@@ -36,15 +36,16 @@ _MOST_PORT = 65535
 class LiveReport:
     """The page of runs as their files are now. Several threads may ask for it."""
 
-    def __init__(self, paths: Sequence[str | Path], rest: float = 4.0) -> None:
+    def __init__(self, paths: Sequence[str | Path], rest: float = 4.0, pictures: bool = True) -> None:
         """Make the first page. A further one is not begun before `rest` times as long as the last one took is over.
 
-        Runs that train beside it log all the time, and need the cores.
+        Runs that train beside it log all the time, and need the cores. Without `pictures`, no image of the data is
+        shown.
 
         Raises:
             InputError: a path is no folder, or holds no run.
         """
-        self._paths, self._rest = tuple(paths), rest
+        self._paths, self._rest, self._pictures = tuple(paths), rest, pictures
         self._lock = threading.Lock()
         self._failed: str | None = None
         self._seen = state_of_files(self._paths)
@@ -52,7 +53,7 @@ class LiveReport:
 
     def _made(self, seen: str) -> tuple[str, bytes]:
         began = time.monotonic()
-        content = live_page(build_report(self._paths), seen).encode()
+        content = live_page(build_report(self._paths, self._pictures), seen).encode()
         ended = time.monotonic()
         self._next = ended + self._rest * (ended - began)
         return seen, content
@@ -113,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not is_own_name(self.headers.get("Host", "")):
             self._send(HTTPStatus.MISDIRECTED_REQUEST, b"this server answers to 127.0.0.1 and localhost\n", with_body)
             return
-        path = urlsplit(self.path).path
+        path = self.path.partition("?")[0]
         if path not in ("/", "/version"):
             self._send(HTTPStatus.NOT_FOUND, b"there is only the report, at /\n", with_body)
             return
@@ -180,14 +181,14 @@ def open_server(live: LiveReport, port: int) -> ThreadingHTTPServer:
     raise InputError(f"none of the ports {port} to {last} is free for this user; name another one by --port")
 
 
-def serve(paths: Sequence[str], port: int) -> None:
+def serve(paths: Sequence[str], port: int, pictures: bool = True) -> None:
     """Serve the report of the runs that `paths` are or hold, until Ctrl-C; its address is printed.
 
     Raises:
         InputError: a path is no folder, or holds no run; or no port is free.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    live = LiveReport(paths)
+    live = LiveReport(paths, pictures=pictures)
     with open_server(live, port) as server:
         address = f"http://{_HOST}:{server.server_address[1]}/"
         print(f"{address} shows the report, and follows its runs. Ctrl-C ends it.", flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from resnext_train.errors import printable
 from resnext_train.report.papers.paper_tables import FilledTable
-from resnext_train.report.tables.text_report import in_ascii, table_in_ascii, table_lines, width_of
+from resnext_train.report.tables.text_report import in_ascii, table_in_ascii, table_lines, width_of, wrapped
 from resnext_train.run_dir.result_file import csv_lines
 
 
@@ -14,9 +14,13 @@ def paper_lines(filled: FilledTable, columns: int = 80, unicode: bool = True) ->
     Commands have a line each, however long, to be copied. Without `unicode` all lines are ASCII.
     """
     table = filled.without_commands()
-    lines = table_lines(table if unicode else table_in_ascii(table), width_of(columns))
+    width = width_of(columns)
+    lines = table_lines(table if unicode else table_in_ascii(table), width)
     if filled.left_out:
-        lines += ["", "Left out:", *(f"  {printable(text)}" for text in filled.left_out)]
+        lines += ["", "Left out:"]
+        for text in filled.left_out:
+            first, *others = wrapped(text if unicode else in_ascii(text), width - 4)
+            lines += [f"  {first}", *(f"    {line}" for line in others)]
     if filled.commands:
         lines += ["", "To fill it:", *(f"  {printable(command)}" for command in filled.commands)]
     return lines if unicode else [in_ascii(line) for line in lines]

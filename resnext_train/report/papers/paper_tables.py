@@ -195,12 +195,3 @@ def difference_text(errors: Sequence[float], published: str) -> str:
     if not errors or number is None:
         return NOTHING
     return difference(statistics.fmean(errors) - float(number[1] or number[0]))
-
-
-def table_of(name: str, records: Sequence[RunRecord]) -> Table:
-    """Return the table called `name` beside the runs of `records`, for text, CSV and HTML.
-
-    Raises:
-        InputError: see `paper_table`.
-    """
-    return fill_table(name, records).as_table()

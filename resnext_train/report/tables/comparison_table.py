@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from resnext_train.errors import InputError
-from resnext_train.report.run_values import RunValues
+from resnext_train.report.run_values import RunValues, whole
 from resnext_train.report.tables import number_texts as texts
 from resnext_train.report.tables.mcnemar import holm, mcnemar_p
 from resnext_train.report.tables.prediction_reader import Recognised, read_recognised
@@ -48,16 +49,21 @@ def pair_of(first: str, second: str, a: Recognised, b: Recognised) -> Pair:
 
 
 def comparison_table(runs: Sequence[RunValues]) -> Table | None:
-    """Return McNemar's test of pairs of runs with predictions of the same images; None where there is no pair."""
+    """Return McNemar's test of pairs of runs with predictions of the same images.
+
+    None where there is no pair; but where files of predictions cannot be read, a table without rows says so.
+    """
     pairs: list[Pair] = []
-    left_out = 0
     unread: list[str] = []
-    for candidates in _by_size([run for run in runs if _file_of(run).is_file()]):
+    left_out, is_best_alone = 0, False
+    predicted = [run for run in runs if os.path.isfile(_file_of(run))]  # noqa: PTH113  False where it may not be seen
+    for candidates in _by_size(predicted if len(predicted) > 1 else []):
         chosen, dropped = _near_the_best(candidates)
         left_out += dropped
         for alike in _on_the_same_images(chosen, unread):
             pairs += _pairs(alike)
-    if not pairs:
+            is_best_alone |= len(alike) > ALL_PAIRS
+    if not pairs and not unread:
         return None
     columns = (
         *(Column("First"), Column("Second"), Column("Both right", numeric=True, optional=True)),
@@ -67,10 +73,16 @@ def comparison_table(runs: Sequence[RunValues]) -> Table | None:
     )
     corrected = holm([pair.p for pair in pairs])
     rows = tuple(_row(pair, p) for pair, p in zip(pairs, corrected, strict=True))
-    return Table("mcnemar", "Differences image by image", _caption(len(pairs), left_out, unread), columns, rows)
+    tested = {name for pair in pairs for name in (pair.first, pair.second)}
+    caption = _caption(len(pairs), is_best_alone, left_out, unread)
+    caption = " ".join((caption, *_other_epochs([run for run in predicted if run.name in tested])))
+    return Table("mcnemar", "Differences image by image", caption, columns, rows)
 
 
-def _caption(pairs: int, left_out: int, unread: Sequence[str]) -> str:
+def _caption(pairs: int, is_best_alone: bool, left_out: int, unread: Sequence[str]) -> str:
+    reasons = [f"Left out: {why}." for why in unread]
+    if not pairs:
+        return " ".join(("No two runs have predictions of the same images that can be read.", *reasons))
     caption = (
         "McNemar's exact test, two-sided, on the images of evaluation/predictions.csv: whether two networks differ in "
         "accuracy by more than the chance of these images explains. It speaks of the two trained networks, not of "
@@ -80,13 +92,24 @@ def _caption(pairs: int, left_out: int, unread: Sequence[str]) -> str:
         caption += f"p is that of a pair alone, p (Holm) is corrected for all {pairs} pairs by Holm's method."
     else:
         caption += "With one pair there is nothing to correct for."
-    if left_out:
+    if is_best_alone:
         caption += (
-            f" Of more than {ALL_PAIRS} runs on as many images only the most accurate is tested, against the {NEXT} "
-            f"that follow it; {left_out} more {'is' if left_out == 1 else 'are'} left out. p does not hold that it was "
-            "chosen by its accuracy."
+            f" Of more than {ALL_PAIRS} runs on the same images only the most accurate is tested, against up to {NEXT} "
+            "that follow it; p does not hold that it was chosen by its accuracy."
         )
-    return " ".join((caption, *(f"Left out: {why}." for why in unread)))
+    if left_out:
+        caption += f" Less accurate runs on as many images that are left out: {left_out}."
+    return " ".join((caption, *reasons))
+
+
+def _other_epochs(runs: Sequence[RunValues]) -> list[str]:
+    """Return a sentence for each run whose predictions are not of its last evaluation's weights."""
+    found = [(run.name, whole(run.record.evaluation_result.get("epoch")), run.final) for run in runs]
+    return [
+        f"The predictions of {name} are of epoch {epoch}, not of the last, {final.epoch}."
+        for name, epoch, final in found
+        if epoch is not None and final is not None and final.epoch not in (None, epoch)
+    ]
 
 
 def _file_of(run: RunValues) -> Path:

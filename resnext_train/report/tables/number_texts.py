@@ -9,8 +9,15 @@ def percent(value: float | None) -> str:
 
 
 def difference(value: float | None) -> str:
-    """Return a difference in percentage points, with its sign."""
-    return "" if value is None else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+    """Return a difference in percentage points, with its sign.
+
+    >>> difference(0.25), difference(-0.001)
+    ('+0.25', '+0.00')
+    """
+    if value is None:
+        return ""
+    rounded = round(value, 2) + 0.0  # of -0.0 as well it is 0.0
+    return f"{rounded:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def interval(low_high: tuple[float, float] | None) -> str:

@@ -11,6 +11,10 @@ _NUMBER = re.compile(r"(?:5K-way )?top-1 (error|accuracy) ([\d.]+) %")
 """How the header of a recipe begins that has a top-1 result; the further numbers are of other images or crops."""
 
 
+_MEAN = re.compile(r"\(the best of \w+ runs, mean ([\d.]+)")
+"""How a result goes on that is the best of several runs: a run is to be compared with their mean."""
+
+
 @dataclass(frozen=True)
 class Published:
     """What a paper or its code states of a recipe."""
@@ -22,7 +26,7 @@ class Published:
     result: str
     """The numbers, and how they were found, in words."""
     error: float | None
-    """Top-1 error in per cent; None where there is none in numbers."""
+    """Top-1 error in per cent, the mean where the best of several runs is stated, too; None: none in numbers."""
     by_other_views: bool
     """Whether the error is of ten crops, which the recipe does not evaluate: a run's has another meaning."""
 
@@ -35,5 +39,7 @@ def published_by(entry: Entry | None) -> Published | None:
     error = None
     if found:
         error = float(found[2]) if found[1] == "error" else round(100 - float(found[2]), 10)
+    if mean := _MEAN.search(entry.result):
+        error = float(mean[1])
     by_ten = "(10 crops" in entry.result and entry.recipe.eval.protocol != "ten_crop"
     return Published(entry.name.removesuffix(".yaml"), entry.reproduces, entry.result, error, by_ten)

@@ -34,7 +34,7 @@ _FACTS: Mapping[str, Callable[[RunValues], Value]] = {
     "images_per_s": lambda run: run.images_per_s,
     "host": lambda run: run.text("host"),
     "device": lambda run: run.device,
-    "cores": lambda run: number(run.fact("cores")),
+    "cores": lambda run: number(run.fact("cores")),  # containers may have a part of one
     "threads": lambda run: run.whole("threads"),
     "world_size": lambda run: run.whole("world_size"),
     "precision": lambda run: run.text("precision"),
@@ -46,6 +46,9 @@ _FACTS: Mapping[str, Callable[[RunValues], Value]] = {
     "published_error": lambda run: run.published.error if run.published else None,
 }
 """Columns of facts, in their order; those of evaluations and of seeds follow."""
+
+SUMMARY_HEAD = "run,folder,status,"
+"""How the file begins, in all versions."""
 
 _EVALUATIONS: Mapping[str, Callable[[RunValues], EvalResult | None]] = {
     "best": lambda run: run.best,

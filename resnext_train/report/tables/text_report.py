@@ -30,7 +30,7 @@ def report_lines(report: Report, columns: int = 80, unicode: bool = True) -> lis
     """
     width = width_of(columns)
     made = f"{report.made_at:%Y-%m-%d %H:%M} UTC, resnext-train {report.version}"
-    lines = [*_wrapped(report.title, width), *_wrapped(made, width)]
+    lines = [*wrapped(report.title if unicode else in_ascii(report.title), width), *wrapped(made, width)]
     curves = curves_table(report.runs, width, BLOCKS if unicode else ASCII)
     for table in (*filter(None, [curves]), *report.tables):
         lines += ["", *table_lines(table if unicode else table_in_ascii(table), width)]
@@ -81,7 +81,8 @@ def table_lines(table: Table, width: int) -> list[str]:
 
     A table fits without its optional columns, too.
     """
-    title = [table.title, "-" * text_width(table.title), *_wrapped(table.caption, width), ""]
+    heading = wrapped(table.title, width)
+    title = [*heading, "-" * max(map(text_width, heading)), *wrapped(table.caption, width), ""]
     lines = _fitting(table, width) or _fitting(_essential(table), width)
     if lines is not None:
         return [*title, *lines]
@@ -125,14 +126,14 @@ def _block(head: Sequence[str], row: Sequence[str], width: int) -> list[str]:
     """Return the first cell of a row, and below it a line or more for each other cell."""
     head = [_cut(name, width // 2) for name in head]  # of recipes it has the runs' names
     names = max(map(text_width, head)) + 2
-    lines = _wrapped(row[0], width)
+    lines = wrapped(row[0], width)
     for name, cell in zip(head[1:], row[1:], strict=True):
-        first, *others = _wrapped(cell, width - names - 2)
+        first, *others = wrapped(cell, width - names - 2)
         lines += [f"  {name}{' ' * (names - text_width(name))}{first}", *(" " * (names + 2) + text for text in others)]
     return lines
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def wrapped(text: str, width: int) -> list[str]:
     """Return a text in lines of at most `width` columns, broken at spaces, and within words that are longer."""
     lines, line = [], ""
     for word in re.split(r" (?=[^%±])", printable(text).strip()):  # a number and its sign stay together

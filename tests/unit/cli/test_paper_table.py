@@ -9,6 +9,7 @@ import pytest
 
 from helpers.commands import report
 from helpers.run_folders import MACHINE, write_run
+from resnext_train.evaluation.text_table import text_width
 from resnext_train.report.papers.paper_table_data import TABLES
 
 
@@ -32,6 +33,17 @@ def test_it_is_printed_with_what_is_left_out_and_what_fills_it(runs: Path, capsy
     assert {path.name for path in runs.iterdir()} == {"runs"}
 
 
+def test_lines_but_for_commands_fit_the_terminal(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    write_run(runs / "runs" / "c", recipe="cifar/resnext29_8x64d", overrides=["optimizer.lr=0.5", "eval.crop=24"])
+    assert report(["--table", "7"]) == 0
+    text = capsys.readouterr().out
+    assert max(text_width(line) for line in text.splitlines() if not line.startswith("  resnext ")) <= 40
+    assert "c (optimizer.lr 0.1 → 0.5, train.epochs 300 → 3, eval.crop 32 → 24)" in " ".join(text.split())
+
+
 def test_only_the_named_runs_count(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(["--table", "7", "runs/cifar/b"]) == 0
     assert "0 of 10" in capsys.readouterr().out
@@ -50,6 +62,14 @@ def test_files_have_the_same_rows(runs: Path, capsys: pytest.CaptureFixture[str]
     for row in rows:
         assert all(text in page for text in row.values())
     assert "b (train.epochs 300 → 2)" in page
+
+
+def test_a_tables_page_has_no_pictures_where_none_are_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs/a", [96.3], recipe="cifar/resnext29_8x64d", epochs=300, images=10_000, wrong=range(9))
+    assert report(["--table", "7", "--out", "with.html"]) == 0
+    assert report(["--table", "7", "--out", "without.html", "--no-pictures"]) == 0
+    assert ["data:image/webp" in Path(name).read_text() for name in ("with.html", "without.html")] == [True, False]
 
 
 @pytest.mark.parametrize("arguments", [["--table"], ["--table", "9"], ["--table", "runs"]])

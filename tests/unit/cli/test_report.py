@@ -16,6 +16,7 @@ from helpers.commands import Refuses, evaluate, report
 from helpers.run_folders import write_run
 from helpers.runs import environment
 from resnext_train.cli.main import main
+from resnext_train.report.run_record import find_runs
 from resnext_train.run_dir.run_lock import RunLock
 
 
@@ -113,3 +114,57 @@ def test_text_needs_neither_torch_nor_matplotlib_and_any_console_takes_it(tmp_pa
     assert done.stdout.isascii()
     assert b"\\u" not in done.stdout
     assert b"ResNeXt-14 (8x4d)" in done.stdout
+
+
+def test_a_run_is_shown_once_by_whatever_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "runs/a")
+    (tmp_path / "link").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    assert report(["link", "runs", str(run), "--out", "page.html"]) == 0
+    assert [row["folder"] for row in rows_in(tmp_path)] == ["link"]
+
+
+@pytest.mark.parametrize("table", [[], ["--table", "7"]])
+def test_the_home_folder_may_be_short(tmp_path: Path, table: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells leave ~ as it is in --out=~/page.html."""
+    write_run(tmp_path / "runs/a", recipe="cifar/resnext29_8x64d", images=10_000)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert report([*table, "runs", "--out=~/page.html"]) == 0
+    assert {path.name for path in (tmp_path / "home").iterdir()} >= {"page.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "runs"}
+
+
+def test_names_of_any_digits_are_sorted(tmp_path: Path) -> None:
+    for name in ("run²", "²", "run10", "run9", "٣"):
+        write_run(tmp_path / name)
+    assert report([str(tmp_path), "--out", str(tmp_path / "page.html")]) == 0
+    names = [row["run"] for row in rows_in(tmp_path)]
+    assert names.index("run9") < names.index("run10")
+
+
+def test_a_folder_that_may_not_be_seen_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' user may see all: os.stat answers as it does others."""
+    write_run(tmp_path / "runs/a")
+    write_run(tmp_path / "runs/hers")
+    stat = os.stat
+
+    def refusing(path: object, *arguments: object, **options: object) -> os.stat_result:
+        if "hers/" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", refusing)
+    assert [run.name for run in find_runs([tmp_path / "runs"])] == ["a"]
+
+
+def test_a_table_that_no_report_wrote_is_kept(tmp_path: Path, refuses: Refuses) -> None:
+    run, page = write_run(tmp_path / "runs/a"), tmp_path / "page.html"
+    (tmp_path / "summary.csv").write_text("my,own\n")
+    assert "summary.csv" in refuses(report, str(run), "--out", str(page))
+    assert (tmp_path / "summary.csv").read_text() == "my,own\n"
+    assert not page.exists()
+    (tmp_path / "summary.csv").write_text("")
+    assert report([str(run), "--out", str(page)]) == report([str(run), "--out", str(page)]) == 0
+    assert len(rows_in(tmp_path)) == 1

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from helpers.commands import train
+from helpers.run_folders import write_run
 from helpers.runs import SMALL
 from resnext_train.cli.main import main
+from resnext_train.evaluation.text_table import text_width
 from resnext_train.report.run_list import age
 
 
@@ -54,6 +56,15 @@ def test_a_second_seed_is_a_second_run_and_both_are_listed(capsys: pytest.Captur
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[1:]] == ["killed", "done"]
     assert [line.split()[3] for line in lines[1:]] != ["–", "–"]
+
+
+def test_names_of_runs_cannot_control_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("日本語", "a\x1b[31m", "b"):
+        write_run(tmp_path / "runs" / name)
+    assert main(["runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert len({text_width(line.partition("done")[0]) for line in lines[1:]}) == 1
 
 
 def test_where_no_runs_are_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 """Where recipes depart from the papers and code that they name.
 
 The sets here were written by hand from these sources, not from what is printed: the Lua code of fb.resnet.torch and
-ResNeXt, torch/image and cunn, sections 3.4 and 4 of the ResNet paper, pycls, torchvision's references, and timm.
+ResNeXt, torch/image and cunn, sections 3.4 and 4 of the ResNet paper, pycls, torchvision's references, timm, mmpretrain
+with mmcv, and the Inception papers' image_processing.py.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ GOLDEN: dict[str, tuple[str, str]] = {
         "decode_orientation crop_position crop_fallback resize_antialias resize_rounding classifier_weights bn_running "
         "lr_changes cosine_start precision eval_center",
     ),
-    "mmpretrain/resnext50_32x4d": ("", "classifier_weights bn_running last_batch_filled precision"),
+    "mmpretrain/resnext50_32x4d": ("", "decode_orientation classifier_weights bn_running last_batch_filled precision"),
     "torchvision/resnet50": ("", "classifier_bias bn_running decay_exempt lr_changes ema_steps precision"),
     "nvidia/resnet50_90": ("", "classifier_bias bn_running decay_exempt lr_changes precision"),
     "nvidia/resnet50_250": ("", "mix_partner classifier_bias bn_running decay_exempt lr_changes precision"),
@@ -63,7 +64,8 @@ GOLDEN: dict[str, tuple[str, str]] = {
     "vgg16_bn": ("", "bn_running last_batch_filled precision"),
     "inception_v3": (
         "model.bn_momentum augment.interpolation train.batch_size ema.decay",
-        "brightness hue colours_clamped rmsprop_epsilon rmsprop_start precision",
+        "crop_attempts crop_position resize_antialias resize_alignment resize_rounding jitter_order brightness hue "
+        "colours_clamped gray rmsprop_epsilon rmsprop_start precision eval_order",
     ),
 }
 """What differs: recipe keys; points of the code."""

@@ -75,12 +75,14 @@ def test_without_tables_there_is_nothing(tmp_path: Path) -> None:
         "class,title,count,top1_correct\na,a,3,4\n",
         "class,title,count,top1_correct\na,a,-3,-4\n",
         "class,title,count,top1_correct\na,a,3,1,7,8\n",
+        "class,title,count,top1_correct\na,a,1" + "0" * 400 + ",1\n",
+        'class,title,count,top1_correct\na,"a,3,1\n' + "b,b,3,1\n" * 20_000,  # more than csv takes in a field
         "\x00\xff\n1,2\n",
     ],
 )
 def test_damaged_classes_are_said(tmp_path: Path, damage: str) -> None:
     (tmp_path / "classes.csv").write_text(damage)
-    with pytest.raises(ValueError, match=r"classes\.csv|invalid literal|line contains NUL"):
+    with pytest.raises(ValueError, match=r"classes\.csv is damaged"):
         read_classes(tmp_path)
 
 

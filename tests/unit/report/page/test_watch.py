@@ -157,6 +157,12 @@ def test_ctrl_c_ends_it(run: Path) -> None:
     assert err == "resnext report: interrupted\n"
 
 
+def test_no_pictures_are_served_where_none_are_wanted(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [25.0], wrong=range(3))
+    assert b"data:image/webp" in LiveReport([run]).current()[1]
+    assert b"data:image/webp" not in LiveReport([run], pictures=False).current()[1]
+
+
 def test_watching_writes_nothing(refuses: Refuses, run: Path) -> None:
     assert "--watch" in refuses(report, str(run), "--watch", "--text")
     assert "--watch" in refuses(report, str(run), "--watch", "--out", "page.html")

@@ -23,7 +23,7 @@ from resnext_train.config import load_recipe
 from resnext_train.errors import InputError
 from resnext_train.report.papers.paper_runs import result_under
 from resnext_train.report.papers.paper_table_data import TABLES, TEN_CROP, Protocol
-from resnext_train.report.papers.paper_tables import FilledTable, fill_table, recipes_of, table_of
+from resnext_train.report.papers.paper_tables import FilledTable, fill_table, recipes_of
 from resnext_train.report.run_record import read_run, read_runs
 
 
@@ -320,7 +320,7 @@ def test_all_commands_are_understood(name: str, tmp_path: Path, monkeypatch: pyt
 
 def test_the_table_for_files_has_the_commands_as_a_column(tmp_path: Path) -> None:
     imagenet_run(tmp_path / "mine", 77.5)
-    table = table_of("3", read_runs([tmp_path]))
+    table = fill_table("3", read_runs([tmp_path])).as_table()
     assert table.key == "paper-table-3"
     assert "Table 3" in table.title
     assert "arXiv 1611.05431" in table.caption
@@ -333,7 +333,7 @@ def test_the_table_for_files_has_the_commands_as_a_column(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["", "8"])
 def test_a_wrong_name_lists_all_tables(name: str) -> None:
-    for ask in (recipes_of, lambda name: table_of(name, [])):
+    for ask in (recipes_of, lambda name: fill_table(name, [])):
         with pytest.raises(InputError) as refusal:
             ask(name)
         assert all(key in str(refusal.value) and table.title in str(refusal.value) for key, table in TABLES.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -73,13 +74,23 @@ def test_of_many_runs_the_best_is_tested_against_the_next_ten(tmp_path: Path) ->
     table = table_of(tmp_path)
     assert table is not None
     assert [row[:2] for row in table.rows] == [("r00", f"r{i:02d}") for i in range(1, 11)]
-    assert "3 runs are left out" in table.caption
+    assert "left out: 3." in table.caption
+    assert "only the most accurate is tested" in table.caption
+    (tmp_path / "nine").mkdir()
+    for i in range(9):
+        (tmp_path / f"r{i:02d}").rename(tmp_path / f"nine/r{i:02d}")
+    nine = table_of(tmp_path / "nine")
+    assert nine is not None
+    assert [row[0] for row in nine.rows] == ["r00"] * 8
+    assert "only the most accurate is tested" in nine.caption
+    assert "left out" not in nine.caption
     (tmp_path / "few").mkdir()
     for i in range(8):
-        (tmp_path / f"r{i:02d}").rename(tmp_path / f"few/r{i:02d}")
+        (tmp_path / f"nine/r{i:02d}").rename(tmp_path / f"few/r{i:02d}")
     few = table_of(tmp_path / "few")
     assert few is not None
     assert len(few.rows) == 28
+    assert "only the most accurate" not in few.caption
 
 
 def test_corrected_p_is_never_smaller(tmp_path: Path) -> None:
@@ -116,3 +127,27 @@ def test_damaged_predictions_are_named_and_left_out(tmp_path: Path, content: byt
     assert table is not None
     assert [row[:2] for row in table.rows] == [("a", "c")]
     assert str(damaged) in table.caption
+
+
+def test_without_any_pair_it_is_said_which_predictions_cannot_be_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name, images=20, wrong=range(3))
+    (tmp_path / "b/evaluation/predictions.csv").write_text("path,label\n")
+    table = table_of(tmp_path)
+    assert table is not None
+    assert table.rows == ()
+    assert str(tmp_path / "b/evaluation/predictions.csv") in table.caption
+    assert table_of(tmp_path / "b") is None  # a run alone has no pair anyway
+
+
+def test_predictions_of_earlier_weights_are_said(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name, (60.0, 70.0), images=20, wrong=range(3))
+        result = json.loads((tmp_path / name / "evaluation/result.json").read_text())
+        (tmp_path / name / "evaluation/result.json").write_text(
+            json.dumps({**result, "epoch": 1 if name == "b" else 2})
+        )
+    table = table_of(tmp_path)
+    assert table is not None
+    assert "The predictions of b are of epoch 1, not of the last, 2." in table.caption
+    assert "predictions of a" not in table.caption

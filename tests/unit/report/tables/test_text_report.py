@@ -75,6 +75,11 @@ def test_no_line_is_wider_than_the_terminal(tmp_path: Path, columns: int, unicod
     assert places == sorted(places)
 
 
+def test_a_title_in_ascii_is_no_wider(tmp_path: Path) -> None:
+    lines = report_lines(build_report([write_run(tmp_path / ("é" * 60))]), 40, unicode=False)
+    assert max(map(len, lines)) <= 40
+
+
 def test_curves_share_a_logarithmic_scale() -> None:
     """From 1 % to 81 % a level is 81^(1/8) = 1.732 times the one before: the third begins at 3, the fifth at 9."""
     assert sparkline([81, 9.1, 3.1, 1], 10, 1, 81) == "█▅▃▁"
