@@ -99,9 +99,9 @@ RECIPES: dict[str, tuple[str, Net | tuple[int, ...] | None, str]] = {
     "tiny_imagenet/resnext26_32x4d_plain.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "72"),
     "tiny_imagenet/resnext26_32x4d_torchvision.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "72"),
     "tiny_imagenet/resnext26_32x4d_a3.yaml": ("laptop", Net((2, 2, 2, 2), groups=32, width=4), "78"),
-    "tiny_imagenet/resnet26_1x64d.yaml": ("laptop", Net((2, 2, 2, 2)), "80 10"),
-    "tiny_imagenet/resnet20_32px.yaml": ("laptop", basic(3, 3, 3, shortcut="A"), "82 10"),
-    "tiny_imagenet/plain20_32px.yaml": ("laptop", basic(3, 3, 3, shortcut=""), "72 10"),
+    "tiny_imagenet/resnet26_1x64d.yaml": ("laptop", Net((2, 2, 2, 2)), "80"),
+    "tiny_imagenet/resnet20_32px.yaml": ("laptop", basic(3, 3, 3, shortcut="A"), "82"),
+    "tiny_imagenet/plain20_32px.yaml": ("laptop", basic(3, 3, 3, shortcut=""), "72"),
     "smoke.yaml": ("smoke", Net((1, 1, 1, 1), groups=8, width=4), "90 10"),
 }
 
