@@ -25,6 +25,7 @@ def rows_in(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_real_run_with_its_evaluation(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,6 +47,7 @@ def test_a_real_run_with_its_evaluation(
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_where_the_numbers_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = write_run(tmp_path / "runs/a"), write_run(tmp_path / "runs/b", seed=1)
     here = tmp_path / "here"

@@ -376,6 +376,7 @@ def test_a_variant_is_a_few_lines_on_a_base() -> None:
         assert len(lines) <= (6 if name in RECIPES and RECIPES[name][0] not in ("laptop", "smoke") else 9), name
 
 
+@pytest.mark.slow
 def test_the_readme_lists_all_recipes_with_their_sizes() -> None:
     section = README.read_text().partition("## Recipes\n")[2].partition("\n### Later recipes\n")[0]
     rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in section.splitlines() if ".yaml` |" in line]

@@ -394,6 +394,7 @@ def test_a_run_stops_at_a_bad_image_with_one_sentence(image_root: Path, tmp_path
     assert json.loads((tmp_path / "run" / "state.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_says_so(
     image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
 ) -> None:

@@ -128,6 +128,7 @@ def test_of_ranks_that_leave_for_the_same_reason_one_says_it() -> None:
         heart.stop()
 
 
+@pytest.mark.slow
 def test_a_connection_that_breaks_once_does_not_end_a_heartbeat() -> None:
     class Broken:
         def set(self, key: str, value: str) -> None:

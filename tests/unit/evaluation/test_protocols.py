@@ -124,6 +124,7 @@ def expect(got: dict[str, Any], lines: list[dict[str, str]], scores: list[Tensor
         assert [float(line[f"score{k + 1}"]) for k in range(5)] == pytest.approx(one[order[:5]].tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "average"),
     [

@@ -110,6 +110,7 @@ class _DiesAsItArrives:
         raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 1_000_000], ids=["before it answers", "while it is sent a task"])
 def test_workers_that_die_before_their_first_task(size: int) -> None:
     with pytest.raises(InputError, match="--workers"):

@@ -165,6 +165,7 @@ def test_a_curve_has_the_numbers_of_the_log(tmp_path: Path) -> None:
     assert points[1, 1] < points[0, 1]
 
 
+@pytest.mark.slow
 def test_the_plots_are_also_files(three: Path, tmp_path: Path) -> None:
     text = written(tmp_path / "my page.html", three)
     folder = tmp_path / "my page_plots"
@@ -332,6 +333,7 @@ def test_of_many_runs_the_best_have_their_classes_shown(tmp_path: Path) -> None:
     assert "66.0 % best accuracy" in text
 
 
+@pytest.mark.slow
 def test_mistakes_are_shown_small(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     write_evaluation(run / "evaluation", 40, {1})
