@@ -107,8 +107,7 @@ def evaluate_networks(request: EvaluationRequest, context: DistContext) -> Evalu
         "data": str(split_folder(recipe.data, "val")) if isinstance(recipe.data, FolderData) else recipe.data.source,
         "checkpoint": names,
         "arch": arch,
-        **_kind(stored[0] if len(stored) == 1 else None),
-        **_epoch(stored),
+        **(_weights(stored[0]) if len(stored) == 1 else {}),
         **({"members": _members(stored, counts[1:])} if len(stored) > 1 else {}),
         **({"unlabelled": evaluation.unlabelled} if evaluation.labels is not None else {}),
         **({"recalibrated_bn": recalibrated} if recalibrated else {}),
@@ -228,15 +227,11 @@ def _evaluated(
     return counts, time.perf_counter() - started
 
 
-def _kind(stored: StoredNetwork | None) -> dict[str, Any]:
-    """Return which weights were taken, where there was a choice."""
-    return {"weights": stored.kind} if stored and stored.kind else {}
-
-
-def _epoch(stored: list[StoredNetwork]) -> dict[str, Any]:
-    """Return after which epoch training evaluated these weights, where it is one network and was evaluated."""
-    result = stored[0].result if len(stored) == 1 else None
-    return {"epoch": result["epoch"]} if result and "epoch" in result else {}
+def _weights(stored: StoredNetwork) -> dict[str, Any]:
+    """Return which weights were taken, where there was a choice, and after which epoch training evaluated them."""
+    result = stored.result or {}
+    kind = {"weights": stored.kind} if stored.kind else {}
+    return {**kind, **({"epoch": result["epoch"]} if "epoch" in result else {})}
 
 
 def _members(stored: list[StoredNetwork], counts: list[EvalCounts]) -> list[dict[str, Any]]:
@@ -244,7 +239,7 @@ def _members(stored: list[StoredNetwork], counts: list[EvalCounts]) -> list[dict
         {
             "checkpoint": str(one.path),
             "arch": title_of(one.recipe.model),
-            **_kind(one),
+            **_weights(one),
             **of_one.to_dict(),
             "top1_interval": list(wilson_interval(of_one.top1_correct, of_one.count)),
             "top5_interval": list(wilson_interval(of_one.top5_correct, of_one.count)),
