@@ -66,7 +66,7 @@ def check_same_recipe(folder: RunDir, recipe: Recipe) -> None:
     if changed := fixed_differences(load_stored_recipe(folder.recipe), recipe):
         raise InputError(
             f"{folder.path} already holds a run of another recipe ({describe(changed)}); choose another --out, or "
-            f"continue it with these changes by --resume {folder.last}"
+            f"continue it with these changes by resnext train --resume {folder.last}"
         )
 
 

@@ -82,8 +82,8 @@ def _choose(prog: str, words: tuple[str, ...], argv: Sequence[str]) -> int:
         return run_command(prog, lambda: _refuse_without_command(prog, argv, command))
     group_parser.parse_args([name])  # ends here for --help and --version
     near = [_SYNONYMS[name]] if _SYNONYMS.get(name) in command.commands else []
-    near = near or difflib.get_close_matches(name, command.commands, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(command.commands)}"
+    near += [close for close in difflib.get_close_matches(name, command.commands, n=1) if close not in near]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(command.commands)}"
     print(f"{prog}: error: no command {name!r}; {hint}", file=sys.stderr)
     return 2
 

@@ -12,6 +12,7 @@ from resnext_train.errors import InputError
 from resnext_train.regular_file import user_path
 from resnext_train.report.papers.paper_tables import paper_table
 from resnext_train.report.run_record import find_runs
+from resnext_train.run_dir.result_file import is_stream
 
 _RUNS = "runs"
 """The folder of all runs, where none is named."""
@@ -50,8 +51,8 @@ def read_report(args: Namespace) -> ReportRequest:
         return ReportRequest(paths, None, False, port=args.port, pictures=not args.no_pictures)
     out = None if args.text and args.out is None else user_path(args.out) if args.out else _default_out(paths)
     check_output("--out", None if out is None else str(out))
-    if out is not None and out.suffix.lower() == ".csv":
-        raise InputError(f"--out: {out} is the page, beside which summary.csv is written; name a .html file")
+    if out is not None and out.suffix.lower() not in (".html", ".htm") and not is_stream(str(out)):
+        raise InputError(f"--out: {out} is the page, beside which its plots and summary.csv are; name a .html file")
     return ReportRequest(paths, out, args.text, pictures=not args.no_pictures)
 
 

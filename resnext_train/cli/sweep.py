@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnext_train.cli.console_streams import lose_what_stdout_does_not_take
-from resnext_train.cli.run_command import announce
+from resnext_train.cli.run_command import announce, warn
 from resnext_train.cli.sweep_requests import SweepRequest
 from resnext_train.errors import FaultError
 from resnext_train.report.papers.paper_output import paper_lines
@@ -27,16 +27,18 @@ _SHOWN = ("results", "seeds")
 def sweep(request: SweepRequest) -> None:
     """Run what is not done, or print it; then compare all runs."""
     if request.only_print:
-        for run in request.runs:
-            if not is_done(run.folder):
-                announce(run.command())
+        waiting = [run for run in request.runs if not is_done(run.folder)]
+        for run in waiting:
+            announce(run.command())
+        if not waiting:
+            warn(f"all {len(request.runs)} runs are done; without --print they are compared")
         return
     lose_what_stdout_does_not_take()  # as of `train`: run folders hold all, and a reader who leaves ends no sweep
     result = run_sweep(request.runs, announce)
     _compare([run.folder for run in request.runs], request.out, request.table)
     if result.failed:
         raise FaultError(
-            f"{len(result.failed)} of {len(request.runs)} runs failed: {'; '.join(result.failed)}. The same command "
+            f"{len(result.failed)} of {len(request.runs)} runs failed: {'; '.join(result.failed)}. The same sweep "
             "tries them again"
         )
 

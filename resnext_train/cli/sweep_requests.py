@@ -43,7 +43,8 @@ def read_sweep(args: Namespace) -> SweepRequest:
         raise InputError("--config: name recipes, such as resnet50_1x64d resnext50_32x4d; `resnext info` lists them")
     out = Path(args.out) if args.out else RUNS
     seeds = read_seeds(args.seeds) if args.seeds else ()
-    runs = plan_sweep(configs, [read_axis(word) for word in args.set], seeds, overrides, out, args.procs)
+    axes = [read_axis(word) for word in args.set]
+    runs = plan_sweep(configs, axes, seeds, overrides, out, args.procs, starts=not args.print)
     return SweepRequest(tuple(runs), out, args.print, args.table)
 
 

@@ -23,6 +23,13 @@ _OPTIONS = {
 }
 """What they call options of ours; the first that the command has is meant."""
 
+_OF_SWEEPS = {
+    "seed": "write --seeds, as in --seeds 3 or --seeds 0:3",
+    "name": "a sweep names its runs by what differs; --out DIR is the folder of all",
+    "resume": "the same sweep goes on where it stopped",
+}
+"""What is said of options of `resnext train` that `resnext sweep` has not."""
+
 _ANSWERS = {
     **foreign_names.ADVICE,
     "evaluate": "use resnext eval",
@@ -44,6 +51,8 @@ def _answer(given: str, argv: Sequence[str], parser: ArgumentParser) -> str:
     values = [value] if equals else _following(given, argv)
     name = option.strip("-").replace("-", "_")
     known = [known for action in parser._actions for known in action.option_strings if known.startswith("--")]
+    if "--seeds" in known and name in _OF_SWEEPS:
+        return f"there is no option {option}; {_OF_SWEEPS[name]}"
     if "section.key=value" in parser.format_usage():
         if name in _ANSWERS:
             return f"there is no option {option}; {_ANSWERS[name]}"

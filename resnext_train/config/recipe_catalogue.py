@@ -113,6 +113,7 @@ def _comment(text: str) -> Iterator[str]:
         yield line.removeprefix("#").strip()
 
 
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts resnet50 before resnet101."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+def natural_key(name: str) -> list[tuple[float, str]]:
+    """Return a key that sorts resnet50 before resnet101, and lr0.0125 before lr0.05."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name, flags=re.ASCII)
+    return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from resnext_train.checkpoint.resume import check_same_recipe
-from resnext_train.config import load_recipe_with_notes, name_part, run_name
+from resnext_train.config import FolderData, load_recipe_with_notes, name_part, run_name
 from resnext_train.errors import InputError
-from resnext_train.regular_file import read_regular
+from resnext_train.regular_file import read_regular, user_path
 from resnext_train.run_dir.run_paths import RunDir
 from resnext_train.training.train_request import train_request
 
@@ -112,15 +112,16 @@ def plan_sweep(
     overrides: Sequence[str],
     folder: Path,
     procs: int = 1,
+    starts: bool = False,
 ) -> list[PlannedRun]:
     """Return all runs of a sweep: each recipe with each value of every axis and each seed, a folder below `folder`.
 
     A run is named by its recipe and what differs among the runs: `resnext50_32x4d-lr0.05-seed1`. A key with one value
-    is an override. No seeds: each recipe has its own.
+    is an override. No seeds: each recipe has its own. Where the sweep `starts` here, its images must be here.
 
     Raises:
-        InputError: there are too many; two have the same name; a recipe or a value has a mistake, or a folder holds a
-            run of another recipe.
+        InputError: there are too many; two have the same name; a recipe or a value has a mistake, a folder holds a
+            run of another recipe, or the images are not there.
     """
     if twice := _first_twice([axis.key for axis in axes]):
         raise InputError(f"--set: {twice} is there twice; give all its values once, as in {twice}=A,B")
@@ -141,17 +142,22 @@ def plan_sweep(
     if same := _first_twice([str(run.folder.path) for run in runs]):
         raise InputError(f"two runs of the sweep would be {same}; give other recipes' names, or each value once")
     for run in runs:
-        _check(run)
+        _check(run, starts)
     return runs
 
 
-def _check(run: PlannedRun) -> None:
+def _check(run: PlannedRun, starts: bool) -> None:
     """Check a run as `resnext train` does; one that is done needs no checkpoints, which may have been removed."""
     done = is_done(run.folder) and run.folder.recipe.is_file()
     loaded = load_recipe_with_notes(run.config, run.overrides)
     request = train_request(loaded, run.folder, "auto", run.procs, dry_run=done)
     if done:
         check_same_recipe(run.folder, request.recipe)
+    elif starts and isinstance(data := request.recipe.data, FolderData):
+        if data.root is None:
+            raise InputError("data.root is not set; name the folder that holds train/ and val/, as by --data DIR")
+        if not user_path(data.root).is_dir():
+            raise InputError(f"data folder {data.root} not found; set data.root to one that holds train/ and val/")
 
 
 def is_done(folder: RunDir) -> bool:

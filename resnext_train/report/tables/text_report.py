@@ -83,7 +83,8 @@ def table_lines(table: Table, width: int) -> list[str]:
     """
     heading = wrapped(table.title, width)
     title = [*heading, "-" * max(map(text_width, heading)), *wrapped(table.caption, width), ""]
-    lines = _fitting(table, width) or _fitting(_essential(table), width)
+    essential = _essential(table)
+    lines = _fitting(table, width) or _fitting(essential, width) or _fitting(_with_short_names(essential, width), width)
     if lines is not None:
         return [*title, *lines]
     head = [column.name for column in table.columns]
@@ -103,6 +104,11 @@ def _essential(table: Table) -> Table:
     return replace(table, columns=tuple(table.columns[i] for i in kept), rows=rows)
 
 
+def _with_short_names(table: Table, width: int) -> Table:
+    """Return a table whose first column, of names, takes at most a quarter of the width."""
+    return replace(table, rows=tuple((_cut(row[0], width // 4), *row[1:]) for row in table.rows))
+
+
 def _fitting(table: Table, width: int) -> list[str] | None:
     """Return a table with its head in one line or in several; None where it is wider than `width`."""
     rows = [_shown(row) for row in table.rows]
@@ -117,7 +123,7 @@ def _fitting(table: Table, width: int) -> list[str] | None:
 
 def _stacked(head: Sequence[str]) -> list[list[str]]:
     """Return a head in several lines, a word in each, the last word in the last."""
-    words = [name.split() for name in head]
+    words = [re.split(r" (?=[^%±])", name) for name in head]  # a number and its sign stay together
     height = max(map(len, words))
     return [[(["", *[""] * height, *name][-height:])[i] for name in words] for i in range(height)]
 

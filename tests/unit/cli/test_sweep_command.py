@@ -74,3 +74,11 @@ def test_other_arguments_are_refused(arguments: list[str]) -> None:
         code = int(str(end.code))
     assert code == 2
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("option", ["--seed", "--name", "--resume"])
+def test_options_of_a_single_run_are_answered(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--config", "smoke", option, "3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert {"--seed": "--seeds", "--name": "--out", "--resume": "same sweep"}[option] in line
+    assert "auto_augment" not in line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resnext_train.config import find_entry, load_recipe
+from resnext_train.config import find_entry, load_recipe, natural_key
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,10 @@ def test_a_run_from_before_there_were_references_is_found() -> None:
     assert entry is not None
     assert entry.name == "resnext50_32x4d.yaml"
     assert entry.result.startswith("top-1 error 22.2 % (")  # ResNeXt paper, Table 3
+
+
+def test_numbers_in_names_are_sorted_as_numbers() -> None:
+    names = ["resnet101", "x-lr0.05", "resnet50", "x-lr0.0125", "x-lr0.1-seed10", "x-lr0.1-seed9", "10²", "é"]
+    assert sorted(names, key=natural_key) == [
+        *("10²", "resnet50", "resnet101", "x-lr0.0125", "x-lr0.05", "x-lr0.1-seed9", "x-lr0.1-seed10", "é")
+    ]

@@ -134,3 +134,11 @@ def test_a_command_line_is_one_for_shells(tmp_path: Path) -> None:
     assert words[2:8] == ["--config", "smoke", "--out", f"{tmp_path}/a b/smoke-seed3", "--procs", "2"]
     assert "data.titles=it's here" in words
     assert words[-1] == "train.seed=3"
+
+
+def test_images_that_are_not_there_are_told_before_the_first_run(tmp_path: Path) -> None:
+    for overrides in ([], [f"data.root={tmp_path / 'none'}"]):
+        plan_sweep(["cifar/resnet20"], [], (0, 1), overrides, tmp_path)
+        with pytest.raises(InputError):
+            plan_sweep(["cifar/resnet20"], [], (0, 1), overrides, tmp_path, starts=True)
+    plan_sweep(["cifar/resnet20"], [], (0, 1), [f"data.root={tmp_path}"], tmp_path, starts=True)

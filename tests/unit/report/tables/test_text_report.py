@@ -53,6 +53,23 @@ def test_a_wide_table_has_a_block_for_each_row() -> None:
     ]
 
 
+def test_optional_columns_and_the_beginnings_of_names_give_way_to_the_rest() -> None:
+    columns = (Column("Run"), Column("More", optional=True), Column("95 % interval", numeric=True))
+    table = Table("t", "T", "", columns, (("a/long/name/of/a/run", "more", "1 to 2"), ("b", "x", "")))
+    assert table_lines(table, 34)[4:] == [
+        "                          95 %",
+        "Run                   interval",
+        "a/long/name/of/a/run    1 to 2",
+        "b                            –",
+    ]
+    assert table_lines(table, 24)[4:] == [
+        "            95 %",
+        "Run     interval",
+        "...run    1 to 2",
+        "b              –",
+    ]
+
+
 def test_numbers_keep_their_sign() -> None:
     table = Table("t", "T", "An interval of 95 % is wide.", (Column("Run"),), (("a",),))
     assert table_lines(table, 18)[2:5] == ["An interval of", "95 % is wide.", ""]
