@@ -63,10 +63,9 @@ def test_optional_columns_and_the_beginnings_of_names_give_way_to_the_rest() -> 
         "b                            –",
     ]
     assert table_lines(table, 24)[4:] == [
-        "            95 %",
-        "Run     interval",
-        "...run    1 to 2",
-        "b              –",
+        "Run     95 % interval",
+        "...run         1 to 2",
+        "b                   –",
     ]
 
 
