@@ -22,7 +22,7 @@ def environment() -> dict[str, Any]:
         "versions": {
             "resnext_train": __version__,
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a class of its own, which weights_only does not load
             "torchvision": torchvision.__version__,
         },
         "host": socket.gethostname(),

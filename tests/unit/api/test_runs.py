@@ -18,6 +18,7 @@ def test_training_returns_the_summary_and_resumes(tmp_path: Path, whole: Path) -
     summary = rt.train(recipe, out=tmp_path / "run")
     assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 3
+    assert type(summary["versions"]["torch"]) is str
     with pytest.raises(InputError, match="train"):
         rt.train(recipe, out=tmp_path / "run", overrides=["train.epochs=2"])
     with pytest.raises(InputError, match="holds a run"):
